@@ -1,0 +1,132 @@
+//! What is recorded of every decision, and the stamp without which nothing can be written.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::{ArmId, Caller, CallerKind, Clock};
+
+/// How a request ended, as far as its record knows.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase", tag = "result")]
+pub enum Outcome {
+    /// A change; this record is in the same commit.
+    Committed,
+    /// Answered with this status.
+    Answered { status: u16 },
+    /// Refused by the access decision.
+    Denied { reason: String },
+}
+
+/// One record of the audit log. Holds names and numbers only: never a value, token or password.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditEvent {
+    pub time: Timestamp,
+    /// The same for every record of one request; it is also the answer's `x-ms-request-id`.
+    pub request_id: Uuid,
+    pub service: String,
+    pub operation: String,
+    pub action: String,
+    pub scope: ArmId,
+    pub caller_kind: CallerKind,
+    pub caller_object_id: Uuid,
+    pub caller_app_id: Uuid,
+    pub caller_name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote: Option<String>,
+    /// The role assignment that allowed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub assignment: Option<String>,
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// The audit log could not be written; no answer may leave.
+#[derive(Debug, thiserror::Error)]
+#[error("the audit record could not be written: {0}")]
+pub struct AuditFault(pub crate::BoxError);
+
+/// Where records go that belong to no change: reads, refusals.
+#[async_trait::async_trait]
+pub trait AuditSink: Send + Sync + 'static {
+    /// Returns once the record is durable.
+    async fn append(&self, event: AuditEvent) -> Result<(), AuditFault>;
+}
+
+/// The right to change something, and the record that goes with it. Only the dispatcher and
+/// [`crate::Gate::as_system`] make one; the store takes one with each commit and writes its record in the
+/// same transaction.
+#[derive(Clone)]
+pub struct AuditStamp(Arc<Inner>);
+
+struct Inner {
+    template: AuditEvent,
+    clock: Arc<dyn Clock>,
+    commits: AtomicU32,
+}
+
+impl AuditStamp {
+    pub(crate) fn new(facts: StampFacts<'_>) -> Self {
+        let template = AuditEvent {
+            time: facts.clock.now(),
+            request_id: facts.request_id,
+            service: facts.service.to_owned(),
+            operation: facts.operation.to_owned(),
+            action: facts.action.to_owned(),
+            scope: facts.scope.clone(),
+            caller_kind: facts.caller.kind,
+            caller_object_id: facts.caller.object_id,
+            caller_app_id: facts.caller.app_id,
+            caller_name: facts.caller.name.clone(),
+            remote: facts.remote,
+            assignment: facts.assignment,
+            outcome: Outcome::Committed,
+        };
+        Self(Arc::new(Inner { template, clock: facts.clock, commits: AtomicU32::new(0) }))
+    }
+
+    /// The record for a commit that is about to be written. Call [`PendingRecord::written`] once it is durable.
+    pub fn record(&self) -> PendingRecord {
+        PendingRecord { event: self.event(Outcome::Committed), stamp: self.clone() }
+    }
+
+    pub fn request_id(&self) -> Uuid {
+        self.0.template.request_id
+    }
+
+    pub(crate) fn event(&self, outcome: Outcome) -> AuditEvent {
+        AuditEvent { time: self.0.clock.now(), outcome, ..self.0.template.clone() }
+    }
+
+    pub(crate) fn commits(&self) -> u32 {
+        self.0.commits.load(Ordering::Acquire)
+    }
+}
+
+/// A record on its way into a commit.
+pub struct PendingRecord {
+    pub event: AuditEvent,
+    stamp: AuditStamp,
+}
+
+impl PendingRecord {
+    /// Says that the record is durable together with its change.
+    pub fn written(self) {
+        self.stamp.0.commits.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+pub(crate) struct StampFacts<'a> {
+    pub request_id: Uuid,
+    pub service: &'a str,
+    pub operation: &'a str,
+    pub action: &'a str,
+    pub scope: &'a ArmId,
+    pub caller: &'a Caller,
+    pub remote: Option<String>,
+    pub assignment: Option<String>,
+    pub clock: Arc<dyn Clock>,
+}

@@ -1,0 +1,45 @@
+//! The access decision's question and answer. The engine that answers lives in `arm` (roles) and `directory`.
+
+use crate::{ArmId, Caller, Plane};
+
+/// May this caller do this here?
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    pub caller: &'a Caller,
+    pub action: &'a str,
+    pub plane: Plane,
+    pub scope: &'a ArmId,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// `by` names what allowed it: a role assignment's identifier, or a directory role.
+    Allowed {
+        by: String,
+    },
+    Denied(DenyReason),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DenyReason {
+    #[error("no role assignment allows it")]
+    NoAssignment,
+    #[error("the deny assignment {0} forbids it")]
+    DenyAssignment(String),
+    #[error("the principal no longer exists or is disabled")]
+    NoSuchPrincipal,
+}
+
+/// A refusal, with what a service needs to word it.
+#[derive(Clone, Debug)]
+pub struct Denial {
+    pub action: String,
+    pub plane: Plane,
+    pub scope: ArmId,
+    pub reason: DenyReason,
+}
+
+/// Answers from a snapshot in memory, so it is neither slow nor fallible: what it does not know, it denies.
+pub trait Decider: Send + Sync + 'static {
+    fn decide(&self, question: &Question<'_>) -> Decision;
+}

@@ -1,0 +1,321 @@
+//! The one path that every request takes: find the row, prove the caller, find the target, decide, read the
+//! input, run, render, record.
+
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH};
+use http::request::Parts;
+use http::{HeaderValue, Method, StatusCode};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+
+use crate::audit::StampFacts;
+use crate::permit::Grant;
+use crate::{
+    Access, At, AuditStamp, AuthFailure, Body, Caller, Decision, Denial, EntropyExt as _, Fault, Gate,
+    Located, Op, OpInfo, Outcome, Params, Plane, Query, Question, Reply, Request, RequestHead, Service,
+    TokenFault, full_body, split_path, trim_audience,
+};
+
+/// A request as a listener hands it in.
+pub struct Incoming {
+    pub head: Parts,
+    pub body: Body,
+    /// The host name the client asked for, without port.
+    pub host: String,
+    /// `https://host[:port]`, as the client sees it.
+    pub origin: String,
+    pub remote: Option<IpAddr>,
+}
+
+/// A service behind its dispatcher, for the listener's host table.
+pub trait Endpoint: Send + Sync {
+    fn serve(
+        self: Arc<Self>,
+        incoming: Incoming,
+    ) -> Pin<Box<dyn Future<Output = http::Response<Body>> + Send>>;
+
+    fn service_name(&self) -> &'static str;
+
+    /// Every row, for documents and for the tests that walk them all.
+    fn catalogue(&self) -> Vec<OpInfo>;
+}
+
+/// A service, its table, and the gate.
+pub struct Dispatcher<S: Service> {
+    service: Arc<S>,
+    /// Most specific first.
+    table: Vec<Arc<Op<S>>>,
+    gate: Arc<Gate>,
+}
+
+impl<S: Service> Dispatcher<S> {
+    pub fn new(service: Arc<S>, mut table: Vec<Op<S>>, gate: Arc<Gate>) -> Self {
+        table.sort_by_key(|row| std::cmp::Reverse(row.info.weight()));
+        Self { service, table: table.into_iter().map(Arc::new).collect(), gate }
+    }
+
+    async fn answer(&self, incoming: Incoming) -> http::Response<Body> {
+        let Incoming { head: parts, body, host, origin, remote } = incoming;
+        let is_head = parts.method == Method::HEAD;
+        let (mut head, well_formed) = self.head(parts, host, origin, remote);
+        let row = self.find(&mut head);
+        let head = Arc::new(head);
+        let result = match well_formed {
+            Ok(()) => self.handle(row, head.clone(), body).await,
+            Err(fault) => Err(fault),
+        };
+        let mut reply = result.unwrap_or_else(|fault| self.rendered(&head, &fault));
+        self.service.finish(&head, &mut reply);
+        if is_head {
+            reply.body = full_body(Bytes::new());
+        }
+        let mut response = http::Response::new(reply.body);
+        *response.status_mut() = reply.status;
+        *response.headers_mut() = reply.headers;
+        response
+    }
+
+    fn head(
+        &self,
+        parts: Parts,
+        host: String,
+        origin: String,
+        remote: Option<IpAddr>,
+    ) -> (RequestHead, Result<(), Fault>) {
+        let path = parts.uri.path().to_owned();
+        let raw_query = parts.uri.query().unwrap_or("").to_owned();
+        let too_long = path.len() + raw_query.len() > self.gate.limits.target_bytes_max;
+        let split = if too_long { None } else { split_path(&path) };
+        let well_formed = match (&split, too_long) {
+            (_, true) => {
+                Err(Fault::new(StatusCode::URI_TOO_LONG, "UriTooLong", "The request URI is too long."))
+            }
+            (None, _) => Err(Fault::bad_request("BadRequest", "The request URI is not well formed.")),
+            _ => Ok(()),
+        };
+        let head = RequestHead {
+            method: parts.method,
+            host,
+            origin,
+            query: if too_long { Query::default() } else { Query::parse(&raw_query) },
+            path,
+            segments: split.unwrap_or_default(),
+            raw_query,
+            headers: parts.headers,
+            params: Params::default(),
+            remote,
+            request_id: self.gate.entropy.uuid(),
+        };
+        (head, well_formed)
+    }
+
+    fn rendered(&self, head: &RequestHead, fault: &Fault) -> Reply {
+        if let Some(source) = fault.source() {
+            tracing::error!(request_id = %head.request_id, service = S::NAME, %source, "{fault:?}");
+        }
+        let mut reply = self.service.render(head, fault);
+        for (name, value) in &fault.headers {
+            reply.headers.append(name.clone(), value.clone());
+        }
+        reply
+    }
+
+    async fn handle(
+        &self,
+        row: Option<Arc<Op<S>>>,
+        head: Arc<RequestHead>,
+        body: Body,
+    ) -> Result<Reply, Fault> {
+        // A stranger is challenged before anything else is said, even about paths that do not exist.
+        let open = row.as_ref().is_some_and(|row| matches!(row.info.access, Access::Public { .. }));
+        let caller = if open { Arc::new(Caller::anonymous()) } else { self.authenticate(&head)? };
+        let Some(row) = row else {
+            let other_method = self.table.iter().any(|row| row.info.matches(&head).is_some());
+            return Err(self.service.no_such_operation(&head, other_method));
+        };
+        let located = self.service.locate(&row.info, &head).await?;
+        self.permitted(row, head, caller, located, body).await
+    }
+
+    fn find(&self, head: &mut RequestHead) -> Option<Arc<Op<S>>> {
+        // HEAD is answered by a HEAD row, else as a GET without its body.
+        let by_method = |method: &Method| {
+            self.table
+                .iter()
+                .filter(|row| row.info.method == *method)
+                .find_map(|row| row.info.matches(head).map(|params| (row, params)))
+        };
+        let found = by_method(&head.method)
+            .or_else(|| if head.method == Method::HEAD { by_method(&Method::GET) } else { None });
+        let (row, params) = found?;
+        head.params = params;
+        Some(row.clone())
+    }
+
+    fn authenticate(&self, head: &RequestHead) -> Result<Arc<Caller>, Fault> {
+        self.proven(head).map_err(|failure| {
+            tracing::debug!(service = S::NAME, path = head.path, ?failure, "not authenticated");
+            self.service.challenge(head, &failure)
+        })
+    }
+
+    fn proven(&self, head: &RequestHead) -> Result<Arc<Caller>, AuthFailure> {
+        let mut values = head.headers.get_all(AUTHORIZATION).iter();
+        let value = values.next().ok_or(AuthFailure::Missing)?;
+        if values.next().is_some() {
+            return Err(AuthFailure::Scheme);
+        }
+        let value = value.to_str().map_err(|_| AuthFailure::Scheme)?.trim();
+        if value.is_empty() {
+            return Err(AuthFailure::Missing);
+        }
+        let (scheme, token) = value.split_once(' ').ok_or(AuthFailure::Scheme)?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(AuthFailure::Scheme);
+        }
+        let token = token.trim();
+        if token.len() > self.gate.limits.bearer_bytes_max {
+            return Err(AuthFailure::Token(TokenFault::Malformed));
+        }
+        let now = self.gate.clock.epoch_seconds();
+        let verified = self.gate.authenticator.verify(token, now).map_err(AuthFailure::Token)?;
+        let expected = self.service.audiences(head);
+        let found = trim_audience(&verified.audience);
+        if !expected.iter().any(|audience| trim_audience(audience) == found) {
+            let fault = TokenFault::Audience { expected, found: verified.audience };
+            return Err(AuthFailure::Token(fault));
+        }
+        Ok(verified.caller)
+    }
+
+    async fn permitted(
+        &self,
+        row: Arc<Op<S>>,
+        head: Arc<RequestHead>,
+        caller: Arc<Caller>,
+        located: Located<S::Target>,
+        body: Body,
+    ) -> Result<Reply, Fault> {
+        let Located { scope, target } = located;
+        let decided = match &row.info.access {
+            Access::Decided { action, plane } => Some(self.decide(&caller, action, *plane, &scope)),
+            Access::SignedIn { .. } | Access::Public { .. } => None,
+        };
+        let (by, denial) = match decided {
+            Some(Ok(by)) => (Some(by), None),
+            Some(Err(denial)) => (None, Some(denial)),
+            None => (None, None),
+        };
+        let stamp = AuditStamp::new(StampFacts {
+            request_id: head.request_id,
+            service: S::NAME,
+            operation: &row.info.name,
+            action: &row.info.action(),
+            scope: &scope,
+            caller: &caller,
+            remote: head.remote.map(|address| address.to_string()),
+            assignment: by.clone(),
+            clock: self.gate.clock.clone(),
+        });
+        if let Some(denial) = denial {
+            self.record(&stamp, Outcome::Denied { reason: denial.reason.to_string() }).await?;
+            return Err(self.service.refuse(&head, &caller, &denial));
+        }
+        let grant = Grant { caller, scope, by, stamp: stamp.clone(), gate: self.gate.clone() };
+        let result = self.run(row.clone(), head, target, grant, body).await;
+        let status = match &result {
+            Ok(reply) => reply.status,
+            Err(fault) => fault.status,
+        };
+        let recorded = row.info.audited || matches!(row.info.access, Access::Decided { .. });
+        // A change has its record already, in its own commit.
+        let change_recorded = result.is_ok() && stamp.commits() > 0;
+        if recorded && !change_recorded {
+            self.record(&stamp, Outcome::Answered { status: status.as_u16() }).await?;
+        }
+        result
+    }
+
+    fn decide(
+        &self,
+        caller: &Caller,
+        action: &str,
+        plane: Plane,
+        scope: &crate::ArmId,
+    ) -> Result<String, Denial> {
+        match self.gate.decider.decide(&Question { caller, action, plane, scope }) {
+            Decision::Allowed { by } => Ok(by),
+            Decision::Denied(reason) => {
+                Err(Denial { action: action.to_owned(), plane, scope: scope.clone(), reason })
+            }
+        }
+    }
+
+    /// Without a record there is no answer.
+    async fn record(&self, stamp: &AuditStamp, outcome: Outcome) -> Result<(), Fault> {
+        self.gate.audit.append(stamp.event(outcome)).await.map_err(Fault::internal)
+    }
+
+    async fn run(
+        &self,
+        row: Arc<Op<S>>,
+        head: Arc<RequestHead>,
+        target: S::Target,
+        grant: Grant,
+        body: Body,
+    ) -> Result<Reply, Fault> {
+        let limit = row.info.body_bytes_max.unwrap_or(self.gate.limits.body_bytes_max);
+        let announced = head.header(&CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
+        let body = read_body(announced, body, limit).await?;
+        let at = At { service: self.service.clone(), target };
+        let running = (row.run)(at, grant, Request { head: RequestHead::clone(&head), body });
+        running.await
+    }
+}
+
+/// Reads at most `limit` bytes; time is bounded by the listener, which owns the connection.
+fn read_body(
+    announced: Option<u64>,
+    body: Body,
+    limit: usize,
+) -> Pin<Box<dyn Future<Output = Result<Bytes, Fault>> + Send>> {
+    let too_large = move || {
+        let message =
+            format!("The request body is larger than the {limit} bytes that this operation accepts.");
+        Fault::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
+            .header(http::header::CONNECTION, HeaderValue::from_static("close"))
+    };
+    Box::pin(async move {
+        if announced.is_some_and(|length| length > limit as u64) {
+            return Err(too_large());
+        }
+        match Limited::new(body, limit).collect().await {
+            Ok(collected) => Ok(collected.to_bytes()),
+            Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+            Err(error) => {
+                let message = "The request body could not be read to its end.";
+                Err(Fault::bad_request("BadRequest", message).caused_by(error))
+            }
+        }
+    })
+}
+
+impl<S: Service> Endpoint for Dispatcher<S> {
+    fn serve(
+        self: Arc<Self>,
+        incoming: Incoming,
+    ) -> Pin<Box<dyn Future<Output = http::Response<Body>> + Send>> {
+        Box::pin(async move { self.answer(incoming).await })
+    }
+
+    fn service_name(&self) -> &'static str {
+        S::NAME
+    }
+
+    fn catalogue(&self) -> Vec<OpInfo> {
+        self.table.iter().map(|row| row.info.clone()).collect()
+    }
+}

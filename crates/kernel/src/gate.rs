@@ -1,0 +1,86 @@
+//! What every dispatcher shares: proof, decision, record, time, randomness, limits.
+
+use std::sync::Arc;
+
+use crate::audit::StampFacts;
+use crate::permit::Grant;
+use crate::{
+    Action, ArmId, AuditSink, AuditStamp, Authenticator, Caller, Clock, Decider, Entropy, EntropyExt, Permit,
+    SystemWork,
+};
+
+/// Bounds on what a stranger can send.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub target_bytes_max: usize,
+    pub body_bytes_max: usize,
+    pub bearer_bytes_max: usize,
+    /// Longest wait for a whole request body.
+    pub body_seconds_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            target_bytes_max: 16 * 1024,
+            body_bytes_max: 4 * 1024 * 1024,
+            bearer_bytes_max: 16 * 1024,
+            body_seconds_max: 60,
+        }
+    }
+}
+
+/// Why the site acts by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The first `up`: tenant, first user, first service principal, first subscription.
+    Founding,
+    /// Work that an accepted request started and that outlives it.
+    AsyncOperation,
+    /// Removal of what has passed its time.
+    Sweep,
+}
+
+impl Reason {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Founding => "founding",
+            Self::AsyncOperation => "asyncOperation",
+            Self::Sweep => "sweep",
+        }
+    }
+}
+
+/// Shared by all dispatchers of a site.
+pub struct Gate {
+    pub authenticator: Arc<dyn Authenticator>,
+    pub decider: Arc<dyn Decider>,
+    pub audit: Arc<dyn AuditSink>,
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+    pub limits: Limits,
+}
+
+impl Gate {
+    /// A permit for the site's own work. Its changes are recorded like any other, under the reason's name.
+    pub fn as_system(self: &Arc<Self>, reason: Reason) -> Permit<SystemWork> {
+        system_permit(self.clone(), reason)
+    }
+}
+
+fn system_permit(gate: Arc<Gate>, reason: Reason) -> Permit<SystemWork> {
+    let caller = Arc::new(Caller::system(reason.as_str()));
+    let scope = ArmId::root();
+    let stamp = AuditStamp::new(StampFacts {
+        request_id: gate.entropy.uuid(),
+        service: "site",
+        operation: reason.as_str(),
+        action: &SystemWork::name(),
+        scope: &scope,
+        caller: &caller,
+        remote: None,
+        assignment: None,
+        clock: gate.clock.clone(),
+    });
+    Permit::new(Grant { caller, scope, by: None, stamp, gate })
+}

@@ -1,0 +1,45 @@
+//! Names and laws. No I/O happens here.
+//!
+//! Everything a service needs to be *reached* and *refused* lives in this crate: the resource identifiers
+//! ([`ArmId`]), who asks ([`Caller`]), what is asked ([`Action`]), the right to do it ([`Permit`]), one row of
+//! a service's URL surface ([`Op`]), the one place that decides ([`Dispatcher`]) and the one shape of a refusal
+//! ([`Fault`]).
+
+mod action;
+mod arm_id;
+mod audit;
+mod auth;
+mod caller;
+mod clock;
+mod decide;
+mod dispatch;
+mod fault;
+mod gate;
+mod op;
+mod page;
+mod permit;
+mod reply;
+mod request;
+mod route;
+mod service;
+
+pub use action::{Action, Open, Plane, SignedIn, SystemWork};
+pub use arm_id::{ArmId, ArmIdError};
+pub use audit::{AuditEvent, AuditFault, AuditSink, AuditStamp, Outcome, PendingRecord};
+pub use auth::{AuthFailure, Authenticator, TokenFault, VerifiedToken, trim_audience};
+pub use caller::{Caller, CallerKind};
+pub use clock::{Clock, Entropy, EntropyExt, FixedClock};
+pub use decide::{Decider, Decision, Denial, DenyReason, Question};
+pub use dispatch::{Dispatcher, Endpoint, Incoming};
+pub use fault::Fault;
+pub use gate::{Gate, Limits, Reason};
+pub use op::{Access, At, Op, OpInfo, op, public, signed_in};
+pub use page::{Continuation, Page};
+pub use permit::Permit;
+pub use reply::{Body, BodyError, BoxError, Reply, full_body};
+pub use request::{Form, Input, Json, Query, Request, RequestHead};
+pub use route::{Params, Pattern, split_path};
+pub use service::{Located, Service};
+
+/// Re-exported so that a service names the same versions the dispatcher does.
+pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};

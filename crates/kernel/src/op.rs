@@ -1,0 +1,187 @@
+//! One row of a service's URL surface: method, path, what it needs, and the function that does it.
+
+use std::borrow::Cow;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use http::Method;
+
+use crate::permit::Grant;
+use crate::{
+    Action, Fault, Input, Open, Params, Pattern, Permit, Plane, Reply, Request, RequestHead, Service,
+    SignedIn,
+};
+
+/// What a caller needs to run an operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// A token for the service, and a role that allows `action` at the target.
+    Decided { action: Cow<'static, str>, plane: Plane },
+    /// A token for the service; the handler itself shows only what is the caller's.
+    SignedIn { because: &'static str },
+    /// Nothing.
+    Public { because: &'static str },
+}
+
+/// What is known of an operation without running it; documents, tests and audit read it.
+#[derive(Clone, Debug)]
+pub struct OpInfo {
+    pub name: Cow<'static, str>,
+    pub method: Method,
+    pub pattern: Pattern,
+    pub access: Access,
+    pub body_bytes_max: Option<usize>,
+    /// `name=value` that the query must have; `name` alone means present.
+    pub query: Vec<(&'static str, Option<&'static str>)>,
+    /// Whether a record is written although no role was decided on (sign-ins).
+    pub audited: bool,
+}
+
+impl OpInfo {
+    pub fn action(&self) -> Cow<'static, str> {
+        match &self.access {
+            Access::Decided { action, .. } => action.clone(),
+            Access::SignedIn { .. } => SignedIn::name(),
+            Access::Public { .. } => Open::name(),
+        }
+    }
+
+    /// Whether the row fits; the captured parameters when it does.
+    pub(crate) fn matches(&self, head: &RequestHead) -> Option<Params> {
+        let query_fits = self.query.iter().all(|(name, value)| match (head.query.first(name), value) {
+            (Some(found), Some(wanted)) => found.eq_ignore_ascii_case(wanted),
+            (Some(_), None) => true,
+            (None, _) => false,
+        });
+        if query_fits { self.pattern.matches(&head.segments) } else { None }
+    }
+
+    pub(crate) fn weight(&self) -> (usize, usize) {
+        (self.pattern.weight(), self.query.len())
+    }
+}
+
+/// A service together with what was located for this request.
+pub struct At<S: Service> {
+    pub service: Arc<S>,
+    pub target: S::Target,
+}
+
+impl<S: Service> Deref for At<S> {
+    type Target = S;
+    fn deref(&self) -> &S {
+        &self.service
+    }
+}
+
+type Running = Pin<Box<dyn Future<Output = Result<Reply, Fault>> + Send>>;
+type Run<S> = Box<dyn Fn(At<S>, Grant, Request) -> Running + Send + Sync>;
+
+/// A row: what it needs and what it does.
+pub struct Op<S: Service> {
+    pub info: OpInfo,
+    pub(crate) run: Run<S>,
+}
+
+impl<S: Service> Op<S> {
+    fn new<A, I, F, Fut>(
+        name: Cow<'static, str>,
+        method: Method,
+        path: &'static str,
+        access: Access,
+        f: F,
+    ) -> Self
+    where
+        A: Action,
+        I: Input,
+        F: Fn(At<S>, Permit<A>, I) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Reply, Fault>> + Send + 'static,
+    {
+        let info = OpInfo {
+            name,
+            method,
+            pattern: Pattern::new(path),
+            access,
+            body_bytes_max: None,
+            query: Vec::new(),
+            audited: false,
+        };
+        let run: Run<S> = Box::new(move |at, grant, request| match I::read(request) {
+            Ok(input) => Box::pin(f(at, Permit::new(grant), input)),
+            Err(fault) => Box::pin(std::future::ready(Err(fault))),
+        });
+        Self { info, run }
+    }
+
+    /// A bound on the body other than the site's default.
+    pub fn body_bytes_max(mut self, bytes: usize) -> Self {
+        self.info.body_bytes_max = Some(bytes);
+        self
+    }
+
+    /// The row only fits when the query has this field (with this value).
+    pub fn when_query(mut self, name: &'static str, value: Option<&'static str>) -> Self {
+        self.info.query.push((name, value));
+        self
+    }
+
+    /// Writes an audit record for an operation that is not decided by a role.
+    pub fn audited(mut self) -> Self {
+        self.info.audited = true;
+        self
+    }
+}
+
+/// An operation that needs a role: `op("SecretGet", Method::GET, "/secrets/{name}/{version?}", secret_get)`,
+/// where the function's `Permit<A>` says which action is decided on.
+pub fn op<S, A, I, F, Fut>(
+    name: impl Into<Cow<'static, str>>,
+    method: Method,
+    path: &'static str,
+    f: F,
+) -> Op<S>
+where
+    S: Service,
+    A: Action,
+    I: Input,
+    F: Fn(At<S>, Permit<A>, I) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Reply, Fault>> + Send + 'static,
+{
+    let access = Access::Decided { action: A::name(), plane: A::PLANE };
+    Op::new::<A, I, F, Fut>(name.into(), method, path, access, f)
+}
+
+/// An operation for any signed-in caller, with the reason why no role is asked.
+pub fn signed_in<S, I, F, Fut>(
+    name: impl Into<Cow<'static, str>>,
+    method: Method,
+    path: &'static str,
+    because: &'static str,
+    f: F,
+) -> Op<S>
+where
+    S: Service,
+    I: Input,
+    F: Fn(At<S>, Permit<SignedIn>, I) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Reply, Fault>> + Send + 'static,
+{
+    Op::new::<SignedIn, I, F, Fut>(name.into(), method, path, Access::SignedIn { because }, f)
+}
+
+/// An operation for anyone, with the reason why.
+pub fn public<S, I, F, Fut>(
+    name: impl Into<Cow<'static, str>>,
+    method: Method,
+    path: &'static str,
+    because: &'static str,
+    f: F,
+) -> Op<S>
+where
+    S: Service,
+    I: Input,
+    F: Fn(At<S>, Permit<Open>, I) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Reply, Fault>> + Send + 'static,
+{
+    Op::new::<Open, I, F, Fut>(name.into(), method, path, Access::Public { because }, f)
+}

@@ -1,0 +1,62 @@
+//! An answer before it is rendered to the wire.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
+
+use crate::Fault;
+
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A request's or an answer's body: bytes that may still be on their way.
+pub type Body = UnsyncBoxBody<Bytes, BodyError>;
+
+/// A body broke off. A type of its own, and not `BoxError`, because futures that hold a boxed error as a type
+/// parameter cannot be proven `Send`.
+#[derive(Debug, thiserror::Error)]
+#[error("the body broke off: {0}")]
+pub struct BodyError(pub BoxError);
+
+/// A body whose bytes are all here.
+pub fn full_body(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Body,
+}
+
+impl Reply {
+    pub fn empty(status: StatusCode) -> Self {
+        Self { status, headers: HeaderMap::new(), body: full_body(Bytes::new()) }
+    }
+
+    pub fn bytes(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        Self { status, headers: HeaderMap::new(), body: full_body(body) }
+            .with(header::CONTENT_TYPE, HeaderValue::from_static(content_type))
+    }
+
+    /// `application/json; charset=utf-8`.
+    pub fn json<T: serde::Serialize + ?Sized>(status: StatusCode, value: &T) -> Result<Self, Fault> {
+        let body = serde_json::to_vec(value).map_err(Fault::internal)?;
+        Ok(Self::bytes(status, "application/json; charset=utf-8", body))
+    }
+
+    /// 200 with a JSON body.
+    pub fn ok<T: serde::Serialize + ?Sized>(value: &T) -> Result<Self, Fault> {
+        Self::json(StatusCode::OK, value)
+    }
+
+    pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.append(name, value);
+        self
+    }
+
+    /// Adds a header whose value was built at run time; a value that is not a legal header is our own mistake.
+    pub fn with_text(mut self, name: HeaderName, value: &str) -> Result<Self, Fault> {
+        self.headers.append(name, HeaderValue::from_str(value).map_err(Fault::internal)?);
+        Ok(self)
+    }
+}

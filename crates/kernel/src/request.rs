@@ -1,0 +1,142 @@
+//! A request as handlers see it: bounded, split and decoded once.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Method};
+use percent_encoding::percent_decode_str;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use crate::{Fault, Params};
+
+/// Decoded query or form fields, in order. Names compare without case, as ARM's `$filter`/`$Filter` do.
+#[derive(Clone, Debug, Default)]
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Reads `a=b&c=d`. `plus_is_space` for forms and for queries alike, as browsers and `az` send them.
+    pub fn parse(text: &str) -> Self {
+        let decode = |part: &str| {
+            let spaced = part.replace('+', " ");
+            percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+        };
+        Self(
+            text.split('&')
+                .filter(|pair| !pair.is_empty())
+                .map(|pair| {
+                    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                    (decode(name), decode(value))
+                })
+                .collect(),
+        )
+    }
+
+    pub fn first(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(n, v)| (n.as_str(), v.as_str()))
+    }
+}
+
+/// Everything of a request but its body.
+#[derive(Clone, Debug)]
+pub struct RequestHead {
+    pub method: Method,
+    /// The host name the client asked for, lower case, without port.
+    pub host: String,
+    /// `https://host[:port]`, as the client sees this site: the start of every absolute URL in an answer.
+    pub origin: String,
+    /// The path as it was sent (percent-encoded), without the query.
+    pub path: String,
+    /// Decoded, non-empty path segments.
+    pub segments: Vec<String>,
+    /// The query as it was sent.
+    pub raw_query: String,
+    pub query: Query,
+    pub headers: HeaderMap,
+    pub params: Params,
+    pub remote: Option<IpAddr>,
+    pub request_id: Uuid,
+}
+
+impl RequestHead {
+    /// A path parameter; the empty string when an optional one is absent.
+    pub fn param(&self, name: &str) -> &str {
+        self.params.value(name).unwrap_or("")
+    }
+
+    pub fn header(&self, name: &HeaderName) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    pub fn header_named(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+}
+
+/// A request whose operation was allowed and whose body was read within the operation's limit.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub head: RequestHead,
+    pub body: Bytes,
+}
+
+impl std::ops::Deref for Request {
+    type Target = RequestHead;
+    fn deref(&self) -> &RequestHead {
+        &self.head
+    }
+}
+
+/// What an operation reads from its request; parse here, so that a handler only sees what is valid.
+pub trait Input: Sized + Send + 'static {
+    fn read(request: Request) -> Result<Self, Fault>;
+}
+
+impl Input for Request {
+    fn read(request: Request) -> Result<Self, Fault> {
+        Ok(request)
+    }
+}
+
+impl Input for () {
+    fn read(_: Request) -> Result<Self, Fault> {
+        Ok(())
+    }
+}
+
+/// A JSON body. Its nesting is bounded (128) by the parser, its size by the operation.
+pub struct Json<T> {
+    pub head: RequestHead,
+    pub value: T,
+}
+
+impl<T: DeserializeOwned + Send + 'static> Input for Json<T> {
+    fn read(request: Request) -> Result<Self, Fault> {
+        let value = serde_json::from_slice(&request.body).map_err(|error| {
+            Fault::bad_request(
+                "InvalidRequestContent",
+                format!("The request content was invalid and could not be deserialized: '{error}'."),
+            )
+        })?;
+        Ok(Self { head: request.head, value })
+    }
+}
+
+/// An `application/x-www-form-urlencoded` body.
+pub struct Form {
+    pub head: RequestHead,
+    pub fields: Query,
+}
+
+impl Input for Form {
+    fn read(request: Request) -> Result<Self, Fault> {
+        let text = std::str::from_utf8(&request.body)
+            .map_err(|_| Fault::bad_request("invalid_request", "The request body is not text."))?;
+        let fields = Query::parse(text);
+        Ok(Self { head: request.head, fields })
+    }
+}

@@ -1,0 +1,41 @@
+//! What a service tells the dispatcher about itself.
+
+use crate::{ArmId, AuthFailure, Denial, Fault, OpInfo, Reply, RequestHead};
+
+/// What a request is about: the scope that is decided on, and what the service found there.
+pub struct Located<T> {
+    pub scope: ArmId,
+    pub target: T,
+}
+
+/// A part of Arcadia that answers under its own host names, in its own words.
+#[async_trait::async_trait]
+pub trait Service: Send + Sync + Sized + 'static {
+    /// What [`Service::locate`] finds: a vault, an account, or `()` where the path says it all.
+    type Target: Send + Sync + 'static;
+
+    /// `keyvault`, `arm`, ...: names the service in audit records and documents.
+    const NAME: &'static str;
+
+    /// The audiences a token for this service may name; compared by [`crate::trim_audience`].
+    fn audiences(&self, head: &RequestHead) -> Vec<String>;
+
+    /// The resource that `op` acts on. Runs after the caller is known and before the decision, so what it
+    /// reveals by failing must be fit for any signed-in caller.
+    async fn locate(&self, op: &OpInfo, head: &RequestHead) -> Result<Located<Self::Target>, Fault>;
+
+    /// 401 in the service's words, with its challenge header.
+    fn challenge(&self, head: &RequestHead, failure: &AuthFailure) -> Fault;
+
+    /// 403 in the service's words.
+    fn refuse(&self, head: &RequestHead, caller: &crate::Caller, denial: &Denial) -> Fault;
+
+    /// No row of the table fits: 404, or 405 when `other_method_fits`.
+    fn no_such_operation(&self, head: &RequestHead, other_method_fits: bool) -> Fault;
+
+    /// A fault in the service's dialect. The headers of the fault are added by the dispatcher.
+    fn render(&self, head: &RequestHead, fault: &Fault) -> Reply;
+
+    /// Headers that every answer of the service carries.
+    fn finish(&self, head: &RequestHead, reply: &mut Reply);
+}
