@@ -23,7 +23,7 @@ pub use jwt::{
 };
 pub use pem::{PemBlock, PemFault, pem_decode, pem_encode, pem_encode_secret};
 pub use rsa::{KeyFault, RsaBits, RsaKeyPair, RsaPublicKey};
-pub use seal::{KeyRing, RootKey, SealFault, WrappedKey};
+pub use seal::{KeyRing, PLAINTEXT_BYTES_MAX, RootKey, SEAL_OVERHEAD_BYTES, SealFault, WrappedKey};
 pub use x509::{
     CertificateSummary, IpSubnet, IssueFault, IssuedLeaf, SiteCa, certificate_summary, self_signed,
 };

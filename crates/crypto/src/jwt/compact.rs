@@ -74,8 +74,10 @@ fn object(segment: &str) -> Result<Map<String, Value>, PeekFault> {
     serde_json::from_slice(&bytes).map_err(|_| PeekFault::NotJsonObject)
 }
 
+pub type JsonObject = Map<String, Value>;
+
 /// Header and claims of a token **without verifying anything**: for showing a token to its holder.
-pub fn peek(token: &str) -> Result<(Map<String, Value>, Map<String, Value>), PeekFault> {
+pub fn peek(token: &str) -> Result<(JsonObject, JsonObject), PeekFault> {
     let parts = Parts::parse(token)?;
     let claims = parts.claims()?;
     Ok((parts.header, claims))

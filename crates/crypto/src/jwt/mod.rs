@@ -11,7 +11,7 @@ mod signer;
 mod verifier;
 
 pub use assertion::{ASSERTION_LIFETIME_SECONDS_MAX, Assertion, AssertionFault, verify_assertion};
-pub use compact::{PeekFault, TOKEN_BYTES_MAX, peek};
+pub use compact::{JsonObject, PeekFault, TOKEN_BYTES_MAX, peek};
 pub use keys::{KeySet, KeySetFault};
 pub use signer::{JwtSigner, SignFault};
 pub use verifier::{LEEWAY_SECONDS, TokenVerifier, VerifierFault};
