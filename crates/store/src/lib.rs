@@ -1,1 +1,36 @@
-//! store
+//! Typed, sealed, durable rows, and the audit log that is written with them.
+//!
+//! [`Store`] is what services use: typed [`Table`]s of [`Record`]s under ordered [`Key`]s, changed by
+//! conditional [`Batch`]es. It seals every value before a [`Backend`] sees it (AES-256-GCM; the additional data
+//! is the row's whole key, so a value moved to another row does not open), and chains an audit record into every
+//! commit.
+//!
+//! What the seal does not hide: keys (names of tables, resources and secrets), sizes, revisions and times of
+//! writing. What neither seal nor chain can tell: that all files were put back to an earlier state together.
+
+mod audit;
+mod backend;
+mod batch;
+mod error;
+mod key;
+mod memory;
+mod observe;
+mod record;
+mod seal;
+mod sqlite;
+mod store;
+
+pub use audit::AuditCheck;
+pub use backend::{
+    Announce, AuditDraft, AuditEntry, AuditRow, BATCH_BYTES_MAX, BATCH_ROWS_MAX, Backend,
+    CHANGES_REVISIONS_MAX, Health, KEY_BYTES_MAX, PAGE_BYTES_MAX, PAGE_ROWS_MAX, RawBatch, RawChanges,
+    RawPage, RawRow, Requirement, Revision, VALUE_BYTES_MAX, Watch,
+};
+pub use batch::Batch;
+pub use error::{CommitError, StoreError};
+pub use key::{Key, KeyWriter, Table};
+pub use memory::MemoryBackend;
+pub use observe::Change;
+pub use record::Record;
+pub use sqlite::{SqliteBackend, SqliteOptions};
+pub use store::{ALL_ROWS_MAX, Row, Store};

@@ -1,0 +1,98 @@
+//! The audit chain: each record's hash covers the one before it, so that none can be changed, removed or put
+//! in between unseen.
+//!
+//! `hash(n) = SHA-256(hash(n-1) | n as 8 bytes big endian | record n as JSON)`, from `hash(0)` = 32 zero bytes.
+//! Records are sealed under their number. The head, sealed apart, says which record is the last, so that
+//! cutting off the end shows as well.
+
+use std::sync::Arc;
+
+use arcadia_crypto::sha256;
+use arcadia_kernel::AuditEvent;
+
+use crate::StoreError;
+use crate::backend::{AuditDraft, AuditEntry, AuditRow};
+use crate::seal::Sealer;
+
+/// The longest record, in bytes of JSON.
+const RECORD_BYTES_MAX: usize = 128 * 1024;
+const HEAD_AAD: &[u8] = b"\0audit head";
+
+/// What a walk over the whole chain found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditCheck {
+    /// How many records there are.
+    pub records: u64,
+    /// The number of the first record that is missing or not what was written; `None` when all is well.
+    pub first_broken: Option<u64>,
+}
+
+/// The last record's number and hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub sequence: u64,
+    pub hash: [u8; 32],
+}
+
+impl Head {
+    /// Before the first record.
+    pub const START: Self = Self { sequence: 0, hash: [0; 32] };
+
+    pub fn open(sealer: &Sealer, sealed: &[u8]) -> Result<Self, StoreError> {
+        let what = || "the head of the audit log".to_owned();
+        let plain = sealer.open(HEAD_AAD, sealed, what)?;
+        let malformed = || StoreError::Damaged { what: what(), detail: "it has a wrong length".to_owned() };
+        let (sequence, hash) = plain.split_first_chunk::<8>().ok_or_else(malformed)?;
+        let hash = hash.try_into().map_err(|_| malformed())?;
+        Ok(Self { sequence: u64::from_be_bytes(*sequence), hash })
+    }
+
+    fn seal(&self, sealer: &Sealer) -> Result<Vec<u8>, StoreError> {
+        sealer.seal(HEAD_AAD, &[&self.sequence.to_be_bytes()[..], &self.hash].concat())
+    }
+
+    fn after(&self, record: &[u8]) -> Self {
+        let sequence = self.sequence + 1;
+        let hash = sha256(&[&self.hash[..], &sequence.to_be_bytes(), record].concat());
+        Self { sequence, hash }
+    }
+
+    /// The head after `row`, or `None` when `row` is not what was written there.
+    pub fn follow(&self, sealer: &Sealer, row: &AuditRow) -> Option<Self> {
+        let record = open_record(sealer, row).ok()?;
+        let next = self.after(&record);
+        (next.sequence == row.sequence && next.hash == row.hash).then_some(next)
+    }
+}
+
+/// The record of `event`, to be chained where the order of commits is known.
+pub(crate) fn draft(sealer: Arc<Sealer>, event: &AuditEvent) -> Result<AuditDraft, StoreError> {
+    let record =
+        serde_json::to_vec(event).map_err(|error| StoreError::record("audit", "written as JSON", error))?;
+    if record.len() > RECORD_BYTES_MAX {
+        let found = record.len();
+        return Err(StoreError::TooLarge { what: "an audit record's bytes", found, max: RECORD_BYTES_MAX });
+    }
+    Ok(Box::new(move |head| {
+        let head = head.map_or(Ok(Head::START), |sealed| Head::open(&sealer, sealed))?;
+        let next = head.after(&record);
+        let sealed = sealer.seal(&record_aad(next.sequence), &record)?;
+        let row = AuditRow { sequence: next.sequence, hash: next.hash, record: sealed };
+        Ok(AuditEntry { row, head: next.seal(&sealer)? })
+    }))
+}
+
+/// The event of a row.
+pub(crate) fn event(sealer: &Sealer, row: &AuditRow) -> Result<AuditEvent, StoreError> {
+    let record = open_record(sealer, row)?;
+    serde_json::from_slice(&record).map_err(|error| StoreError::record("audit", "read", error))
+}
+
+fn open_record(sealer: &Sealer, row: &AuditRow) -> Result<zeroize::Zeroizing<Vec<u8>>, StoreError> {
+    sealer.open(&record_aad(row.sequence), &row.record, || format!("audit record {}", row.sequence))
+}
+
+fn record_aad(sequence: u64) -> Vec<u8> {
+    [b"\0audit ".as_slice(), &sequence.to_be_bytes()].concat()
+}

@@ -1,0 +1,192 @@
+//! What lies below the seal: ordered bytes, written in conditional batches.
+//!
+//! A backend sees keys (in clear, they are what it orders by) and sealed values. It never sees what a value
+//! says, nor an audit record; those are opened and chained by the functions that a batch brings with it.
+
+use std::path::Path;
+
+use crate::{CommitError, StoreError};
+
+/// The longest key, in bytes.
+pub const KEY_BYTES_MAX: usize = 8 * 1024;
+/// The largest value before it is sealed, in bytes.
+pub const VALUE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// The most rows that one batch may put, delete and require.
+pub const BATCH_ROWS_MAX: usize = 16 * 1024;
+/// The most bytes of keys and values that one batch may carry.
+pub const BATCH_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// The most rows of one page of a range; more are a further page.
+pub const PAGE_ROWS_MAX: usize = 1000;
+/// A page ends early, after at least one row, when its values reach this many bytes.
+pub const PAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How many revisions back `changes` can tell.
+pub const CHANGES_REVISIONS_MAX: u64 = 65_536;
+
+/// The number of a commit. Later commits have larger ones; each row bears that of its last change.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct Revision(pub u64);
+
+/// A row as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawRow {
+    pub key: Vec<u8>,
+    pub revision: Revision,
+    pub value: Vec<u8>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct RawPage {
+    /// In key order.
+    pub rows: Vec<RawRow>,
+    /// Whether rows follow after the last of these.
+    pub more: bool,
+}
+
+/// What must hold when a batch is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Requirement {
+    Absent(Vec<u8>),
+    Revision(Vec<u8>, Revision),
+}
+
+/// All of it, or nothing.
+#[derive(Default)]
+pub struct RawBatch {
+    pub require: Vec<Requirement>,
+    /// Keys are distinct, and none is also in `delete`.
+    pub put: Vec<(Vec<u8>, Vec<u8>)>,
+    pub delete: Vec<Vec<u8>>,
+    pub audit: Vec<AuditDraft>,
+    pub watch: Option<Box<dyn Watch>>,
+}
+
+/// Turns the head of the audit chain (`None` before the first record) into the next record and head.
+/// May be called again when a backend has to run a transaction again.
+pub type AuditDraft = Box<dyn Fn(Option<&[u8]>) -> Result<AuditEntry, StoreError> + Send + Sync>;
+
+/// One record of the chain, and the head after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditEntry {
+    pub row: AuditRow,
+    /// Sealed: which record is the last. Kept once, replaced by each record.
+    pub head: Vec<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditRow {
+    /// From 1, without gaps.
+    pub sequence: u64,
+    pub hash: [u8; 32],
+    /// Sealed.
+    pub record: Vec<u8>,
+}
+
+/// Who wants to be told of a batch. The backend calls `keys`, reads the rows, calls `prepare` before anything
+/// is written, and what that returns once the batch is durable and before it is acknowledged.
+pub trait Watch: Send {
+    /// The keys of this batch whose old values are needed.
+    fn keys(&self) -> Vec<&[u8]>;
+
+    /// `before` are the old values, in the order of `keys`. An error refuses the batch.
+    fn prepare(&self, before: Vec<Option<Vec<u8>>>) -> Result<Announce, StoreError>;
+}
+
+/// Tells observers of a durable batch.
+pub type Announce = Box<dyn FnOnce() + Send>;
+
+/// Which keys changed after a revision, each once, with the row as it is now (`None`: deleted).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawChanges {
+    pub changed: Vec<(Vec<u8>, Option<RawRow>)>,
+    /// Ask for changes since this one next.
+    pub through: Revision,
+}
+
+/// How a store is.
+#[derive(Clone, Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Health {
+    pub revision: Revision,
+    pub audit_records: u64,
+    /// Bytes on disk, with the write-ahead log.
+    pub size_bytes: u64,
+    /// When the store was made, in seconds since 1970.
+    pub created_epoch_seconds: i64,
+    /// The last failure to write, cleared by the next success.
+    pub last_failure: Option<String>,
+}
+
+/// A place for rows. The conformance suite in `tests/it/suite.rs` says in code what each method must do.
+#[async_trait::async_trait]
+pub trait Backend: Send + Sync + 'static {
+    async fn get(&self, key: &[u8]) -> Result<Option<RawRow>, StoreError>;
+
+    /// As of one moment, in the order of `keys`.
+    async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<RawRow>>, StoreError>;
+
+    /// Rows whose key starts with `prefix` and is above `prefix` + `after`; at most `limit` (1 to
+    /// [`PAGE_ROWS_MAX`]), as of one moment. `prefix` is not empty.
+    async fn range(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<RawPage, StoreError>;
+
+    /// Returns once the batch is durable and announced. A batch that changes no row gets the revision of the
+    /// commit before it.
+    async fn commit(&self, batch: RawBatch) -> Result<Revision, CommitError>;
+
+    /// Whole revisions only, so it may return more than `limit` keys by what one batch changed. Fails with
+    /// [`StoreError::ChangesGone`] when `since` lies too far back.
+    async fn changes(&self, since: Revision, limit: usize) -> Result<RawChanges, StoreError>;
+
+    /// Audit records above `after`, in order.
+    async fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditRow>, StoreError>;
+
+    /// The head that the last record left.
+    async fn audit_head(&self) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Writes a consistent copy to a file that does not exist yet, while the store goes on working.
+    async fn backup(&self, path: &Path) -> Result<(), StoreError>;
+
+    async fn health(&self) -> Result<Health, StoreError>;
+
+    /// Runs `job` while no commit is between [`Watch::keys`] and its announcement. Blocks for at most the
+    /// commits that are under way. Must not be called by an observer.
+    fn exclusively(&self, job: &mut dyn FnMut());
+}
+
+/// The first key above every key that starts with `prefix`; `None` when there is none.
+pub(crate) fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte != 0xFF)?;
+    let mut end = prefix[..=last].to_vec();
+    end[last] += 1;
+    Some(end)
+}
+
+/// Asks `watch` to prepare; code of others must not take a writer down with it.
+pub(crate) fn prepared(watch: &dyn Watch, before: Vec<Option<Vec<u8>>>) -> Result<Announce, StoreError> {
+    let call = std::panic::AssertUnwindSafe(|| watch.prepare(before));
+    std::panic::catch_unwind(call).unwrap_or(Err(StoreError::ObserverFailed))
+}
+
+/// Whether the announcement went through.
+pub(crate) fn announced(announce: Announce) -> bool {
+    let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(announce)).is_ok();
+    if !told {
+        tracing::error!("an observer of the store panicked; the store accepts no more changes");
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_ends_where_no_key_starts_with_it_any_more() {
+        assert_eq!(prefix_end(b"a\0"), Some(b"a\x01".to_vec()));
+        assert_eq!(prefix_end(b"a\xFF\xFF"), Some(b"b".to_vec()));
+        assert_eq!(prefix_end(b"\xFF"), None);
+        assert_eq!(prefix_end(b""), None);
+    }
+}

@@ -1,0 +1,119 @@
+//! What can go wrong, and what a client is told of it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arcadia_kernel::{BoxError, Fault};
+
+/// A failure of the store. For the log: its words name tables and files, never values.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Disk full, an I/O error, a lock that was not released in time. Trying again later may succeed.
+    #[error("the store cannot {task} now: {source}; look at the free space and the health of its disk")]
+    Unavailable { task: &'static str, source: Arc<BoxError> },
+    /// The database refused in a way that trying again does not change.
+    #[error("the store could not {task}: {source}")]
+    Backend { task: &'static str, source: Arc<BoxError> },
+    #[error("the store is closed")]
+    Closed,
+    #[error("{path} is open in another process; stop that one first")]
+    InUse { path: PathBuf },
+    #[error(
+        "{path} was written by a newer version (schema {found}, this one knows {known}); use that version"
+    )]
+    NewerSchema { path: PathBuf, found: i64, known: i64 },
+    #[error("{path} is not a store of this program; move it away or choose another directory")]
+    Foreign { path: PathBuf },
+    #[error(
+        "the store does not open with this key ring; use the key file that belongs to this data directory"
+    )]
+    WrongKey,
+    /// A value that was moved to another row, altered, or sealed under a key that the ring does not hold.
+    #[error("{what} does not open: it was moved or altered outside this program; restore it from a backup")]
+    NotAuthentic { what: String },
+    #[error("{what} is damaged: {detail}; restore the store from a backup")]
+    Damaged { what: String, detail: String },
+    #[error("a record of table {table} cannot be {task}: {source}")]
+    Record { table: String, task: &'static str, source: Arc<BoxError> },
+    #[error("a record has schema {found} and this version knows only up to {known}")]
+    UnknownSchema { found: u32, known: u32 },
+    #[error("{what} has {found} where at most {max} are accepted")]
+    TooLarge { what: &'static str, found: usize, max: usize },
+    #[error("changes are only kept from revision {oldest} on; read the tables anew")]
+    ChangesGone { oldest: u64 },
+    /// What is in memory may differ from what is on disk, so nothing more is accepted.
+    #[error("an observer of the store failed, so its view may be stale; restart the site")]
+    ObserverFailed,
+    #[error("this store keeps its rows in memory and has no backup")]
+    NoBackup,
+}
+
+impl StoreError {
+    pub(crate) fn backend(task: &'static str, source: impl Into<BoxError>) -> Self {
+        Self::Backend { task, source: Arc::new(source.into()) }
+    }
+
+    pub(crate) fn unavailable(task: &'static str, source: impl Into<BoxError>) -> Self {
+        Self::Unavailable { task, source: Arc::new(source.into()) }
+    }
+
+    pub(crate) fn record(table: &str, task: &'static str, source: impl Into<BoxError>) -> Self {
+        Self::Record { table: table.to_owned(), task, source: Arc::new(source.into()) }
+    }
+}
+
+impl From<StoreError> for Fault {
+    /// 503 where trying again may help, else 500. The cause is for the log alone.
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable { .. } | StoreError::Closed | StoreError::ObserverFailed => {
+                let message = "The service cannot read or write its data at the moment. Please retry.";
+                Fault::unavailable(message).caused_by(error)
+            }
+            _ => Fault::internal(error),
+        }
+    }
+}
+
+/// Why a commit did not happen. In both cases nothing of it was written.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CommitError {
+    /// A requirement did not hold.
+    #[error("another commit changed what this one relied on")]
+    Conflict,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<CommitError> for Fault {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Conflict => {
+                let message = "The resource was changed by another request at the same time. Please retry.";
+                Fault::conflict("Conflict", message)
+            }
+            CommitError::Store(error) => error.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_learns_nothing_of_the_cause() {
+        let full = StoreError::unavailable("write", "disk full at /secret/path");
+        let fault = Fault::from(full);
+        assert_eq!(fault.status.as_u16(), 503);
+        assert!(!fault.message.contains("/secret/path"));
+        assert!(fault.source().is_some_and(|cause| cause.to_string().contains("/secret/path")));
+
+        let fault = Fault::from(StoreError::WrongKey);
+        assert_eq!(fault.status.as_u16(), 500);
+
+        let fault = Fault::from(CommitError::Conflict);
+        assert_eq!((fault.status.as_u16(), &*fault.code), (409, "Conflict"));
+    }
+}

@@ -1,0 +1,191 @@
+//! Rows in memory: for tests, and the plainest statement of what a backend does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::backend::{
+    Announce, AuditRow, Backend, CHANGES_REVISIONS_MAX, Health, PAGE_BYTES_MAX, RawBatch, RawChanges,
+    RawPage, RawRow, Requirement, Revision, announced, prepared,
+};
+use crate::{CommitError, StoreError};
+
+#[derive(Default)]
+struct State {
+    rows: BTreeMap<Vec<u8>, (Revision, Vec<u8>)>,
+    log: BTreeMap<u64, Vec<Vec<u8>>>,
+    audit: Vec<AuditRow>,
+    head: Option<Vec<u8>>,
+    revision: Revision,
+    observer_failed: bool,
+}
+
+/// Nothing here outlives the process.
+pub struct MemoryBackend {
+    state: Mutex<State>,
+    /// Held from the reads of a commit to its announcement.
+    turn: Mutex<()>,
+    created_epoch_seconds: i64,
+}
+
+impl MemoryBackend {
+    pub fn new(created_epoch_seconds: i64) -> Self {
+        Self { state: Mutex::default(), turn: Mutex::default(), created_epoch_seconds }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn row(&self, key: &[u8]) -> Option<RawRow> {
+        let (revision, value) = self.rows.get(key)?;
+        Some(RawRow { key: key.to_vec(), revision: *revision, value: value.clone() })
+    }
+
+    fn holds(&self, requirement: &Requirement) -> bool {
+        match requirement {
+            Requirement::Absent(key) => !self.rows.contains_key(key),
+            Requirement::Revision(key, revision) => {
+                self.rows.get(key).is_some_and(|(found, _)| found == revision)
+            }
+        }
+    }
+
+    fn apply(&mut self, batch: RawBatch) -> Result<(Revision, Option<Announce>), CommitError> {
+        if self.observer_failed {
+            return Err(StoreError::ObserverFailed.into());
+        }
+        if !batch.require.iter().all(|requirement| self.holds(requirement)) {
+            return Err(CommitError::Conflict);
+        }
+        let before = |key: &[u8]| self.rows.get(key).map(|(_, value)| value.clone());
+        let announce = match &batch.watch {
+            Some(watch) => Some(prepared(&**watch, watch.keys().into_iter().map(before).collect())?),
+            None => None,
+        };
+        let (mut records, mut head) = (Vec::new(), self.head.clone());
+        for draft in &batch.audit {
+            let entry = draft(head.as_deref())?;
+            records.push(entry.row);
+            head = Some(entry.head);
+        }
+        self.audit.extend(records);
+        self.head = head;
+        if batch.put.is_empty() && batch.delete.is_empty() {
+            return Ok((self.revision, announce));
+        }
+        self.revision.0 += 1;
+        let changed = self.log.entry(self.revision.0).or_default();
+        for key in batch.delete {
+            if self.rows.remove(&key).is_some() {
+                changed.push(key);
+            }
+        }
+        for (key, value) in batch.put {
+            changed.push(key.clone());
+            self.rows.insert(key, (self.revision, value));
+        }
+        let floor = self.revision.0.saturating_sub(CHANGES_REVISIONS_MAX);
+        self.log = self.log.split_off(&(floor + 1));
+        Ok((self.revision, announce))
+    }
+}
+
+#[async_trait::async_trait]
+impl Backend for MemoryBackend {
+    async fn get(&self, key: &[u8]) -> Result<Option<RawRow>, StoreError> {
+        Ok(self.state().row(key))
+    }
+
+    async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<RawRow>>, StoreError> {
+        let state = self.state();
+        Ok(keys.iter().map(|key| state.row(key)).collect())
+    }
+
+    async fn range(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<RawPage, StoreError> {
+        let start = match after {
+            Some(after) => Bound::Excluded([prefix, after].concat()),
+            None => Bound::Included(prefix.to_vec()),
+        };
+        let state = self.state();
+        let mut page = RawPage::default();
+        let mut bytes = 0;
+        for (key, (revision, value)) in state.rows.range((start, Bound::Unbounded)) {
+            if !key.starts_with(prefix) {
+                break;
+            }
+            if page.rows.len() == limit || bytes >= PAGE_BYTES_MAX {
+                page.more = true;
+                break;
+            }
+            bytes += key.len() + value.len();
+            page.rows.push(RawRow { key: key.clone(), revision: *revision, value: value.clone() });
+        }
+        Ok(page)
+    }
+
+    async fn commit(&self, batch: RawBatch) -> Result<Revision, CommitError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let (revision, announce) = self.state().apply(batch)?;
+        if let Some(announce) = announce
+            && !announced(announce)
+        {
+            self.state().observer_failed = true;
+            return Err(StoreError::ObserverFailed.into());
+        }
+        Ok(revision)
+    }
+
+    async fn changes(&self, since: Revision, limit: usize) -> Result<RawChanges, StoreError> {
+        let state = self.state();
+        let oldest = state.revision.0.saturating_sub(CHANGES_REVISIONS_MAX);
+        if since.0 < oldest {
+            return Err(StoreError::ChangesGone { oldest });
+        }
+        let mut keys = BTreeSet::new();
+        let (mut through, mut entries) = (since.max(state.revision), 0);
+        for (revision, changed) in state.log.range(since.0 + 1..) {
+            keys.extend(changed);
+            entries += changed.len();
+            if entries >= limit {
+                through = Revision(*revision);
+                break;
+            }
+        }
+        let changed = keys.into_iter().map(|key| (key.clone(), state.row(key))).collect();
+        Ok(RawChanges { changed, through })
+    }
+
+    async fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditRow>, StoreError> {
+        let state = self.state();
+        Ok(state.audit.iter().filter(|row| row.sequence > after).take(limit).cloned().collect())
+    }
+
+    async fn audit_head(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.state().head.clone())
+    }
+
+    async fn backup(&self, _path: &Path) -> Result<(), StoreError> {
+        Err(StoreError::NoBackup)
+    }
+
+    async fn health(&self) -> Result<Health, StoreError> {
+        let state = self.state();
+        let size = |(key, (_, value)): (&Vec<u8>, &(Revision, Vec<u8>))| (key.len() + value.len()) as u64;
+        Ok(Health {
+            revision: state.revision,
+            audit_records: state.audit.len() as u64,
+            size_bytes: state.rows.iter().map(size).sum(),
+            created_epoch_seconds: self.created_epoch_seconds,
+            last_failure: state.observer_failed.then(|| StoreError::ObserverFailed.to_string()),
+        })
+    }
+
+    fn exclusively(&self, job: &mut dyn FnMut()) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        job();
+    }
+}

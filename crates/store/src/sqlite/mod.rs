@@ -1,0 +1,230 @@
+//! Rows in one SQLite file.
+//!
+//! One thread writes. It takes every commit that is waiting, writes them in one transaction in the order they
+//! came, and acknowledges all of them after the one fsync (write-ahead log, `synchronous=FULL`). Reads run on
+//! the caller's thread, on a few connections of their own; a point read takes microseconds. Another thread
+//! moves the log into the database file, so that a commit seldom waits for it.
+
+mod files;
+mod reader;
+mod schema;
+mod writer;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::backend::{
+    AuditRow, Backend, CHANGES_REVISIONS_MAX, Health, RawBatch, RawChanges, RawPage, RawRow, Revision,
+};
+use crate::{CommitError, StoreError};
+use reader::Readers;
+use writer::{Job, Writer};
+
+/// The longest wait for a lock of the database file, in milliseconds. Only recovery and backups hold one.
+const BUSY_MILLISECONDS_MAX: u64 = 5000;
+
+/// Bounds of one store.
+#[derive(Clone, Debug)]
+pub struct SqliteOptions {
+    /// The database file grows no further than this; commits that need more fail, as on a full disk.
+    pub database_bytes_max: u64,
+    /// Commits that may wait for the writer; more wait to get in.
+    pub waiting_commits_max: usize,
+    /// Connections that read.
+    pub readers: usize,
+    /// How many revisions back [`Backend::changes`] can tell, at the least.
+    pub changes_revisions_max: u64,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self {
+            database_bytes_max: 1 << 40,
+            waiting_commits_max: 4096,
+            readers: 4,
+            changes_revisions_max: CHANGES_REVISIONS_MAX,
+        }
+    }
+}
+
+/// What the writer and everybody else share.
+#[derive(Default)]
+struct Shared {
+    /// Held by the writer from the reads of a group of commits to its announcements.
+    turn: Mutex<()>,
+    last_failure: Mutex<Option<String>>,
+    observer_failed: AtomicBool,
+}
+
+/// A store in `store.db` of a directory.
+pub struct SqliteBackend {
+    jobs: Option<mpsc::Sender<Job>>,
+    threads: Vec<JoinHandle<()>>,
+    readers: Readers,
+    shared: Arc<Shared>,
+    path: PathBuf,
+    /// Released last.
+    _lock: File,
+}
+
+impl SqliteBackend {
+    /// Opens the store in `directory`, or makes it; `now_epoch_seconds` is noted in a new one.
+    pub fn open(
+        directory: &Path,
+        options: &SqliteOptions,
+        now_epoch_seconds: i64,
+    ) -> Result<Self, StoreError> {
+        let path = files::prepare(directory)?;
+        let lock = files::lock(directory)?;
+        let mut connection = connect(&path, true)?;
+        schema::prepare(&mut connection, &path, options, now_epoch_seconds)?;
+        files::sync_directory(directory)?;
+
+        let shared = Arc::new(Shared::default());
+        let readers = Readers::open(&path, options.readers)?;
+        let checkpoints = connect(&path, true)?;
+        let (jobs, incoming) = mpsc::channel(options.waiting_commits_max.max(1));
+        let (poke, pokes) = std::sync::mpsc::sync_channel(1);
+        let writer = Writer::new(connection, incoming, shared.clone(), poke, options.changes_revisions_max)?;
+        let threads = vec![
+            spawn("store-writer", move || writer.run())?,
+            spawn("store-checkpoint", move || writer::checkpoints(&checkpoints, &pokes))?,
+        ];
+        Ok(Self { jobs: Some(jobs), threads, readers, shared, path, _lock: lock })
+    }
+
+    /// The head of the audit log and the last revision.
+    pub(crate) fn head(&self) -> Result<(Option<Vec<u8>>, Revision), StoreError> {
+        self.readers.with(|connection| {
+            Ok((schema::head(connection)?, Revision(schema::number(connection, schema::REVISION)?)))
+        })
+    }
+}
+
+impl Drop for SqliteBackend {
+    /// Waits for the commits that are queued, so that the files are closed when this returns.
+    fn drop(&mut self) {
+        self.jobs = None;
+        for thread in self.threads.drain(..) {
+            // An observer that held the last handle would make the writer wait for itself.
+            if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+                tracing::error!("a thread of the store ended in a panic");
+            }
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Backend for SqliteBackend {
+    async fn get(&self, key: &[u8]) -> Result<Option<RawRow>, StoreError> {
+        self.readers.with(|connection| reader::row(connection, key))
+    }
+
+    async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<RawRow>>, StoreError> {
+        self.readers.with(|connection| {
+            let moment = connection.unchecked_transaction()?;
+            keys.iter().map(|key| reader::row(&moment, key)).collect()
+        })
+    }
+
+    async fn range(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<RawPage, StoreError> {
+        self.readers.with(|connection| reader::range(connection, prefix, after, limit))
+    }
+
+    async fn commit(&self, batch: RawBatch) -> Result<Revision, CommitError> {
+        let jobs = self.jobs.as_ref().ok_or(StoreError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        jobs.send(Job { batch, reply }).await.map_err(|_| StoreError::Closed)?;
+        answer.await.unwrap_or(Err(CommitError::Store(StoreError::Closed)))
+    }
+
+    async fn changes(&self, since: Revision, limit: usize) -> Result<RawChanges, StoreError> {
+        self.readers.with_checked(|connection| reader::changes(connection, since, limit.max(1)))
+    }
+
+    async fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditRow>, StoreError> {
+        self.readers.with(|connection| reader::audit(connection, after, limit))
+    }
+
+    async fn audit_head(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.readers.with(schema::head)
+    }
+
+    async fn backup(&self, path: &Path) -> Result<(), StoreError> {
+        let (source, target) = (self.path.clone(), path.to_owned());
+        let (reply, answer) = oneshot::channel();
+        // Detached: it ends by itself, and a caller who went away must not stop it half-way.
+        spawn("store-backup", move || {
+            let _ = reply.send(files::backup(&source, &target));
+        })?;
+        answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    async fn health(&self) -> Result<Health, StoreError> {
+        let last_failure = self.shared.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.readers.with(|connection| {
+            let audit_records = "SELECT coalesce(max(sequence), 0) FROM audit";
+            Ok(Health {
+                revision: Revision(schema::number(connection, schema::REVISION)?),
+                audit_records: connection.query_row(audit_records, [], |row| row.get(0))?,
+                size_bytes: files::size_bytes(&self.path),
+                created_epoch_seconds: schema::number(connection, schema::CREATED)?,
+                last_failure,
+            })
+        })
+    }
+
+    fn exclusively(&self, job: &mut dyn FnMut()) {
+        let _turn = self.shared.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        job();
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map_err(|error| StoreError::unavailable("start a thread", error))
+}
+
+/// A connection with the settings that every connection has.
+fn connect(path: &Path, write: bool) -> Result<Connection, StoreError> {
+    let mode = if write { OpenFlags::SQLITE_OPEN_READ_WRITE } else { OpenFlags::SQLITE_OPEN_READ_ONLY };
+    let connect = || {
+        let connection = Connection::open_with_flags(path, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        connection.busy_timeout(std::time::Duration::from_millis(BUSY_MILLISECONDS_MAX))?;
+        connection.set_prepared_statement_cache_capacity(64);
+        connection.execute_batch(
+            "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA foreign_keys = ON;
+             PRAGMA temp_store = MEMORY; PRAGMA cache_size = -8192;",
+        )?;
+        Ok(connection)
+    };
+    connect().map_err(|error| failed("open its file", error))
+}
+
+/// Sorts a failure of SQLite: may it pass, is the file broken, or is it something else?
+fn failed(task: &'static str, error: rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(
+            ErrorCode::DiskFull
+            | ErrorCode::SystemIoFailure
+            | ErrorCode::DatabaseBusy
+            | ErrorCode::DatabaseLocked
+            | ErrorCode::CannotOpen
+            | ErrorCode::OutOfMemory
+            | ErrorCode::ReadOnly
+            | ErrorCode::PermissionDenied,
+        ) => StoreError::unavailable(task, error),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            StoreError::Damaged { what: "the store's file".to_owned(), detail: error.to_string() }
+        }
+        _ => StoreError::backend(task, error),
+    }
+}

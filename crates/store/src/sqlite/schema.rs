@@ -1,0 +1,123 @@
+//! The tables on disk, and what is noted once per store.
+
+use std::path::Path;
+
+use rusqlite::types::FromSql;
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, TransactionBehavior};
+
+use super::{SqliteOptions, failed};
+use crate::StoreError;
+
+/// Raised with every change to the tables that an older version could not work with.
+const SCHEMA: i64 = 1;
+/// `ARCD`: what `file(1)` and a curious administrator see.
+const APPLICATION_ID: i64 = 0x4152_4344;
+const PAGE_BYTES: u64 = 4096;
+
+/// The last revision.
+pub(super) const REVISION: &str = "revision";
+/// Changes are known from after this revision on.
+pub(super) const LOG_FLOOR: &str = "log_floor";
+/// Seconds since 1970.
+pub(super) const CREATED: &str = "created";
+/// The sealed head of the audit chain.
+pub(super) const HEAD: &str = "audit_head";
+
+/// `log` has one row per changed key and revision; its oldest revisions are removed as new ones come.
+const TABLES: &str = "
+    CREATE TABLE rows (
+        key BLOB PRIMARY KEY NOT NULL,
+        revision INTEGER NOT NULL,
+        value BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE log (
+        revision INTEGER NOT NULL,
+        key BLOB NOT NULL,
+        PRIMARY KEY (revision, key)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE audit (
+        sequence INTEGER PRIMARY KEY,
+        hash BLOB NOT NULL,
+        record BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE meta (
+        name TEXT PRIMARY KEY NOT NULL,
+        value ANY NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO meta VALUES ('revision', 0), ('log_floor', 0);
+";
+
+/// Makes the tables in an empty file, refuses one that is not ours or too new, and sets up the writer.
+pub(super) fn prepare(
+    connection: &mut Connection,
+    path: &Path,
+    options: &SqliteOptions,
+    now_epoch_seconds: i64,
+) -> Result<(), StoreError> {
+    let foreign = || StoreError::Foreign { path: path.to_owned() };
+    let sorted = |error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => foreign(),
+        _ => failed("open its file", error),
+    };
+    let (version, application, tables) = identity(connection).map_err(sorted)?;
+    match (version, application) {
+        (SCHEMA, APPLICATION_ID) => {}
+        (found, APPLICATION_ID) if found > SCHEMA => {
+            return Err(StoreError::NewerSchema { path: path.to_owned(), found, known: SCHEMA });
+        }
+        (0, 0) if tables == 0 => {}
+        _ => return Err(foreign()),
+    }
+    set_up_writer(connection, options).map_err(sorted)?;
+    if version == 0 {
+        create(connection, now_epoch_seconds).map_err(sorted)?;
+    }
+    Ok(())
+}
+
+fn identity(connection: &Connection) -> rusqlite::Result<(i64, i64, i64)> {
+    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    Ok((
+        number("PRAGMA user_version")?,
+        number("PRAGMA application_id")?,
+        number("SELECT count(*) FROM sqlite_schema")?,
+    ))
+}
+
+fn set_up_writer(connection: &Connection, options: &SqliteOptions) -> rusqlite::Result<()> {
+    let pages_max = (options.database_bytes_max / PAGE_BYTES).clamp(1, u64::from(u32::MAX) - 1);
+    // The checkpoint thread is asked long before 4096 pages; when it falls behind, commits do its work.
+    connection.execute_batch(&format!(
+        "PRAGMA page_size = {PAGE_BYTES}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+         PRAGMA wal_autocheckpoint = 4096; PRAGMA journal_size_limit = 67108864;
+         PRAGMA max_page_count = {pages_max};"
+    ))
+}
+
+fn create(connection: &mut Connection, now_epoch_seconds: i64) -> rusqlite::Result<()> {
+    let creation = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    creation.execute_batch(TABLES)?;
+    put(&creation, CREATED, now_epoch_seconds)?;
+    creation.pragma_update(None, "application_id", APPLICATION_ID)?;
+    creation.pragma_update(None, "user_version", SCHEMA)?;
+    creation.commit()
+}
+
+/// A number of `meta`.
+pub(super) fn number<T: FromSql>(connection: &Connection, name: &str) -> rusqlite::Result<T> {
+    let mut query = connection.prepare_cached("SELECT value FROM meta WHERE name = ?1")?;
+    query.query_row([name], |row| row.get(0))
+}
+
+/// The head of the audit chain, before the first record `None`.
+pub(super) fn head(connection: &Connection) -> rusqlite::Result<Option<Vec<u8>>> {
+    let mut query = connection.prepare_cached("SELECT value FROM meta WHERE name = ?1")?;
+    query.query_row([HEAD], |row| row.get(0)).optional()
+}
+
+/// Sets a value of `meta`.
+pub(super) fn put(connection: &Connection, name: &str, value: impl rusqlite::ToSql) -> rusqlite::Result<()> {
+    let upsert = "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+    connection.prepare_cached(upsert)?.execute((name, value))?;
+    Ok(())
+}

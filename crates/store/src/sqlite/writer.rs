@@ -1,0 +1,313 @@
+//! The one thread that writes.
+
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::{Arc, PoisonError};
+
+use rusqlite::{Connection, OptionalExtension as _};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Shared, failed, schema};
+use crate::backend::{Announce, AuditRow, RawBatch, Requirement, Revision, announced, prepared};
+use crate::{CommitError, StoreError};
+
+/// The most commits that share one transaction.
+const GROUP_COMMITS_MAX: usize = 512;
+/// A group takes no further commit once it carries this many bytes.
+const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// The checkpoint thread is asked after about this many bytes of log.
+const CHECKPOINT_BYTES: usize = 4 * 1024 * 1024;
+/// The log of changes is cut every so many revisions.
+const TRIM_REVISIONS: u64 = 1024;
+
+/// A commit that waits.
+pub(super) struct Job {
+    pub batch: RawBatch,
+    pub reply: oneshot::Sender<Result<Revision, CommitError>>,
+}
+
+/// What the next batch follows.
+struct State {
+    revision: u64,
+    head: Option<Vec<u8>>,
+}
+
+/// A batch in an open transaction: written, or refused by itself.
+type Outcome = Result<(Revision, Option<Announce>), CommitError>;
+
+/// Why a batch is not written.
+enum Stop {
+    /// Its own fault. Nothing of it was written yet, so the others of its group stand.
+    Batch(CommitError),
+    /// The database failed: the whole group fails.
+    Group(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Stop {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Group(error)
+    }
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Batch(error.into())
+    }
+}
+
+pub(super) struct Writer {
+    connection: Connection,
+    jobs: mpsc::Receiver<Job>,
+    shared: Arc<Shared>,
+    poke: SyncSender<()>,
+    state: State,
+    changes_revisions_max: u64,
+    unchecked_bytes: usize,
+}
+
+impl Writer {
+    pub fn new(
+        connection: Connection,
+        jobs: mpsc::Receiver<Job>,
+        shared: Arc<Shared>,
+        poke: SyncSender<()>,
+        changes_revisions_max: u64,
+    ) -> Result<Self, StoreError> {
+        let state = State::load(&connection).map_err(|error| failed("read", error))?;
+        Ok(Self { connection, jobs, shared, poke, state, changes_revisions_max, unchecked_bytes: 0 })
+    }
+
+    /// Until nobody can send any more and all that was sent is answered.
+    pub fn run(mut self) {
+        while let Some(first) = self.jobs.blocking_recv() {
+            let mut bytes = size_bytes(&first.batch);
+            let mut group = vec![first];
+            while group.len() < GROUP_COMMITS_MAX && bytes < GROUP_BYTES_MAX {
+                let Ok(job) = self.jobs.try_recv() else { break };
+                bytes += size_bytes(&job.batch);
+                group.push(job);
+            }
+            self.write(group);
+            self.ask_for_checkpoint(bytes);
+        }
+    }
+
+    /// One transaction. Nobody is answered before it is durable, not even those whose requirements failed: what
+    /// they failed on may be in this same transaction.
+    fn write(&mut self, group: Vec<Job>) {
+        let shared = self.shared.clone();
+        let _turn = shared.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let (batches, replies): (Vec<_>, Vec<_>) =
+            group.into_iter().map(|job| (job.batch, job.reply)).unzip();
+        match self.transact(&batches) {
+            Ok(outcomes) => {
+                self.note(None);
+                for (outcome, reply) in outcomes.into_iter().zip(replies) {
+                    // Whoever does not wait any more needs no answer.
+                    let _ = reply.send(outcome.and_then(|done| self.tell(done)));
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, commits = replies.len(), "a group of commits was not written");
+                self.note(Some(error.to_string()));
+                for reply in replies {
+                    let _ = reply.send(Err(CommitError::Store(error.clone())));
+                }
+            }
+        }
+    }
+
+    fn tell(&self, (revision, announce): (Revision, Option<Announce>)) -> Result<Revision, CommitError> {
+        if announce.is_none_or(announced) {
+            return Ok(revision);
+        }
+        self.shared.observer_failed.store(true, Ordering::Release);
+        self.note(Some(StoreError::ObserverFailed.to_string()));
+        Err(StoreError::ObserverFailed.into())
+    }
+
+    fn note(&self, failure: Option<String>) {
+        *self.shared.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+    }
+
+    /// All batches that can be written are durable when this returns `Ok`; none is when it returns `Err`.
+    fn transact(&mut self, batches: &[RawBatch]) -> Result<Vec<Outcome>, StoreError> {
+        if self.shared.observer_failed.load(Ordering::Acquire) {
+            return Err(StoreError::ObserverFailed);
+        }
+        self.group(batches).map_err(|error| {
+            self.roll_back();
+            failed("write", error)
+        })
+    }
+
+    fn group(&mut self, batches: &[RawBatch]) -> rusqlite::Result<Vec<Outcome>> {
+        let Self { connection, state, .. } = self;
+        let (revision, had_head) = (state.revision, state.head.is_some());
+        connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        let mut outcomes = Vec::with_capacity(batches.len());
+        let mut wrote = false;
+        for batch in batches {
+            match apply(connection, state, batch) {
+                Ok(done) => {
+                    wrote = true;
+                    outcomes.push(Ok(done));
+                }
+                Err(Stop::Batch(error)) => outcomes.push(Err(error)),
+                Err(Stop::Group(error)) => return Err(error),
+            }
+        }
+        if wrote {
+            schema::put(connection, schema::REVISION, state.revision)?;
+            if let Some(head) = &state.head {
+                schema::put(connection, schema::HEAD, head)?;
+            }
+            debug_assert!(state.head.is_some() || !had_head);
+            trim(connection, revision, state.revision, self.changes_revisions_max)?;
+        }
+        connection.prepare_cached("COMMIT")?.execute([])?;
+        Ok(outcomes)
+    }
+
+    /// Back to what is on disk. When even that cannot be read, the next group tries again.
+    fn roll_back(&mut self) {
+        if !self.connection.is_autocommit()
+            && let Err(error) = self.connection.execute_batch("ROLLBACK")
+        {
+            tracing::error!(%error, "the store could not roll back");
+        }
+        match State::load(&self.connection) {
+            Ok(state) => self.state = state,
+            Err(error) => {
+                tracing::error!(%error, "the store could not be read after a failed commit");
+                self.shared.observer_failed.store(true, Ordering::Release);
+            }
+        }
+    }
+
+    fn ask_for_checkpoint(&mut self, bytes: usize) {
+        self.unchecked_bytes += bytes;
+        if self.unchecked_bytes >= CHECKPOINT_BYTES {
+            self.unchecked_bytes = 0;
+            // Full means that it was asked already.
+            let _ = self.poke.try_send(());
+        }
+    }
+}
+
+impl State {
+    fn load(connection: &Connection) -> rusqlite::Result<Self> {
+        Ok(Self { revision: schema::number(connection, schema::REVISION)?, head: schema::head(connection)? })
+    }
+}
+
+/// Everything that can refuse a batch comes before its first write, so that a refused batch needs no savepoint.
+fn apply(
+    connection: &Connection,
+    state: &mut State,
+    batch: &RawBatch,
+) -> Result<(Revision, Option<Announce>), Stop> {
+    for requirement in &batch.require {
+        if !holds(connection, requirement)? {
+            return Err(Stop::Batch(CommitError::Conflict));
+        }
+    }
+    let announce = match &batch.watch {
+        Some(watch) => {
+            let keys = watch.keys();
+            let before =
+                keys.into_iter().map(|key| value(connection, key)).collect::<rusqlite::Result<Vec<_>>>()?;
+            Some(prepared(&**watch, before)?)
+        }
+        None => None,
+    };
+    let (mut records, mut head) = (Vec::with_capacity(batch.audit.len()), state.head.clone());
+    for draft in &batch.audit {
+        let entry = draft(head.as_deref())?;
+        records.push(entry.row);
+        head = Some(entry.head);
+    }
+    let changes = !(batch.put.is_empty() && batch.delete.is_empty());
+    let revision = state.revision + u64::from(changes);
+    write_rows(connection, batch, revision)?;
+    write_records(connection, &records)?;
+    *state = State { revision, head };
+    Ok((Revision(revision), announce))
+}
+
+fn holds(connection: &Connection, requirement: &Requirement) -> rusqlite::Result<bool> {
+    let (key, wanted) = match requirement {
+        Requirement::Absent(key) => (key, None),
+        Requirement::Revision(key, revision) => (key, Some(revision.0)),
+    };
+    let mut query = connection.prepare_cached("SELECT revision FROM rows WHERE key = ?1")?;
+    let found: Option<u64> = query.query_row([key], |row| row.get(0)).optional()?;
+    Ok(found == wanted)
+}
+
+fn value(connection: &Connection, key: &[u8]) -> rusqlite::Result<Option<Vec<u8>>> {
+    connection
+        .prepare_cached("SELECT value FROM rows WHERE key = ?1")?
+        .query_row([key], |row| row.get(0))
+        .optional()
+}
+
+fn write_rows(connection: &Connection, batch: &RawBatch, revision: u64) -> rusqlite::Result<()> {
+    let mut log = connection.prepare_cached("INSERT OR IGNORE INTO log VALUES (?1, ?2)")?;
+    let mut delete = connection.prepare_cached("DELETE FROM rows WHERE key = ?1")?;
+    for key in &batch.delete {
+        if delete.execute([key])? > 0 {
+            log.execute((revision, key))?;
+        }
+    }
+    let mut put = connection.prepare_cached(
+        "INSERT INTO rows VALUES (?1, ?2, ?3)
+         ON CONFLICT (key) DO UPDATE SET revision = excluded.revision, value = excluded.value",
+    )?;
+    for (key, value) in &batch.put {
+        put.execute((key, revision, value))?;
+        log.execute((revision, key))?;
+    }
+    Ok(())
+}
+
+fn write_records(connection: &Connection, records: &[AuditRow]) -> rusqlite::Result<()> {
+    let mut insert = connection.prepare_cached("INSERT INTO audit VALUES (?1, ?2, ?3)")?;
+    for row in records {
+        insert.execute((row.sequence, row.hash, &row.record))?;
+    }
+    Ok(())
+}
+
+/// Forgets the oldest changes, a few at a time.
+fn trim(connection: &Connection, before: u64, after: u64, keep: u64) -> rusqlite::Result<()> {
+    let every = TRIM_REVISIONS.min(keep.max(1));
+    if before / every == after / every {
+        return Ok(());
+    }
+    let floor = after.saturating_sub(keep);
+    connection.prepare_cached("DELETE FROM log WHERE revision <= ?1")?.execute([floor])?;
+    schema::put(connection, schema::LOG_FLOOR, floor)
+}
+
+/// About what a batch adds to the log of the database, in bytes.
+fn size_bytes(batch: &RawBatch) -> usize {
+    const ROW_BYTES: usize = 1024;
+    const COMMIT_BYTES: usize = 4096;
+    let put: usize = batch.put.iter().map(|(key, value)| key.len() + value.len() + ROW_BYTES).sum();
+    put + batch.delete.len() * ROW_BYTES + COMMIT_BYTES
+}
+
+/// Moves the log into the database file whenever asked, beside the writer. What it cannot move because a reader
+/// still needs it, it moves the next time.
+pub(super) fn checkpoints(connection: &Connection, pokes: &Receiver<()>) {
+    while pokes.recv().is_ok() {
+        let moved = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+            Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+        });
+        match moved {
+            Ok((pages, moved)) => tracing::trace!(pages, moved, "checkpoint"),
+            Err(error) => tracing::warn!(%error, "the store's log could not be moved into its file"),
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! The store that services use.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use arcadia_crypto::KeyRing;
+use arcadia_kernel::{AuditEvent, AuditFault, AuditSink, AuditStamp, Clock, Continuation, Entropy, Page};
+
+use crate::audit::{AuditCheck, Head, draft, event};
+use crate::backend::{BATCH_ROWS_MAX, Backend, Health, PAGE_ROWS_MAX, RawBatch, RawRow, Revision};
+use crate::observe::{BatchWatch, Observers};
+use crate::record::decode;
+use crate::seal::Sealer;
+use crate::{
+    Batch, Change, CommitError, Key, MemoryBackend, Record, SqliteBackend, SqliteOptions, StoreError, Table,
+};
+
+/// The most rows that [`Store::all`] reads.
+pub const ALL_ROWS_MAX: usize = 1_000_000;
+
+/// A record and the commit that wrote it.
+#[derive(Clone, Debug)]
+pub struct Row<V> {
+    pub value: V,
+    pub revision: Revision,
+}
+
+/// Typed tables over a backend. Cheap to clone; the last clone closes it.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    backend: Arc<dyn Backend>,
+    sealer: Arc<Sealer>,
+    observers: Arc<Observers>,
+}
+
+impl Store {
+    /// Opens or creates `store.db` in `directory` (made with mode 0700 if need be). Fails when another process
+    /// has it open, a newer version wrote it, or `ring` is not the one it was written with.
+    pub fn open(
+        directory: &Path,
+        ring: KeyRing,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Self, StoreError> {
+        let options = SqliteOptions::default();
+        let backend = SqliteBackend::open(directory, &options, clock.epoch_seconds())?;
+        let (head, revision) = backend.head()?;
+        Self::new(Arc::new(backend), ring, entropy).fitting(head.as_deref(), revision)
+    }
+
+    /// A store whose rows are gone with it; for tests.
+    #[expect(
+        clippy::expect_used,
+        reason = "only a broken build of the cipher makes no key, and only tests call this"
+    )]
+    pub fn in_memory(clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
+        let ring = KeyRing::generate(&*entropy).expect("the cipher takes a key");
+        Self::new(Arc::new(MemoryBackend::new(clock.epoch_seconds())), ring, entropy)
+    }
+
+    /// Over any backend. Fails when what is there was not written with `ring`.
+    pub async fn over(
+        backend: Arc<dyn Backend>,
+        ring: KeyRing,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Self, StoreError> {
+        let head = backend.audit_head().await?;
+        let revision = backend.health().await?.revision;
+        Self::new(backend, ring, entropy).fitting(head.as_deref(), revision)
+    }
+
+    /// Every change has an audit record, so the head of the audit log tells whether the ring is the right one.
+    fn fitting(self, head: Option<&[u8]>, revision: Revision) -> Result<Self, StoreError> {
+        match head {
+            Some(head) => {
+                Head::open(&self.0.sealer, head).map_err(|_| StoreError::WrongKey)?;
+            }
+            None if revision > Revision(0) => {
+                let what = "the audit log".to_owned();
+                return Err(StoreError::Damaged { what, detail: "its head is missing".to_owned() });
+            }
+            None => {}
+        }
+        Ok(self)
+    }
+
+    fn new(backend: Arc<dyn Backend>, ring: KeyRing, entropy: Arc<dyn Entropy>) -> Self {
+        let sealer = Arc::new(Sealer::new(ring, entropy));
+        Self(Arc::new(Inner { backend, sealer, observers: Arc::default() }))
+    }
+
+    pub async fn get<K: Key + ?Sized, V: Record>(
+        &self,
+        table: Table<K, V>,
+        key: &K,
+    ) -> Result<Option<Row<V>>, StoreError> {
+        let row = self.0.backend.get(&table.key_bytes(key)).await?;
+        row.map(|row| self.opened(table.name(), &row)).transpose()
+    }
+
+    /// As of one moment, in the order of `keys`.
+    pub async fn get_many<K: Key, V: Record>(
+        &self,
+        table: Table<K, V>,
+        keys: &[K],
+    ) -> Result<Vec<Option<Row<V>>>, StoreError> {
+        if keys.len() > BATCH_ROWS_MAX {
+            let found = keys.len();
+            return Err(StoreError::TooLarge { what: "a read's keys", found, max: BATCH_ROWS_MAX });
+        }
+        let keys: Vec<Vec<u8>> = keys.iter().map(|key| table.key_bytes(key)).collect();
+        let rows = self.0.backend.get_many(&keys).await?;
+        rows.into_iter().map(|row| row.map(|row| self.opened(table.name(), &row)).transpose()).collect()
+    }
+
+    /// Rows whose key starts with the components of `prefix` (`&()`: all), in key order, after `after`; at most
+    /// `limit`, and fewer when the page would be too large, so follow `next` rather than counting.
+    pub async fn range<K: Key + ?Sized, V: Record, P: Key + ?Sized>(
+        &self,
+        table: Table<K, V>,
+        prefix: &P,
+        after: Option<&Continuation>,
+        limit: usize,
+    ) -> Result<Page<Row<V>>, StoreError> {
+        let prefix = table.key_bytes(prefix);
+        let after = after.map(|continuation| continuation.0.as_slice());
+        let page = self.0.backend.range(&prefix, after, limit.clamp(1, PAGE_ROWS_MAX)).await?;
+        let next = match page.rows.last() {
+            Some(last) if page.more => Some(Continuation(last.key[prefix.len()..].to_vec())),
+            _ => None,
+        };
+        let items = page.rows.iter().map(|row| self.opened(table.name(), row)).collect::<Result<_, _>>()?;
+        Ok(Page { items, next })
+    }
+
+    /// Every row below `prefix`, page by page: not as of one moment. Fails above [`ALL_ROWS_MAX`] rows.
+    pub async fn all<K: Key + ?Sized, V: Record, P: Key + ?Sized>(
+        &self,
+        table: Table<K, V>,
+        prefix: &P,
+    ) -> Result<Vec<Row<V>>, StoreError> {
+        let mut rows = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self.range(table, prefix, after.as_ref(), PAGE_ROWS_MAX).await?;
+            rows.extend(page.items);
+            if rows.len() > ALL_ROWS_MAX {
+                let found = rows.len();
+                return Err(StoreError::TooLarge { what: "a table's rows", found, max: ALL_ROWS_MAX });
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(rows),
+            }
+        }
+    }
+
+    /// One transaction: all requirements hold or nothing is written; the record of `stamp` is in it. When it
+    /// returns, the change is durable and the observers have seen it. A dropped future may still commit.
+    pub async fn commit(&self, stamp: &AuditStamp, batch: Batch) -> Result<Revision, CommitError> {
+        let record = stamp.record();
+        let batch = self.sealed(batch, &record.event)?;
+        let revision = self.0.backend.commit(batch).await?;
+        record.written();
+        Ok(revision)
+    }
+
+    /// Calls `observer` with what each commit changes in `table`: in commit order, after the change is durable
+    /// and before it is acknowledged. It must not block, panic or call the store. Register it before the table
+    /// is first read into memory, and do that while nothing else commits.
+    pub fn observe<K: ?Sized, V: Record>(
+        &self,
+        table: Table<K, V>,
+        observer: impl Fn(&[Change<V>]) + Send + Sync + 'static,
+    ) {
+        let mut observer = Some(observer);
+        self.0.backend.exclusively(&mut || {
+            if let Some(observer) = observer.take() {
+                self.0.observers.add(table.name(), observer);
+            }
+        });
+    }
+
+    /// Where records go that belong to no change.
+    pub fn audit_sink(&self) -> Arc<dyn AuditSink> {
+        Arc::new(self.clone())
+    }
+
+    /// Records above `after_sequence` with their numbers, in order; at most `limit` and [`PAGE_ROWS_MAX`].
+    pub async fn audit_page(
+        &self,
+        after_sequence: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, AuditEvent)>, StoreError> {
+        let rows = self.0.backend.audit(after_sequence, limit.clamp(1, PAGE_ROWS_MAX)).await?;
+        rows.iter().map(|row| Ok((row.sequence, event(&self.0.sealer, row)?))).collect()
+    }
+
+    /// Walks the whole chain up to the head as it is when called.
+    pub async fn audit_verify(&self) -> Result<AuditCheck, StoreError> {
+        let sealer = &self.0.sealer;
+        let end = match self.0.backend.audit_head().await? {
+            // A head that does not open says nothing about the records; the record after the last is missing.
+            Some(sealed) => Head::open(sealer, &sealed).ok(),
+            None => Some(Head::START),
+        };
+        let (mut head, mut records, mut seen, mut first_broken) = (Head::START, 0, 0, None);
+        let mut met_end = end == Some(Head::START);
+        loop {
+            let rows = self.0.backend.audit(seen, PAGE_ROWS_MAX).await?;
+            let Some(last) = rows.last() else { break };
+            seen = last.sequence;
+            records += rows.len() as u64;
+            for row in &rows {
+                if first_broken.is_some() {
+                    break;
+                }
+                match head.follow(sealer, row) {
+                    Some(next) => head = next,
+                    None => first_broken = Some(head.sequence + 1),
+                }
+                met_end |= end == Some(head);
+            }
+            tokio::task::yield_now().await;
+        }
+        if first_broken.is_none() && !met_end {
+            first_broken = Some(head.sequence + 1);
+        }
+        Ok(AuditCheck { records, first_broken })
+    }
+
+    /// Writes a consistent copy to `path`, which must not exist yet. It is sealed as the store is: it opens only
+    /// with the same key ring.
+    pub async fn backup(&self, path: &Path) -> Result<(), StoreError> {
+        self.0.backend.backup(path).await
+    }
+
+    pub async fn health(&self) -> Result<Health, StoreError> {
+        self.0.backend.health().await
+    }
+
+    fn opened<V: Record>(&self, table: &str, row: &RawRow) -> Result<Row<V>, StoreError> {
+        let plaintext = self.0.sealer.open_row(&row.key, &row.value)?;
+        Ok(Row { value: decode(table, &plaintext)?, revision: row.revision })
+    }
+
+    fn sealed(&self, batch: Batch, event: &AuditEvent) -> Result<RawBatch, StoreError> {
+        batch.check_limits()?;
+        let Inner { sealer, observers, .. } = &*self.0;
+        let mut raw = RawBatch { require: batch.require, ..RawBatch::default() };
+        for (key, value) in &batch.rows {
+            match value {
+                Some(plaintext) => raw.put.push((key.clone(), sealer.seal(key, plaintext)?)),
+                None => raw.delete.push(key.clone()),
+            }
+        }
+        raw.audit.push(draft(sealer.clone(), event)?);
+        raw.watch = watch(sealer, observers, batch.rows);
+        Ok(raw)
+    }
+}
+
+fn watch(
+    sealer: &Arc<Sealer>,
+    observers: &Arc<Observers>,
+    rows: BTreeMap<Vec<u8>, Option<zeroize::Zeroizing<Vec<u8>>>>,
+) -> Option<Box<dyn crate::Watch>> {
+    if rows.is_empty() {
+        return None;
+    }
+    Some(Box::new(BatchWatch { observers: observers.clone(), sealer: sealer.clone(), rows }))
+}
+
+#[async_trait::async_trait]
+impl AuditSink for Store {
+    async fn append(&self, event: AuditEvent) -> Result<(), AuditFault> {
+        let record = draft(self.0.sealer.clone(), &event).map_err(|error| AuditFault(error.into()))?;
+        let batch = RawBatch { audit: vec![record], ..RawBatch::default() };
+        self.0.backend.commit(batch).await.map_err(|error| AuditFault(error.into()))?;
+        Ok(())
+    }
+}
