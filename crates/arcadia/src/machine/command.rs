@@ -1,0 +1,141 @@
+//! The command line of `arcadia machine`.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use super::name::MachineName;
+use super::{Site, enter, launch};
+
+/// Connected machines as Linux namespaces: no VM, and no root where user namespaces are allowed.
+#[derive(clap::Subcommand, Debug)]
+#[command(after_help = "Examples:\n  \
+    arcadia machine create ubuntu-01\n  \
+    arcadia machine shell ubuntu-01\n  \
+    arcadia machine exec ubuntu-01 -- azcmagent show\n  \
+    arcadia machine delete ubuntu-01")]
+pub enum Command {
+    /// Make a machine with the agent installed, not yet connected, and start it.
+    ///
+    /// Connect it from inside, as in real life: `arcadia machine exec NAME -- azcmagent connect ...`.
+    Create {
+        /// 1 to 54 of a-z, 0-9 and -; also its host name.
+        name: MachineName,
+    },
+    /// Show the machines and whether they run.
+    List {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run a command on a machine, as root there. Its exit status is returned.
+    ///
+    /// The machine has its own 127.0.0.1, /var/opt/azcmagent, /opt/azcmagent, /etc/hosts, users and processes;
+    /// all other files are this host's.
+    Exec {
+        name: MachineName,
+        /// Be another user there, for example arcadmin.
+        #[arg(long, short)]
+        user: Option<String>,
+        /// The command and its arguments, after `--`.
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// A shell on a machine, as root there.
+    Shell {
+        name: MachineName,
+        /// Be another user there, for example arcadmin.
+        #[arg(long, short)]
+        user: Option<String>,
+    },
+    /// Stop a machine and remove its files. Its resource, if it was connected, stays until you delete that.
+    Delete {
+        #[arg(required = true)]
+        names: Vec<MachineName>,
+    },
+}
+
+/// Runs a subcommand. `site` gives the running site, or says why there is none.
+pub fn run(command: &Command, data: &Path, site: impl FnOnce() -> Result<Site>) -> Result<ExitCode> {
+    match command {
+        Command::Create { name } => create(&site()?, name),
+        Command::List { json } => list(data, *json),
+        Command::Exec { name, user, command } => go_in(data, name, user.as_deref(), command, site),
+        Command::Shell { name, user } => {
+            go_in(data, name, user.as_deref(), &[OsString::from("bash"), OsString::from("-i")], site)
+        }
+        Command::Delete { names } => delete(data, names),
+    }
+}
+
+fn create(site: &Site, name: &MachineName) -> Result<ExitCode> {
+    say(&format!("Making machine {name} ..."))?;
+    let record = launch::create(site, name)?;
+    if let Some(note) = record.isolation.note() {
+        say(&format!("Note: {note}."))?;
+    }
+    say(&format!("Machine {name} runs; its agent is installed and not yet connected."))?;
+    say(&format!("Next: arcadia machine exec {name} -- azcmagent connect --help"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(data: &Path, json: bool) -> Result<ExitCode> {
+    let mut output = std::io::stdout().lock();
+    let machines: Vec<_> = launch::all(data)?
+        .into_iter()
+        .map(|(name, folder)| (name, folder.running().map(|run| run.pid), folder.record().ok()))
+        .collect();
+    if json {
+        let rows: Vec<_> = machines
+            .iter()
+            .map(|(name, pid, record)| {
+                let separate = record.as_ref().is_some_and(|record| record.isolation.separates_users());
+                serde_json::json!({"name": name, "running": pid.is_some(), "pid": pid, "separateUsers": separate})
+            })
+            .collect();
+        writeln!(output, "{}", serde_json::to_string_pretty(&rows)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if machines.is_empty() {
+        say("No machines yet. Make one: arcadia machine create ubuntu-01")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    writeln!(output, "{:<24} {:<8} PID", "NAME", "STATE")?;
+    for (name, pid, _) in machines {
+        let state = if pid.is_some() { "running" } else { "stopped" };
+        let pid = pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+        writeln!(output, "{:<24} {state:<8} {pid}", name.as_str())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn go_in(
+    data: &Path,
+    name: &MachineName,
+    user: Option<&str>,
+    command: &[OsString],
+    site: impl FnOnce() -> Result<Site>,
+) -> Result<ExitCode> {
+    let folder = launch::existing(data, name)?;
+    if folder.running().is_none() {
+        say(&format!("Machine {name} is stopped; starting it ..."))?;
+        launch::start(&site()?, &folder)?;
+    }
+    enter::become_enter(&folder, user, command)
+}
+
+fn delete(data: &Path, names: &[MachineName]) -> Result<ExitCode> {
+    for name in names {
+        launch::delete(data, name)?;
+        say(&format!("Machine {name} is deleted."))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Progress and notes, which are no results.
+fn say(text: &str) -> Result<()> {
+    Ok(writeln!(std::io::stderr(), "{text}")?)
+}

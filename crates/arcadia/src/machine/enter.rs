@@ -1,0 +1,177 @@
+//! Running a command in a machine.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, ExitStatus};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tokio::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::record::{Folder, Record, Run};
+use super::{environment, launch, users};
+
+#[derive(clap::Args)]
+pub struct Enter {
+    #[arg(long)]
+    folder: PathBuf,
+    #[arg(long)]
+    user: Option<String>,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    command: Vec<OsString>,
+}
+
+/// Replaces this process by one of a single thread that enters the machine and runs the command.
+pub fn become_enter(folder: &Folder, user: Option<&str>, command: &[OsString]) -> Result<ExitCode> {
+    let mut process = std::process::Command::new(launch::own_program()?);
+    process.arg(super::INIT).arg("enter").arg("--folder").arg(folder.path());
+    if let Some(user) = user {
+        process.arg("--user").arg(user);
+    }
+    Err(process.arg("--").args(command).exec()).context("cannot start this program again")
+}
+
+pub fn run(enter: Enter) -> Result<ExitCode> {
+    let folder = Folder::new(enter.folder.clone());
+    let record = folder.record()?;
+    let run = folder.running().with_context(|| format!("machine {} does not run", record.name))?;
+    let here = std::env::current_dir().ok();
+    let passwd = std::fs::read_to_string(folder.passwd())?;
+    let fallback = launch::needs_fallback(record.isolation);
+    join(&run).with_context(|| format!("cannot enter machine {}", record.name))?;
+    // Entering a mount namespace leads to its root.
+    let landed = here.as_deref().is_some_and(|path| std::env::set_current_dir(path).is_ok());
+    if !landed {
+        std::env::set_current_dir("/")?;
+    }
+    let command = prepare(&enter, &record, &passwd, fallback)?;
+    // Threads are not possible here: a process whose children go to another process list cannot have any.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let status = runtime.block_on(supervise(command, &enter.command))?;
+    Ok(exit_code(status))
+}
+
+/// Enters the namespaces of the machine's holder, the user namespace first: it gives the right to the others.
+fn join(run: &Run) -> Result<()> {
+    let own = |kind: &str| std::fs::metadata(format!("/proc/self/ns/{kind}")).map(|file| file.ino()).ok();
+    let mut wanted = vec![("user", LinkNameSpaceType::User)];
+    if run.own_processes {
+        wanted.push(("pid", LinkNameSpaceType::ProcessID));
+    }
+    wanted.push(("net", LinkNameSpaceType::Network));
+    wanted.push(("uts", LinkNameSpaceType::HostNameAndNISDomainName));
+    wanted.push(("mnt", LinkNameSpaceType::Mount));
+    let mut open = Vec::new();
+    for (kind, number) in wanted {
+        let path = format!("/proc/{}/ns/{kind}", run.pid);
+        let file = File::open(&path).with_context(|| format!("cannot open {path}"))?;
+        if Some(file.metadata()?.ino()) != own(kind) {
+            open.push((kind, number, file));
+        }
+    }
+    if !run.is_alive() {
+        bail!("the machine has just ended");
+    }
+    for (kind, number, file) in open {
+        move_into_link_name_space(file.as_fd(), Some(number))
+            .with_context(|| format!("its {kind} namespace"))?;
+    }
+    Ok(())
+}
+
+#[allow(clippy::disallowed_methods, reason = "a command in a machine gets the caller's environment")]
+fn prepare(enter: &Enter, record: &Record, passwd: &str, fallback: bool) -> Result<Command> {
+    let Some((program, arguments)) = enter.command.split_first() else { bail!("there is no command") };
+    let callers = std::env::var("PATH").unwrap_or_default();
+    let path = environment::path(&callers, fallback);
+    // The program is looked for on the machine's path, not on the caller's.
+    let mut command = Command::new(find(program.as_ref(), &path));
+    command.as_std_mut().arg0(program);
+    command.args(arguments).env("PATH", &path).envs(environment::variables());
+    for name in environment::REMOVED {
+        command.env_remove(name);
+    }
+    let user = enter.user.as_deref().unwrap_or("root");
+    let login = users::find_login(passwd, user)
+        .with_context(|| format!("machine {} has no user {user}", record.name))?;
+    if record.isolation.separates_users() {
+        command.uid(login.account.uid).gid(login.account.gid);
+    } else if login.account.uid != 0 {
+        bail!(
+            "machine {} has no other user than root: {}",
+            record.name,
+            record.isolation.note().unwrap_or_default()
+        );
+    }
+    if enter.user.is_some() {
+        command.env("HOME", &login.home).env("USER", user).env("LOGNAME", user);
+    }
+    Ok(command)
+}
+
+fn find(program: &Path, path: &str) -> PathBuf {
+    if program.as_os_str().as_encoded_bytes().contains(&b'/') {
+        return program.to_owned();
+    }
+    let mut candidates = std::env::split_paths(path).map(|folder| folder.join(program));
+    candidates.find(|file| is_program(file)).unwrap_or_else(|| program.to_owned())
+}
+
+fn is_program(file: &Path) -> bool {
+    std::fs::metadata(file).is_ok_and(|data| data.is_file() && data.mode() & 0o111 != 0)
+}
+
+/// Runs the command and passes signals on to it. A terminal sends its own to the command as well, so those are
+/// only kept from ending this process before the command has ended.
+async fn supervise(mut command: Command, words: &[OsString]) -> Result<ExitStatus> {
+    let terminal = std::io::IsTerminal::is_terminal(&std::io::stdin());
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut quit = signal(SignalKind::quit())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut first = signal(SignalKind::user_defined1())?;
+    let mut second = signal(SignalKind::user_defined2())?;
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => return not_started(&error, words),
+    };
+    let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+    loop {
+        let wanted = tokio::select! {
+            status = child.wait() => return Ok(status?),
+            _ = interrupt.recv() => (!terminal).then_some(Signal::INT),
+            _ = quit.recv() => (!terminal).then_some(Signal::QUIT),
+            _ = terminate.recv() => Some(Signal::TERM),
+            _ = hang_up.recv() => Some(Signal::HUP),
+            _ = first.recv() => Some(Signal::USR1),
+            _ = second.recv() => Some(Signal::USR2),
+        };
+        if let (Some(pid), Some(wanted)) = (pid, wanted) {
+            let _ = rustix::process::kill_process(pid, wanted);
+        }
+    }
+}
+
+/// What a shell says and returns for a command that is not there or cannot be run.
+fn not_started(error: &std::io::Error, words: &[OsString]) -> Result<ExitStatus> {
+    let name = words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+    let (text, code) = match error.kind() {
+        std::io::ErrorKind::NotFound => ("command not found".to_owned(), 127),
+        _ => (error.to_string(), 126),
+    };
+    writeln!(std::io::stderr(), "arcadia: {name}: {text}")?;
+    Ok(ExitStatus::from_raw(code << 8))
+}
+
+/// The command's own status; 128 + the signal's number when a signal ended it, as shells have it.
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status.code().or_else(|| status.signal().map(|number| 128 + number)).unwrap_or(1);
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}

@@ -1,0 +1,48 @@
+//! What a machine's processes find in their environment.
+
+use super::{HIMDS_PORT, PROXY_PORT};
+
+/// The folder with `azcmagent`, `himds` and the program they are links to.
+pub const BIN: &str = "/opt/azcmagent/bin";
+
+/// The roots that clients on the machine trust: a copy of the site's file that every user can read.
+pub const CA_BUNDLE: &str = "/opt/azcmagent/share/ca-bundle.pem";
+
+/// Proxies of the caller's shell. None of them can be reached from the machine, which has no network.
+pub const REMOVED: [&str; 4] = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
+
+/// Names and values that are added to the caller's.
+pub fn variables() -> Vec<(&'static str, String)> {
+    let proxy = format!("http://127.0.0.1:{PROXY_PORT}");
+    let himds = format!("http://localhost:{HIMDS_PORT}");
+    let direct = "localhost,127.0.0.1".to_owned();
+    let mut all = vec![
+        ("HTTPS_PROXY", proxy.clone()),
+        ("https_proxy", proxy),
+        ("NO_PROXY", direct.clone()),
+        ("no_proxy", direct),
+        ("NODE_USE_ENV_PROXY", "1".to_owned()),
+        ("AZURE_CORE_COLLECT_TELEMETRY", "no".to_owned()),
+        ("IDENTITY_ENDPOINT", format!("{himds}/metadata/identity/oauth2/token")),
+        ("IMDS_ENDPOINT", himds),
+    ];
+    for name in ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"] {
+        all.push((name, CA_BUNDLE.to_owned()));
+    }
+    all
+}
+
+/// The caller's search path with the agent's folder in front, and before it, where needed, the folder with the
+/// stand-in for `sudo`.
+pub fn path(callers: &str, with_fallback: bool) -> String {
+    let callers = if callers.is_empty() {
+        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    } else {
+        callers
+    };
+    if with_fallback {
+        format!("{}:{BIN}:{callers}", super::sudo::FALLBACK_BIN)
+    } else {
+        format!("{BIN}:{callers}")
+    }
+}

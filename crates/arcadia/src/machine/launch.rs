@@ -1,0 +1,334 @@
+//! Making, starting, stopping and removing machines, seen from the host.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use rustix::fs::FlockOperation;
+use rustix::process::{Pid, Signal};
+
+use super::isolation::{Isolation, on_path};
+use super::name::MachineName;
+use super::record::{Folder, Record, Run, SCHEMA, network_of};
+use super::{INIT, Site, sudo, users};
+
+const START_SECONDS_MAX: u64 = 30;
+const STOP_SECONDS_MAX: u64 = 8;
+
+/// Makes the folder of a new machine and starts it. A machine that does not start leaves nothing behind.
+pub fn create(site: &Site, name: &MachineName) -> Result<Record> {
+    let folder = Folder::new(name.folder(&site.data));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(site.data.join("machines"))?;
+    match fs::DirBuilder::new().mode(0o700).create(folder.path()) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            bail!("there is a machine {name} already; `arcadia machine delete {name}` removes it");
+        }
+        made => made.with_context(|| format!("cannot make {}", folder.path().display()))?,
+    }
+    let made = furnish(&folder, name).and_then(|record| start(site, &folder).map(|()| record));
+    if made.is_err() {
+        let _ = stop(&folder);
+        let _ = remove_files(&folder);
+    }
+    made
+}
+
+/// Starts a machine unless it runs.
+pub fn start(site: &Site, folder: &Folder) -> Result<()> {
+    let _lock = lock(folder)?;
+    if folder.running().is_some() {
+        return Ok(());
+    }
+    end_stragglers(folder);
+    refresh(folder, site)?;
+    let record = folder.record()?;
+    let _ = fs::remove_file(folder.status());
+    let run = match hold(folder, &record, site, true)? {
+        Held::Running(run) => run,
+        // Where parts of /proc are masked, as in most containers, the kernel gives a new one to nobody.
+        Held::NoProcessList => match hold(folder, &record, site, false)? {
+            Held::Running(run) => run,
+            Held::NoProcessList => bail!("the machine asked twice to go without a process list of its own"),
+        },
+    };
+    folder.write_run(&run)
+}
+
+/// Stops a machine: its daemon first, then whatever else runs in it.
+pub fn stop(folder: &Folder) -> Result<()> {
+    let _lock = lock(folder)?;
+    if let Some(run) = folder.running() {
+        signal(run.pid, Signal::TERM);
+        if !ends_within(&run, Duration::from_secs(STOP_SECONDS_MAX)) {
+            signal(run.pid, Signal::KILL);
+            if !ends_within(&run, Duration::from_secs(2)) {
+                bail!("the machine's process {} does not end", run.pid);
+            }
+        }
+    }
+    end_stragglers(folder);
+    folder.forget_run();
+    Ok(())
+}
+
+/// Stops a machine and removes its files.
+pub fn delete(data: &Path, name: &MachineName) -> Result<()> {
+    let folder = existing(data, name)?;
+    stop(&folder)?;
+    remove_files(&folder)
+}
+
+/// The folder of a machine that exists.
+pub fn existing(data: &Path, name: &MachineName) -> Result<Folder> {
+    let folder = Folder::new(name.folder(data));
+    if !folder.path().is_dir() {
+        bail!(
+            "there is no machine {name}; `arcadia machine list` shows those that are, `arcadia machine create {name}` makes it"
+        );
+    }
+    Ok(folder)
+}
+
+/// The machines of a data directory, by name.
+pub fn all(data: &Path) -> Result<Vec<(MachineName, Folder)>> {
+    let entries = match fs::read_dir(data.join("machines")) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if let Some(name) = entry.file_name().to_str().and_then(|text| text.parse::<MachineName>().ok()) {
+            found.push((name, Folder::new(entry.path())));
+        }
+    }
+    found.sort_by(|left, right| left.0.cmp(&right.0));
+    Ok(found)
+}
+
+/// Starts every machine of a site that does not run; `arcadia up` calls it when the site can serve.
+pub fn restart_all(site: &Site) -> Result<Vec<(MachineName, Result<()>)>> {
+    Ok(all(&site.data)?.into_iter().map(|(name, folder)| (name, start(site, &folder))).collect())
+}
+
+/// Stops every machine of a site; `arcadia down` calls it.
+pub fn stop_all(data: &Path) -> Result<Vec<(MachineName, Result<()>)>> {
+    Ok(all(data)?.into_iter().map(|(name, folder)| (name, stop(&folder))).collect())
+}
+
+/// Writes what a new machine is made of.
+fn furnish(folder: &Folder, name: &MachineName) -> Result<Record> {
+    let isolation = Isolation::detect();
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let people = users::compose(&read("/etc/passwd"), &read("/etc/group"));
+    // A folder that nothing but a bind mount leads to may be open to the machine's users: the machine's own
+    // folder above it is closed to everyone else of the host.
+    for (path, mode) in [(folder.path().join("etc"), 0o755), (folder.opt(), 0o755), (folder.var(), 0o755)] {
+        make_folder(&path, mode)?;
+    }
+    let hosts =
+        format!("127.0.0.1\tlocalhost\n127.0.1.1\t{name}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    put(&folder.hosts(), &hosts, 0o644)?;
+    put(&folder.passwd(), &people.passwd, 0o644)?;
+    put(&folder.group(), &people.group, 0o644)?;
+    put(&folder.sudoers(), &sudo::rule(), 0o440)?;
+    let record = Record {
+        schema: SCHEMA,
+        name: name.clone(),
+        isolation,
+        himds: people.himds,
+        arcadmin: people.arcadmin,
+    };
+    folder.write_record(&record)?;
+    Ok(record)
+}
+
+/// Writes what may differ from one start to the next.
+fn refresh(folder: &Folder, site: &Site) -> Result<()> {
+    let opt = folder.opt();
+    for part in ["bin", "share", "fallback", "home", "home/arcadmin"] {
+        make_folder(&opt.join(part), 0o755)?;
+    }
+    let program = opt.join("bin/arcadia");
+    if !program.exists() {
+        put(&program, "", 0o755)?; // the program itself is bound here inside the machine
+    }
+    for name in ["azcmagent", "himds"] {
+        let link = opt.join("bin").join(name);
+        if link.symlink_metadata().is_err() {
+            symlink("arcadia", &link).with_context(|| format!("cannot make {}", link.display()))?;
+        }
+    }
+    put(&opt.join("fallback/sudo"), sudo::SCRIPT, 0o755)?;
+    let roots = fs::read_to_string(&site.ca_bundle)
+        .with_context(|| format!("cannot read {}; is the site up?", site.ca_bundle.display()))?;
+    put(&opt.join("share/ca-bundle.pem"), &roots, 0o644)
+}
+
+fn make_folder(path: &Path, mode: u32) -> Result<()> {
+    match fs::DirBuilder::new().create(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
+        made => made.with_context(|| format!("cannot make {}", path.display()))?,
+    }
+    // Set apart from making it, because the caller's umask may take bits away.
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(mode))?)
+}
+
+fn put(path: &Path, text: &str, mode: u32) -> Result<()> {
+    let context = || format!("cannot write {}", path.display());
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).open(path).with_context(context)?;
+    file.write_all(text.as_bytes()).with_context(context)?;
+    file.set_permissions(fs::Permissions::from_mode(mode)).with_context(context)
+}
+
+enum Held {
+    Running(Run),
+    NoProcessList,
+}
+
+/// Starts the process that holds the machine, and waits until the machine's HIMDS answers.
+fn hold(folder: &Folder, record: &Record, site: &Site, own_processes: bool) -> Result<Held> {
+    let mut command = Command::new(own_program()?);
+    command.arg(INIT).arg("begin").arg("--folder").arg(folder.path());
+    command.arg("--proxy-socket").arg(&site.proxy_socket);
+    if !own_processes {
+        command.arg("--no-process-list");
+    }
+    let pid = converse(command, folder, record)?.context("the machine's process did not say its number")?;
+    let run = Run::of(pid, own_processes).with_context(|| log_tail(folder))?;
+    folder.write_run(&run)?;
+    let deadline = Instant::now() + Duration::from_secs(START_SECONDS_MAX);
+    while Instant::now() < deadline {
+        match fs::read_to_string(folder.status()).unwrap_or_default().trim() {
+            "ready" => return Ok(Held::Running(run)),
+            "no-process-list" => return Ok(Held::NoProcessList),
+            "" => {}
+            text => bail!("the machine did not start: {text}"),
+        }
+        if !run.is_alive() {
+            bail!("the machine's process ended: {}", log_tail(folder));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    signal(run.pid, Signal::KILL);
+    bail!("the machine's HIMDS did not answer within {START_SECONDS_MAX} s: {}", log_tail(folder))
+}
+
+/// Runs the first process of a machine and answers it: it asks for its users to be mapped, which only a process
+/// outside its user namespace can do, and names the process that holds the machine.
+fn converse(mut command: Command, folder: &Folder, record: &Record) -> Result<Option<i32>> {
+    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(folder.log())?;
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).current_dir("/").spawn()?;
+    let answer = converse_with(&mut child, record);
+    drop(child.stdin.take());
+    let status = child.wait()?;
+    match answer {
+        Ok(pid) if status.success() => Ok(pid),
+        Ok(_) => bail!("the machine's first process failed: {}", log_tail(folder)),
+        Err(error) => Err(error),
+    }
+}
+
+fn converse_with(child: &mut Child, record: &Record) -> Result<Option<i32>> {
+    let output = child.stdout.take().ok_or_else(|| anyhow!("no pipe from the machine's first process"))?;
+    let mut pid = None;
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        match line.split_once(' ').unwrap_or((&line, "")) {
+            ("map", _) => {
+                record.isolation.map(child.id())?;
+                let input =
+                    child.stdin.as_mut().ok_or_else(|| anyhow!("no pipe to the machine's first process"))?;
+                input.write_all(b"mapped\n")?;
+            }
+            ("holder", number) => pid = Some(number.parse()?),
+            ("error", text) => bail!("{text}"),
+            _ => bail!("the machine's first process said {line:?}"),
+        }
+    }
+    Ok(pid)
+}
+
+/// Removes a stopped machine's folder. In a user namespace some files belong to subordinate ids, which only a
+/// process in such a namespace may remove.
+fn remove_files(folder: &Folder) -> Result<()> {
+    if let Ok(record) = folder.record()
+        && record.isolation.in_user_namespace()
+    {
+        let mut command = Command::new(own_program()?);
+        command.arg(INIT).arg("empty").arg("--folder").arg(folder.path());
+        converse(command, folder, &record)?;
+    }
+    fs::remove_dir_all(folder.path()).with_context(|| format!("cannot remove {}", folder.path().display()))
+}
+
+/// Ends processes that still are in the network namespace of the machine's last run.
+fn end_stragglers(folder: &Folder) {
+    let Some(run) = folder.last_run() else { return };
+    for _ in 0..50 {
+        let found = processes_in(run.network);
+        if found.is_empty() {
+            return;
+        }
+        for pid in found {
+            signal(pid, Signal::KILL);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn processes_in(network: u64) -> Vec<i32> {
+    // The number of a namespace may be used again once it is gone: this process's own is never a machine's.
+    if network_of(std::process::id().cast_signed()) == Some(network) {
+        return Vec::new();
+    }
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| network_of(*pid) == Some(network)).collect()
+}
+
+fn signal(pid: i32, signal: Signal) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}
+
+fn ends_within(run: &Run, time: Duration) -> bool {
+    let deadline = Instant::now() + time;
+    while run.is_alive() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    true
+}
+
+fn lock(folder: &Folder) -> Result<File> {
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(folder.path().join("lock"))?;
+    rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
+    Ok(file)
+}
+
+fn log_tail(folder: &Folder) -> String {
+    let text = fs::read_to_string(folder.log()).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().rev().take(3).collect();
+    let tail = lines.into_iter().rev().collect::<Vec<_>>().join("; ");
+    if tail.is_empty() { format!("{} is empty", folder.log().display()) } else { tail }
+}
+
+/// This program's file.
+pub fn own_program() -> Result<std::path::PathBuf> {
+    std::env::current_exe().context("cannot tell where this program is")
+}
+
+/// Whether the stand-in for sudo goes in front of the search path.
+pub fn needs_fallback(isolation: Isolation) -> bool {
+    isolation.in_user_namespace() || !on_path("sudo")
+}

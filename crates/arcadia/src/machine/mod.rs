@@ -1,0 +1,64 @@
+//! `arcadia machine`: connected machines as Linux namespaces.
+//!
+//! A machine has its own loopback (so its own 127.0.0.1:40342), its own `/var/opt/azcmagent`,
+//! `/opt/azcmagent`, `/etc/hosts` and users, its own host name and process list. Everything else of the
+//! file system is the host's. It has no route to anywhere: a forwarder in it carries the proxy port of its
+//! loopback to the site's Unix socket, and that is its only way out.
+//!
+//! | file | what |
+//! |---|---|
+//! | `name`, `record` | names, what is kept on disk, which process holds a machine |
+//! | `users`, `sudo`, `environment` | what a machine looks like from inside |
+//! | `isolation` | how namespaces are had: as root, or in a user namespace with or without subordinate ids |
+//! | `launch`, `holder`, `mounts`, `loopback` | starting a machine and being one |
+//! | `enter` | running something in a machine |
+//! | `command` | the command line |
+
+mod command;
+mod enter;
+mod environment;
+mod holder;
+mod isolation;
+mod launch;
+mod loopback;
+mod mounts;
+mod name;
+mod record;
+mod sudo;
+mod users;
+
+pub use command::{Command, run};
+pub use launch::{restart_all, stop_all};
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The hidden first argument of the processes that make up a machine.
+pub const INIT: &str = "machine-init";
+
+/// Where the HIMDS of every machine listens, on the machine's own loopback.
+pub const HIMDS_PORT: u16 = 40342;
+
+/// Where a machine's forwarder to the site's proxy listens, on the machine's own loopback.
+pub const PROXY_PORT: u16 = 40344;
+
+/// The parts of a running site that machines use.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// The site's data directory; machines live in its `machines` folder.
+    pub data: PathBuf,
+    /// The Unix socket on which the site's CONNECT proxy answers.
+    pub proxy_socket: PathBuf,
+    /// PEM file with the roots that clients on a machine shall trust.
+    pub ca_bundle: PathBuf,
+}
+
+/// Takes over the process when it was started as part of a machine. Must be called first in `main`, while the
+/// process still has a single thread: the kernel lets only such a process change its user namespace.
+pub fn intercept() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_none_or(|first| first != INIT) {
+        return None;
+    }
+    Some(holder::main(arguments))
+}

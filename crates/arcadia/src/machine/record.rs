@@ -1,0 +1,195 @@
+//! What is kept of a machine on disk, and how the process that holds it is recognised again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+use super::isolation::Isolation;
+use super::name::MachineName;
+use super::users::Account;
+
+/// `machine.json`: what stays the same for as long as the machine exists.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    pub schema: u32,
+    pub name: MachineName,
+    pub isolation: Isolation,
+    pub himds: Account,
+    pub arcadmin: Account,
+}
+
+pub const SCHEMA: u32 = 1;
+
+/// A machine's folder and the files in it.
+#[derive(Clone, Debug)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn hosts(&self) -> PathBuf {
+        self.0.join("etc/hosts")
+    }
+
+    pub fn passwd(&self) -> PathBuf {
+        self.0.join("etc/passwd")
+    }
+
+    pub fn group(&self) -> PathBuf {
+        self.0.join("etc/group")
+    }
+
+    pub fn sudoers(&self) -> PathBuf {
+        self.0.join("etc/sudoers")
+    }
+
+    pub fn opt(&self) -> PathBuf {
+        self.0.join("opt-azcmagent")
+    }
+
+    pub fn var(&self) -> PathBuf {
+        self.0.join("var-opt-azcmagent")
+    }
+
+    pub fn log(&self) -> PathBuf {
+        self.0.join("holder.log")
+    }
+
+    pub fn status(&self) -> PathBuf {
+        self.0.join("status")
+    }
+
+    fn record_file(&self) -> PathBuf {
+        self.0.join("machine.json")
+    }
+
+    fn run_file(&self) -> PathBuf {
+        self.0.join("run.json")
+    }
+
+    pub fn record(&self) -> Result<Record> {
+        read(&self.record_file())
+    }
+
+    pub fn write_record(&self, record: &Record) -> Result<()> {
+        write(&self.record_file(), record)
+    }
+
+    pub fn write_run(&self, run: &Run) -> Result<()> {
+        write(&self.run_file(), run)
+    }
+
+    pub fn forget_run(&self) {
+        let _ = fs::remove_file(self.run_file());
+    }
+
+    /// The process that holds the machine, when it is still that process.
+    pub fn running(&self) -> Option<Run> {
+        read::<Run>(&self.run_file()).ok().filter(Run::is_alive)
+    }
+
+    /// The last run on record, alive or not.
+    pub fn last_run(&self) -> Option<Run> {
+        read(&self.run_file()).ok()
+    }
+}
+
+/// `run.json`: the process that holds the machine now. A process id alone may have been given to another
+/// process since; with its start time and the boot it belongs to it names one process for ever.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    pub pid: i32,
+    pub start_ticks: u64,
+    pub boot: String,
+    /// The number of the machine's network namespace, by which its processes are found.
+    pub network: u64,
+    /// Whether the machine has a process list of its own.
+    pub own_processes: bool,
+}
+
+impl Run {
+    /// Describes the process `pid`.
+    pub fn of(pid: i32, own_processes: bool) -> Result<Self> {
+        Ok(Self {
+            pid,
+            start_ticks: start_ticks(pid).context("the machine's process has ended")?,
+            boot: boot()?,
+            network: network_of(pid).context("the machine's network namespace cannot be seen")?,
+            own_processes,
+        })
+    }
+
+    pub fn is_alive(&self) -> bool {
+        boot().is_ok_and(|boot| boot == self.boot) && start_ticks(self.pid) == Some(self.start_ticks)
+    }
+}
+
+/// The number of a process's network namespace.
+pub fn network_of(pid: i32) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    fs::metadata(format!("/proc/{pid}/ns/net")).ok().map(|file| file.ino())
+}
+
+fn boot() -> Result<String> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    Ok(fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?.trim().to_owned())
+}
+
+/// Field 22 of `/proc/PID/stat`, in clock ticks since boot; none when the process is gone or only waits to be
+/// collected by its parent.
+fn start_ticks(pid: i32) -> Option<u64> {
+    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn parse_stat(text: &str) -> Option<u64> {
+    // The second field is the program's name in parentheses and may itself hold spaces and parentheses.
+    let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = fields.next()?;
+    if state == "Z" || state == "X" {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))
+}
+
+fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let draft = path.with_extension("new");
+    fs::write(&draft, serde_json::to_vec_pretty(value)?)
+        .and_then(|()| fs::rename(&draft, path))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_its_start() {
+        let pid = i32::try_from(std::process::id()).unwrap();
+        let run = Run::of(pid, false).unwrap();
+        assert!(run.is_alive());
+        assert!(!Run { start_ticks: run.start_ticks + 1, ..run.clone() }.is_alive());
+        assert!(!Run { boot: "another".to_owned(), ..run }.is_alive());
+    }
+
+    #[test]
+    fn a_program_may_have_any_name() {
+        let rest = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
+        assert_eq!(parse_stat(&format!("12 (a) b (c)) {rest}")), Some(4711));
+        assert_eq!(parse_stat(&format!("12 (a) {}", rest.replacen('S', "Z", 1))), None);
+        assert_eq!(parse_stat("12 (a"), None);
+    }
+}
