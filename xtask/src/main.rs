@@ -1,1 +1,53 @@
-fn main() {}
+//! What is done to the project rather than with it: checks, generated documents, the walk-through.
+
+mod catalogue;
+mod ci;
+mod directions;
+mod install;
+mod lab;
+mod links;
+mod output;
+mod tally;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Checks, generated documents and the walk-through")]
+enum Task {
+    /// Run everything that must pass; the last line is `N passed, N failed`.
+    Ci {
+        /// Run only the steps whose heading contains one of these words.
+        only: Vec<String>,
+    },
+    /// Check the house rules: directions between crates, sizes of files, words, links.
+    Tidy,
+    /// Write docs/reference from the operation tables.
+    Catalogue,
+    /// Install what the walk-through needs, and run it on a fresh site.
+    Lab {
+        /// Handed on to `arcadia lab`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> Result<ExitCode> {
+    let root = root()?;
+    match Task::parse() {
+        Task::Ci { only } => ci::run(&root, &only),
+        Task::Tidy => tidy::run(&root),
+        Task::Catalogue => catalogue::write(&root),
+        Task::Lab { arguments } => lab::run(&root, &arguments),
+    }
+}
+
+/// The folder of the workspace.
+fn root() -> Result<PathBuf> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().map(Path::to_path_buf).context("xtask lies in the workspace")
+}

@@ -1,0 +1,113 @@
+//! `cargo xtask ci`: everything that must pass.
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::output::{cargo, say, stream};
+use super::tally::Tally;
+use super::{catalogue, install, lab, tidy};
+
+type Step = (&'static str, fn(&Path) -> Result<Tally>);
+
+const STEPS: [Step; 10] = [
+    ("tools", tools),
+    ("format", format),
+    ("tidy", tidy_up),
+    ("lints", lints),
+    ("build", build),
+    ("tests", tests),
+    ("reference is up to date", reference),
+    ("conformance with real clients", conformance),
+    ("walk-through, restarting at every step", walk_through),
+    ("guide as it is written", guide),
+];
+
+pub fn run(root: &Path, only: &[String]) -> Result<ExitCode> {
+    let began = Instant::now();
+    let mut sum = Tally::default();
+    let mut summary = Vec::new();
+    for (name, step) in STEPS {
+        if !only.is_empty() && !only.iter().any(|word| name.contains(word.as_str())) {
+            continue;
+        }
+        say(format_args!("\n==== {name}"));
+        let began = Instant::now();
+        let tally = step(root).unwrap_or_else(|error| {
+            say(format_args!("error: {error:#}"));
+            Tally::one(false)
+        });
+        let line = format!("{name}: {tally}, {:.1} s", began.elapsed().as_secs_f64());
+        say(format_args!("---- {line}"));
+        summary.push(line);
+        sum += tally;
+    }
+    say(format_args!("\n==== all, {:.0} s", began.elapsed().as_secs_f64()));
+    for line in summary {
+        say(line);
+    }
+    let sum = sum.with_status(true);
+    say(sum);
+    Ok(if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn tools(root: &Path) -> Result<Tally> {
+    install::everything(root)?;
+    Ok(Tally::one(true))
+}
+
+fn format(root: &Path) -> Result<Tally> {
+    passes(cargo(root).args(["fmt", "--all", "--check"]))
+}
+
+fn tidy_up(root: &Path) -> Result<Tally> {
+    Ok(Tally::one(tidy::run(root)? == ExitCode::SUCCESS))
+}
+
+fn lints(root: &Path) -> Result<Tally> {
+    passes(cargo(root).args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+}
+
+fn build(root: &Path) -> Result<Tally> {
+    passes(cargo(root).args(["build", "--quiet", "--workspace", "--bins"]))
+}
+
+fn tests(root: &Path) -> Result<Tally> {
+    counts(cargo(root).args(["test", "--quiet", "--workspace", "--no-fail-fast"]))
+}
+
+fn reference(root: &Path) -> Result<Tally> {
+    let stale = catalogue::stale(root)?;
+    for file in &stale {
+        say(format_args!(
+            "{} is not what `arcadia reference` prints; run: cargo xtask catalogue",
+            file.display()
+        ));
+    }
+    Ok(Tally::one(stale.is_empty()))
+}
+
+fn conformance(root: &Path) -> Result<Tally> {
+    counts(install::with_tools(root, Command::new("python3").arg(root.join("tests/conformance/run.py")))?)
+}
+
+fn walk_through(root: &Path) -> Result<Tally> {
+    counts(lab::command(root)?.args(["lab", "--restart-at-every-step"]))
+}
+
+fn guide(root: &Path) -> Result<Tally> {
+    counts(install::with_tools(root, Command::new("python3").arg(root.join("tests/guide/run.py")))?)
+}
+
+/// A step that is one check.
+fn passes(command: &mut Command) -> Result<Tally> {
+    Ok(Tally::one(stream(command)?.1))
+}
+
+/// A step that counts its checks itself.
+fn counts(command: &mut Command) -> Result<Tally> {
+    let (lines, succeeded) = stream(command)?;
+    Ok(Tally::of_lines(&lines).with_status(succeeded))
+}

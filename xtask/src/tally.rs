@@ -1,0 +1,87 @@
+//! Counting what passed and failed.
+
+use std::fmt;
+use std::ops::AddAssign;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub passed: u64,
+    pub failed: u64,
+}
+
+impl Tally {
+    pub const fn one(passed: bool) -> Self {
+        if passed { Self { passed: 1, failed: 0 } } else { Self { passed: 0, failed: 1 } }
+    }
+
+    /// The sum of `test result: ok. 3 passed; 0 failed; ...` lines of `cargo test`, and of `3 passed, 0 failed`
+    /// lines of our own programs.
+    pub fn of_lines(lines: &[String]) -> Self {
+        let mut sum = Self::default();
+        for line in lines {
+            let counts = line
+                .strip_prefix("test result: ")
+                .and_then(|rest| rest.split_once(". "))
+                .map(|(_, counts)| counts);
+            if let Some(tally) = parse(counts.unwrap_or(line)) {
+                sum += tally;
+            }
+        }
+        sum
+    }
+
+    /// A step that ended badly without a failed check has failed nonetheless, and so has one without any check.
+    pub fn with_status(mut self, succeeded: bool) -> Self {
+        if (!succeeded && self.failed == 0) || self == Self::default() {
+            self.failed += 1;
+        }
+        self
+    }
+}
+
+/// `3 passed; 0 failed` or `3 passed, 0 failed`, at the start of the text.
+fn parse(text: &str) -> Option<Tally> {
+    let mut parts = text.split([';', ',']).map(str::trim);
+    let passed = parts.next()?.strip_suffix(" passed")?.parse().ok()?;
+    let failed = parts.next()?.strip_suffix(" failed")?.parse().ok()?;
+    Some(Tally { passed, failed })
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} passed, {} failed", self.passed, self.failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_both_kinds_add_up() {
+        let lines = [
+            "running 3 tests",
+            "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s",
+            "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s",
+            "40 passed, 1 failed",
+            "it passed, nothing failed",
+        ]
+        .map(str::to_owned);
+        assert_eq!(Tally::of_lines(&lines), Tally { passed: 44, failed: 3 });
+    }
+
+    #[test]
+    fn a_step_that_checked_nothing_has_failed() {
+        assert_eq!(Tally::default().with_status(true).failed, 1);
+        assert_eq!(Tally { passed: 3, failed: 0 }.with_status(false).failed, 1);
+        assert_eq!(Tally { passed: 3, failed: 0 }.with_status(true).failed, 0);
+        assert_eq!(Tally { passed: 3, failed: 2 }.with_status(false).failed, 2);
+    }
+}
