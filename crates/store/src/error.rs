@@ -76,12 +76,14 @@ impl From<StoreError> for Fault {
     }
 }
 
-/// Why a commit did not happen. In both cases nothing of it was written.
+/// Why a commit is not acknowledged.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CommitError {
-    /// A requirement did not hold.
+    /// A requirement did not hold; nothing was written.
     #[error("another commit changed what this one relied on")]
     Conflict,
+    /// Nothing was written, with two exceptions: after [`StoreError::ObserverFailed`] the change may be on disk,
+    /// and a disk that fails in the very act of making a commit durable may still show it after a power loss.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -140,7 +140,7 @@ impl Backend for MemoryBackend {
     }
 
     async fn changes(&self, since: Revision, limit: usize) -> Result<RawChanges, StoreError> {
-        let state = self.state();
+        let (state, limit) = (self.state(), limit.max(1));
         let oldest = state.revision.0.saturating_sub(CHANGES_REVISIONS_MAX);
         if since.0 < oldest {
             return Err(StoreError::ChangesGone { oldest });
@@ -161,7 +161,8 @@ impl Backend for MemoryBackend {
 
     async fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditRow>, StoreError> {
         let state = self.state();
-        Ok(state.audit.iter().filter(|row| row.sequence > after).take(limit).cloned().collect())
+        let start = state.audit.partition_point(|row| row.sequence <= after);
+        Ok(state.audit[start..].iter().take(limit).cloned().collect())
     }
 
     async fn audit_head(&self) -> Result<Option<Vec<u8>>, StoreError> {

@@ -1,5 +1,6 @@
 //! The store that services use.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ pub struct Row<V> {
     pub revision: Revision,
 }
 
-/// Typed tables over a backend. Cheap to clone; the last clone closes it.
+/// Typed tables over a backend. Cheap to clone; dropping the last clone waits for what is queued and closes it.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
 
@@ -102,16 +103,16 @@ impl Store {
     }
 
     /// As of one moment, in the order of `keys`.
-    pub async fn get_many<K: Key, V: Record>(
+    pub async fn get_many<K: Key + ?Sized, V: Record, B: Borrow<K> + Sync>(
         &self,
         table: Table<K, V>,
-        keys: &[K],
+        keys: &[B],
     ) -> Result<Vec<Option<Row<V>>>, StoreError> {
         if keys.len() > BATCH_ROWS_MAX {
             let found = keys.len();
             return Err(StoreError::TooLarge { what: "a read's keys", found, max: BATCH_ROWS_MAX });
         }
-        let keys: Vec<Vec<u8>> = keys.iter().map(|key| table.key_bytes(key)).collect();
+        let keys: Vec<Vec<u8>> = keys.iter().map(|key| table.key_bytes(key.borrow())).collect();
         let rows = self.0.backend.get_many(&keys).await?;
         rows.into_iter().map(|row| row.map(|row| self.opened(table.name(), &row)).transpose()).collect()
     }
@@ -169,7 +170,7 @@ impl Store {
     }
 
     /// Calls `observer` with what each commit changes in `table`: in commit order, after the change is durable
-    /// and before it is acknowledged. It must not block, panic or call the store. Register it before the table
+    /// and before it is acknowledged. It must not block, panic, or hold or call the store. Register it before the table
     /// is first read into memory, and do that while nothing else commits.
     pub fn observe<K: ?Sized, V: Record>(
         &self,

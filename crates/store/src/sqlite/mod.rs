@@ -206,7 +206,10 @@ fn connect(path: &Path, write: bool) -> Result<Connection, StoreError> {
         )?;
         Ok(connection)
     };
-    connect().map_err(|error| failed("open its file", error))
+    connect().map_err(|error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => StoreError::Foreign { path: path.to_owned() },
+        _ => failed("open its file", error),
+    })
 }
 
 /// Sorts a failure of SQLite: may it pass, is the file broken, or is it something else?

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use rusqlite::types::FromSql;
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, TransactionBehavior, ffi};
 
 use super::{SqliteOptions, failed};
 use crate::StoreError;
@@ -91,7 +91,12 @@ fn set_up_writer(connection: &Connection, options: &SqliteOptions) -> rusqlite::
         "PRAGMA page_size = {PAGE_BYTES}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
          PRAGMA wal_autocheckpoint = 4096; PRAGMA journal_size_limit = 67108864;
          PRAGMA max_page_count = {pages_max};"
-    ))
+    ))?;
+    // SQLite silently keeps another mode where the file system cannot do this one.
+    let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+    let message = || Some("the file system does not support a write-ahead log; use a local disk".to_owned());
+    let refused = || rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_PROTOCOL), message());
+    if mode.eq_ignore_ascii_case("wal") { Ok(()) } else { Err(refused()) }
 }
 
 fn create(connection: &mut Connection, now_epoch_seconds: i64) -> rusqlite::Result<()> {
@@ -120,4 +125,30 @@ pub(super) fn put(connection: &Connection, name: &str, value: impl rusqlite::ToS
     let upsert = "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
     connection.prepare_cached(upsert)?.execute((name, value))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::connect;
+
+    /// No test can pull the plug; that every commit is synced is what these settings say.
+    #[test]
+    fn the_writer_is_set_to_be_durable() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.db");
+        std::fs::write(&path, "").unwrap();
+        let mut connection = connect(&path, true).unwrap();
+        prepare(&mut connection, &path, &SqliteOptions::default(), 7).unwrap();
+        let text = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap();
+        let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(text("PRAGMA journal_mode"), "wal");
+        assert_eq!(number("PRAGMA synchronous"), 2, "FULL");
+        assert_eq!(number("PRAGMA busy_timeout"), 5000);
+        assert_eq!(number("PRAGMA wal_autocheckpoint"), 4096);
+        assert_eq!(number("PRAGMA trusted_schema"), 0);
+        assert_eq!(super::number::<i64>(&connection, CREATED).unwrap(), 7);
+        prepare(&mut connection, &path, &SqliteOptions::default(), 8).unwrap();
+        assert_eq!(super::number::<i64>(&connection, CREATED).unwrap(), 7, "noted once");
+    }
 }

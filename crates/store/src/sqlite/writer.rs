@@ -60,7 +60,8 @@ pub(super) struct Writer {
     jobs: mpsc::Receiver<Job>,
     shared: Arc<Shared>,
     poke: SyncSender<()>,
-    state: State,
+    /// `None` after a failure, until it is read anew.
+    state: Option<State>,
     changes_revisions_max: u64,
     unchecked_bytes: usize,
 }
@@ -73,7 +74,7 @@ impl Writer {
         poke: SyncSender<()>,
         changes_revisions_max: u64,
     ) -> Result<Self, StoreError> {
-        let state = State::load(&connection).map_err(|error| failed("read", error))?;
+        let state = Some(State::load(&connection).map_err(|error| failed("read", error))?);
         Ok(Self { connection, jobs, shared, poke, state, changes_revisions_max, unchecked_bytes: 0 })
     }
 
@@ -135,6 +136,7 @@ impl Writer {
         if self.shared.observer_failed.load(Ordering::Acquire) {
             return Err(StoreError::ObserverFailed);
         }
+        self.roll_back();
         self.group(batches).map_err(|error| {
             self.roll_back();
             failed("write", error)
@@ -142,46 +144,40 @@ impl Writer {
     }
 
     fn group(&mut self, batches: &[RawBatch]) -> rusqlite::Result<Vec<Outcome>> {
-        let Self { connection, state, .. } = self;
-        let (revision, had_head) = (state.revision, state.head.is_some());
+        let Self { connection, .. } = self;
         connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        // Taken out: a group that fails leaves nothing to go on from but what is on disk.
+        let mut state = match self.state.take() {
+            Some(state) => state,
+            None => State::load(connection)?,
+        };
+        let first = state.revision;
         let mut outcomes = Vec::with_capacity(batches.len());
-        let mut wrote = false;
         for batch in batches {
-            match apply(connection, state, batch) {
-                Ok(done) => {
-                    wrote = true;
-                    outcomes.push(Ok(done));
-                }
+            match apply(connection, &mut state, batch) {
+                Ok(done) => outcomes.push(Ok(done)),
                 Err(Stop::Batch(error)) => outcomes.push(Err(error)),
                 Err(Stop::Group(error)) => return Err(error),
             }
         }
-        if wrote {
+        if outcomes.iter().any(Result::is_ok) {
             schema::put(connection, schema::REVISION, state.revision)?;
             if let Some(head) = &state.head {
                 schema::put(connection, schema::HEAD, head)?;
             }
-            debug_assert!(state.head.is_some() || !had_head);
-            trim(connection, revision, state.revision, self.changes_revisions_max)?;
+            trim(connection, first, state.revision, self.changes_revisions_max)?;
         }
         connection.prepare_cached("COMMIT")?.execute([])?;
+        self.state = Some(state);
         Ok(outcomes)
     }
 
-    /// Back to what is on disk. When even that cannot be read, the next group tries again.
-    fn roll_back(&mut self) {
+    /// SQLite ends some failed transactions by itself and leaves others open.
+    fn roll_back(&self) {
         if !self.connection.is_autocommit()
             && let Err(error) = self.connection.execute_batch("ROLLBACK")
         {
-            tracing::error!(%error, "the store could not roll back");
-        }
-        match State::load(&self.connection) {
-            Ok(state) => self.state = state,
-            Err(error) => {
-                tracing::error!(%error, "the store could not be read after a failed commit");
-                self.shared.observer_failed.store(true, Ordering::Release);
-            }
+            tracing::error!(%error, "the store could not roll back; it tries again with the next commit");
         }
     }
 

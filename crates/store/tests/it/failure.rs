@@ -1,0 +1,117 @@
+//! A disk that is full: an error for everybody who waits, nothing half-written, and work goes on afterwards.
+
+use std::sync::Arc;
+
+use arcadia_crypto::SystemEntropy;
+use arcadia_kernel::Fault;
+use arcadia_store::{
+    AuditCheck, Backend, Batch, CommitError, RawBatch, Revision, SqliteBackend, SqliteOptions, Store,
+    StoreError,
+};
+
+use crate::support::{NOTES, NOW, note, ring, stamp};
+
+const FULL_BYTES: u64 = 1024 * 1024;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_told_and_survived() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = SqliteOptions { database_bytes_max: FULL_BYTES, ..SqliteOptions::default() };
+    let backend = Arc::new(SqliteBackend::open(&directory.path().join("site"), &options, NOW).unwrap());
+    let store = Store::over(backend.clone(), ring(directory.path()), Arc::new(SystemEntropy)).await.unwrap();
+    let large = note(&"x".repeat(FULL_BYTES as usize / 4));
+    let mut batch = Batch::new();
+    batch.put(NOTES, "kept", &large).unwrap();
+    store.commit(&stamp(&store), batch).await.unwrap();
+
+    // Twelve at once: they share transactions, and together they do not fit.
+    let mut tasks = Vec::new();
+    for n in 0..12 {
+        let (store, large) = (store.clone(), large.clone());
+        tasks.push(tokio::spawn(async move {
+            let mut batch = Batch::new();
+            batch.put(NOTES, &format!("{n}"), &large).unwrap();
+            (n, store.commit(&stamp(&store), batch).await)
+        }));
+    }
+    let (mut written, mut failed) = (1, 0);
+    for task in tasks {
+        let (n, result) = task.await.unwrap();
+        let found = store.get(NOTES, &format!("{n}")).await.unwrap();
+        assert_eq!(found.is_some(), result.is_ok(), "an answer of {result:?} and the row do not agree");
+        match result {
+            Ok(_) => written += 1,
+            Err(CommitError::Store(error @ StoreError::Unavailable { .. })) => {
+                failed += 1;
+                assert_eq!(Fault::from(error).status.as_u16(), 503);
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(failed > 0);
+    assert!(store.health().await.unwrap().last_failure.unwrap().contains("full"));
+    let check = store.audit_verify().await.unwrap();
+    assert_eq!(check, AuditCheck { records: written, first_broken: None }, "records of writes that happened");
+
+    // Space comes back.
+    let mut batch = Batch::new();
+    batch.delete(NOTES, "kept");
+    store.commit(&stamp(&store), batch).await.unwrap();
+    assert_eq!(store.health().await.unwrap().last_failure, None);
+    let mut batch = Batch::new();
+    batch.put(NOTES, "later", &note("fits")).unwrap();
+    let revision = store.commit(&stamp(&store), batch).await.unwrap();
+    assert_eq!(revision, Revision(written + 2), "failed commits took no revision");
+    let check = store.audit_verify().await.unwrap();
+    assert_eq!(check, AuditCheck { records: written + 2, first_broken: None });
+}
+
+#[tokio::test]
+async fn changes_are_kept_for_a_bounded_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = SqliteOptions { changes_revisions_max: 8, ..SqliteOptions::default() };
+    let backend = SqliteBackend::open(directory.path(), &options, NOW).unwrap();
+    for n in 0..100_u8 {
+        let put = vec![(vec![b't', 0, n], vec![n])];
+        backend.commit(RawBatch { put, ..RawBatch::default() }).await.unwrap();
+    }
+    let gone = backend.changes(Revision(0), 9).await.unwrap_err();
+    let StoreError::ChangesGone { oldest } = gone else { panic!("{gone}") };
+    assert!((84..=92).contains(&oldest), "{oldest}");
+    assert!(backend.changes(Revision(oldest - 1), 99).await.is_err());
+    let kept = backend.changes(Revision(oldest), 99).await.unwrap();
+    assert_eq!((kept.changed.len() as u64, kept.through), (100 - oldest, Revision(100)));
+}
+
+/// Callers who go away do not take the writer with them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_commit_is_whole_or_absent() {
+    let directory = tempfile::tempdir().unwrap();
+    let backend = Arc::new(SqliteBackend::open(directory.path(), &SqliteOptions::default(), NOW).unwrap());
+    let mut tasks = Vec::new();
+    for n in 0..64_u8 {
+        let backend = backend.clone();
+        tasks.push(tokio::spawn(async move {
+            let put = vec![(vec![b'a', 0, n], vec![n]), (vec![b'b', 0, n], vec![n])];
+            backend.commit(RawBatch { put, ..RawBatch::default() }).await
+        }));
+    }
+    for task in &tasks[..32] {
+        task.abort();
+    }
+    let mut acknowledged = Vec::new();
+    for (n, task) in tasks.into_iter().enumerate() {
+        if let Ok(result) = task.await {
+            result.unwrap();
+            acknowledged.push(n as u8);
+        }
+    }
+    assert!(acknowledged.len() >= 32);
+    drop(backend);
+    let backend = SqliteBackend::open(directory.path(), &SqliteOptions::default(), NOW).unwrap();
+    for n in 0..64_u8 {
+        let pair = backend.get_many(&[vec![b'a', 0, n], vec![b'b', 0, n]]).await.unwrap();
+        assert_eq!(pair[0].is_some(), pair[1].is_some());
+        assert!(pair[0].is_some() || !acknowledged.contains(&n));
+    }
+}

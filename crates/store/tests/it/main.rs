@@ -1,0 +1,16 @@
+//! The store over its real backends.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::type_complexity,
+    reason = "a test that cannot go on fails, and says plainly what it compares"
+)]
+
+mod crash;
+mod failure;
+mod model;
+mod sealed;
+mod suite;
+mod support;
+mod typed;

@@ -1,0 +1,253 @@
+//! What is on disk: sealed, in its place, unbroken, ours.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arcadia_crypto::{KeyRing, SystemEntropy};
+use arcadia_store::{AuditCheck, Batch, CommitError, Store, StoreError};
+use rusqlite::Connection;
+
+use crate::support::{NOTES, clock, note, open, refusal, ring, stamp};
+
+const SECRET: &str = "correct-horse-battery-staple";
+
+async fn put(store: &Store, key: &str, text: &str) {
+    let mut batch = Batch::new();
+    batch.put(NOTES, key, &note(text)).unwrap();
+    store.commit(&stamp(store), batch).await.unwrap();
+}
+
+fn database(directory: &Path) -> PathBuf {
+    directory.join("site/store.db")
+}
+
+/// Changes the file as somebody with a disk editor would.
+fn tamper(directory: &Path, sql: &str) {
+    let connection = Connection::open(database(directory)).unwrap();
+    connection.execute_batch(sql).unwrap();
+}
+
+fn try_open(directory: &Path, ring: KeyRing) -> Result<Store, StoreError> {
+    Store::open(&directory.join("site"), ring, clock(), Arc::new(SystemEntropy))
+}
+
+#[tokio::test]
+async fn a_secret_is_in_none_of_the_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    put(&store, "a", SECRET).await;
+    let mut event = refusal(&store, "SecretGet");
+    event.caller_name = "nina@contoso.example".to_owned();
+    store.audit_sink().append(event).await.unwrap();
+    store.backup(&directory.path().join("site/copy.db")).await.unwrap();
+    let search = || {
+        let (mut files, mut known_key) = (0, false);
+        for entry in std::fs::read_dir(directory.path().join("site")).unwrap() {
+            let path = entry.unwrap().path();
+            let bytes = std::fs::read(&path).unwrap();
+            files += 1;
+            for text in [SECRET, "nina@contoso", "SecretGet", "\"text\""] {
+                let found = bytes.windows(text.len()).any(|window| window == text.as_bytes());
+                assert!(!found, "{text} is in {}", path.display());
+            }
+            // Shows that the search finds what is there: keys are not sealed.
+            known_key |= bytes.windows(8).any(|window| window == b"notes\0a\0");
+        }
+        assert!(known_key);
+        files
+    };
+    assert!(search() >= 4, "file, log, lock, copy");
+    assert_eq!(store.get(NOTES, "a").await.unwrap().unwrap().value.text, SECRET);
+    drop(store);
+    search();
+}
+
+#[tokio::test]
+async fn a_moved_or_altered_value_does_not_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    for key in ["a", "b", "c"] {
+        put(&store, key, key).await;
+    }
+    drop(store);
+    tamper(
+        directory.path(),
+        "UPDATE rows SET value = (SELECT value FROM rows WHERE key = x'6e6f74657300610001')
+         WHERE key = x'6e6f74657300620001';
+         UPDATE rows SET value = CAST(substr(value, 1, length(value) - 4) || x'00000000' AS BLOB)
+         WHERE key = x'6e6f74657300630001';",
+    );
+    let store = open(directory.path());
+    assert_eq!(store.get(NOTES, "a").await.unwrap().unwrap().value, note("a"));
+    for key in ["b", "c"] {
+        let refused = store.get(NOTES, key).await.unwrap_err();
+        assert!(matches!(refused, StoreError::NotAuthentic { .. }), "{refused}");
+        assert!(refused.to_string().contains("table notes"));
+    }
+    assert!(store.all(NOTES, &()).await.is_err());
+    // An observer must not be told half of a change.
+    store.observe(NOTES, |_| ());
+    let mut batch = Batch::new();
+    batch.delete(NOTES, "b");
+    let refused = store.commit(&stamp(&store), batch).await;
+    assert!(matches!(refused, Err(CommitError::Store(StoreError::NotAuthentic { .. }))), "{refused:?}");
+    put(&store, "d", "others still work").await;
+}
+
+async fn audited(directory: &Path) {
+    let store = open(directory);
+    for n in 0..5 {
+        store.audit_sink().append(refusal(&store, &format!("op{n}"))).await.unwrap();
+    }
+    put(&store, "a", "1").await;
+    assert_eq!(store.audit_verify().await.unwrap(), AuditCheck { records: 6, first_broken: None });
+}
+
+#[tokio::test]
+async fn a_changed_audit_log_is_found_out() {
+    let cases = [
+        ("UPDATE audit SET record = CAST(substr(record, 1, length(record) - 4) || x'00000000' AS BLOB) WHERE sequence = 3", 6, 3),
+        ("UPDATE audit SET hash = zeroblob(32) WHERE sequence = 2", 6, 2),
+        ("UPDATE audit SET hash = x'00' WHERE sequence = 2", 6, 2),
+        ("DELETE FROM audit WHERE sequence = 4", 5, 4),
+        ("DELETE FROM audit WHERE sequence = 1", 5, 1),
+        ("DELETE FROM audit WHERE sequence > 4", 4, 5),
+        ("DELETE FROM audit", 0, 1),
+        (
+            "UPDATE audit SET sequence = -1 WHERE sequence = 2; UPDATE audit SET sequence = 2 WHERE sequence = 3;
+             UPDATE audit SET sequence = 3 WHERE sequence = -1",
+            6,
+            2,
+        ),
+        ("INSERT INTO audit SELECT 7, hash, record FROM audit WHERE sequence = 6", 7, 7),
+    ];
+    for (sql, records, first_broken) in cases {
+        let directory = tempfile::tempdir().unwrap();
+        audited(directory.path()).await;
+        tamper(directory.path(), sql);
+        let store = open(directory.path());
+        let found = store.audit_verify().await.unwrap();
+        assert_eq!(found, AuditCheck { records, first_broken: Some(first_broken) }, "{sql}");
+    }
+}
+
+/// The numbers go on where the log ended, so a cut end stays visible after more was written.
+#[tokio::test]
+async fn a_cut_audit_log_does_not_heal() {
+    let directory = tempfile::tempdir().unwrap();
+    audited(directory.path()).await;
+    tamper(directory.path(), "DELETE FROM audit WHERE sequence > 4");
+    let store = open(directory.path());
+    store.audit_sink().append(refusal(&store, "later")).await.unwrap();
+    assert_eq!(store.audit_page(4, 9).await.unwrap()[0].0, 7);
+    let found = store.audit_verify().await.unwrap();
+    assert_eq!(found, AuditCheck { records: 5, first_broken: Some(5) });
+}
+
+#[tokio::test]
+async fn a_lost_or_forged_head_is_refused() {
+    for sql in [
+        "DELETE FROM meta WHERE name = 'audit_head'",
+        "UPDATE meta SET value = x'01' WHERE name = 'audit_head'",
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        audited(directory.path()).await;
+        tamper(directory.path(), sql);
+        assert!(try_open(directory.path(), ring(directory.path())).is_err(), "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn another_key_ring_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    audited(directory.path()).await;
+    let refused = try_open(directory.path(), KeyRing::generate(&SystemEntropy).unwrap()).err().unwrap();
+    assert!(matches!(refused, StoreError::WrongKey), "{refused}");
+    assert!(try_open(directory.path(), ring(directory.path())).is_ok());
+}
+
+#[tokio::test]
+async fn newer_and_foreign_files_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    audited(directory.path()).await;
+    tamper(directory.path(), "PRAGMA user_version = 2");
+    let refused = try_open(directory.path(), ring(directory.path())).err().unwrap();
+    assert!(matches!(refused, StoreError::NewerSchema { found: 2, known: 1, .. }), "{refused}");
+    assert!(refused.to_string().contains("newer version"));
+
+    tamper(directory.path(), "PRAGMA application_id = 1");
+    let refused = try_open(directory.path(), ring(directory.path())).err().unwrap();
+    assert!(matches!(refused, StoreError::Foreign { .. }), "{refused}");
+
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("site")).unwrap();
+    tamper(directory.path(), "CREATE TABLE theirs (x)");
+    let refused = try_open(directory.path(), ring(directory.path())).err().unwrap();
+    assert!(matches!(refused, StoreError::Foreign { .. }), "{refused}");
+
+    std::fs::write(
+        database(directory.path()),
+        "no database at all, but long enough to be looked at ".repeat(99),
+    )
+    .unwrap();
+    let refused = try_open(directory.path(), ring(directory.path())).err().unwrap();
+    assert!(matches!(refused, StoreError::Foreign { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn only_one_may_have_it_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let refused = try_open(directory.path(), ring(directory.path())).err().unwrap();
+    assert!(matches!(refused, StoreError::InUse { .. }), "{refused}");
+    put(&store, "a", "1").await;
+    drop(store);
+    let store = open(directory.path());
+    assert_eq!(store.get(NOTES, "a").await.unwrap().unwrap().value, note("1"));
+}
+
+#[tokio::test]
+async fn only_the_owner_may_read_the_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    // Empty and open to all at first, as `mkdir` leaves it.
+    let site = directory.path().join("site");
+    std::fs::create_dir(&site).unwrap();
+    std::fs::set_permissions(&site, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let store = open(directory.path());
+    put(&store, "a", "1").await;
+    store.backup(&site.join("copy.db")).await.unwrap();
+    assert_eq!(mode(&site), 0o700);
+    for name in ["store.db", "store.db-wal", "store.db-shm", "store.lock", "copy.db"] {
+        assert_eq!(mode(&site.join(name)), 0o600, "{name}");
+    }
+    drop(store);
+    // One that holds other things is not ours to close.
+    let shared = directory.path().join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    std::fs::write(shared.join("theirs"), "").unwrap();
+    std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let keys = ring(directory.path());
+    Store::open(&shared, keys, clock(), Arc::new(SystemEntropy)).unwrap();
+    assert_eq!((mode(&shared), mode(&shared.join("store.db"))), (0o755, 0o600));
+}
+
+#[tokio::test]
+async fn a_backup_is_a_store_as_of_one_moment() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    put(&store, "a", "1").await;
+    let copy = directory.path().join("copy/site");
+    std::fs::create_dir_all(&copy).unwrap();
+    std::fs::copy(directory.path().join("keys.json"), directory.path().join("copy/keys.json")).unwrap();
+    store.backup(&copy.join("store.db")).await.unwrap();
+    assert!(store.backup(&copy.join("store.db")).await.is_err(), "a backup replaces nothing");
+    put(&store, "a", "2").await;
+    drop(store);
+    let copied = open(&directory.path().join("copy"));
+    assert_eq!(copied.get(NOTES, "a").await.unwrap().unwrap().value, note("1"));
+    assert_eq!(copied.audit_verify().await.unwrap(), AuditCheck { records: 1, first_broken: None });
+    put(&copied, "a", "3").await;
+    assert_eq!(copied.audit_verify().await.unwrap(), AuditCheck { records: 2, first_broken: None });
+}

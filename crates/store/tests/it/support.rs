@@ -1,0 +1,90 @@
+//! What the tests share: a key ring that can be opened again, and stamps from a real gate.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arcadia_crypto::{KeyRing, RootKey, SystemEntropy, WrappedKey};
+use arcadia_kernel::{
+    AuditEvent, AuditStamp, Authenticator, Clock, Decider, Decision, DenyReason, FixedClock, Gate, Limits,
+    Outcome, Question, Reason, TokenFault, VerifiedToken,
+};
+use arcadia_store::{Record, SqliteBackend, SqliteOptions, Store, Table};
+
+pub const NOW: i64 = 1_790_000_000;
+
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Note {
+    pub text: String,
+}
+
+impl Record for Note {}
+
+pub const NOTES: Table<str, Note> = Table::new("notes");
+
+pub fn note(text: &str) -> Note {
+    Note { text: text.to_owned() }
+}
+
+pub fn clock() -> Arc<dyn Clock> {
+    Arc::new(FixedClock::at_epoch_seconds(NOW))
+}
+
+/// The key ring of a directory: made at first, the same from then on, as a site does it.
+pub fn ring(directory: &Path) -> KeyRing {
+    let root = RootKey::from_bytes(&[7; 32]);
+    let file = directory.join("keys.json");
+    if let Ok(stored) = std::fs::read(&file) {
+        let wrapped: Vec<WrappedKey> = serde_json::from_slice(&stored).unwrap();
+        return KeyRing::from_wrapped(&root, &wrapped).unwrap();
+    }
+    let ring = KeyRing::generate(&SystemEntropy).unwrap();
+    let wrapped = ring.wrapped(&root, &SystemEntropy).unwrap();
+    std::fs::write(file, serde_json::to_vec(&wrapped).unwrap()).unwrap();
+    ring
+}
+
+pub fn open(directory: &Path) -> Store {
+    Store::open(&directory.join("site"), ring(directory), clock(), Arc::new(SystemEntropy)).unwrap()
+}
+
+pub fn sqlite(directory: &Path) -> SqliteBackend {
+    SqliteBackend::open(&directory.join("site"), &SqliteOptions::default(), NOW).unwrap()
+}
+
+pub fn in_memory() -> Store {
+    Store::in_memory(clock(), Arc::new(SystemEntropy))
+}
+
+struct Nobody;
+
+impl Authenticator for Nobody {
+    fn verify(&self, _: &str, _: i64) -> Result<VerifiedToken, TokenFault> {
+        Err(TokenFault::Malformed)
+    }
+}
+
+impl Decider for Nobody {
+    fn decide(&self, _: &Question<'_>) -> Decision {
+        Decision::Denied(DenyReason::NoAssignment)
+    }
+}
+
+pub fn stamp(store: &Store) -> AuditStamp {
+    let gate = Gate {
+        authenticator: Arc::new(Nobody),
+        decider: Arc::new(Nobody),
+        audit: store.audit_sink(),
+        clock: clock(),
+        entropy: Arc::new(SystemEntropy),
+        limits: Limits::default(),
+    };
+    Arc::new(gate).as_system(Reason::Sweep).stamp().clone()
+}
+
+/// The record of a read that was refused.
+pub fn refusal(store: &Store, operation: &str) -> AuditEvent {
+    let mut event = stamp(store).record().event;
+    event.operation = operation.to_owned();
+    event.outcome = Outcome::Denied { reason: "no role assignment allows it".to_owned() };
+    event
+}
