@@ -1,0 +1,98 @@
+//! A vault's network rules: who may reach its data plane at all.
+
+use std::net::IpAddr;
+
+use arcadia_kernel::Fault;
+
+use super::Vault;
+use super::properties::{NetworkAction, PublicAccess};
+use crate::faults;
+
+/// An address or a block of addresses, as an `ipRules` entry writes it: `203.0.113.7`, `203.0.113.0/24`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Block {
+    bits: u128,
+    prefix: u32,
+    is_v4: bool,
+}
+
+impl Block {
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix.parse::<u32>().ok()?)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.trim().parse().ok()?;
+        let (bits, width) = bits(address);
+        let prefix = prefix.unwrap_or(width);
+        (prefix <= width).then_some(Self { bits, prefix, is_v4: width == 32 })
+    }
+
+    pub fn holds(&self, address: IpAddr) -> bool {
+        let (bits, width) = bits(address.to_canonical());
+        let shift = width - self.prefix.min(width);
+        // A shift by the whole width is not defined for integers; a prefix of 0 holds every address.
+        self.is_v4 == (width == 32) && (shift == 128 || bits >> shift == self.bits >> shift)
+    }
+}
+
+fn bits(address: IpAddr) -> (u128, u32) {
+    match address {
+        IpAddr::V4(address) => (u128::from(u32::from(address)), 32),
+        IpAddr::V6(address) => (u128::from(address), 128),
+    }
+}
+
+/// Lets a request through that the vault's network rules allow. There are no virtual networks and no trusted
+/// services here, so those exceptions allow nothing.
+pub(crate) fn admit(vault: &Vault, remote: Option<IpAddr>) -> Result<(), Fault> {
+    if vault.properties.public_network_access == PublicAccess::Disabled {
+        return Err(faults::forbidden_by_connection(vault));
+    }
+    let Some(rules) = &vault.properties.network_acls else {
+        return Ok(());
+    };
+    if rules.default_action == NetworkAction::Allow {
+        return Ok(());
+    }
+    let named = |address: IpAddr| {
+        rules.ip_rules.iter().any(|rule| Block::parse(&rule.value).is_some_and(|block| block.holds(address)))
+    };
+    match remote {
+        Some(address) if named(address) => Ok(()),
+        other => {
+            let shown = other.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
+            Err(faults::forbidden_by_firewall(vault, &shown))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holds(block: &str, address: &str) -> bool {
+        Block::parse(block).unwrap().holds(address.parse().unwrap())
+    }
+
+    #[test]
+    fn blocks_hold_what_they_name() {
+        assert!(holds("203.0.113.7", "203.0.113.7"));
+        assert!(!holds("203.0.113.7", "203.0.113.8"));
+        assert!(holds("203.0.113.0/24", "203.0.113.255"));
+        assert!(!holds("203.0.113.0/24", "203.0.114.0"));
+        assert!(holds("203.0.113.0/24", "::ffff:203.0.113.9"));
+        assert!(holds("0.0.0.0/0", "198.51.100.1"));
+        assert!(!holds("0.0.0.0/0", "2001:db8::1"));
+        assert!(holds("2001:db8::/32", "2001:db8:1::1"));
+        assert!(!holds("2001:db8::/32", "2001:db9::1"));
+        assert!(holds("::/0", "2001:db9::1"));
+    }
+
+    #[test]
+    fn other_texts_are_no_block() {
+        for text in ["", "x", "203.0.113.0/33", "203.0.113", "203.0.113.0/", "::/129", "203.0.113.0/-1"] {
+            assert_eq!(Block::parse(text), None, "{text}");
+        }
+    }
+}
