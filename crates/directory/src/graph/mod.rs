@@ -1,0 +1,3 @@
+//! graph
+use arcadia_kernel::Op;
+pub struct Graph;

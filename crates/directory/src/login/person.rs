@@ -1,0 +1,71 @@
+//! People: their passwords and whether they may still sign in.
+
+use std::sync::Arc;
+
+use arcadia_crypto::Zeroizing;
+use arcadia_kernel::{Fault, RequestHead};
+use uuid::Uuid;
+
+use crate::directory::Directory;
+use crate::login::client::Attempt;
+use crate::login::faults::{
+    disabled_user, invalid_grant, locked, no_such_user, too_many_requests, wrong_password,
+};
+use crate::model::{USER_PASSWORDS, User, fold};
+use crate::secret::PASSWORD_CHARACTERS_MAX;
+use crate::throttle::Allowance;
+
+const USER_NAME_CHARACTERS_MAX: usize = 320;
+
+impl Directory {
+    /// The user with this name and password, enabled. Guesses are counted before they are checked, so that many
+    /// at once count as many.
+    pub(crate) async fn check_password(
+        &self,
+        head: &RequestHead,
+        name: &str,
+        password: Zeroizing<String>,
+    ) -> Result<Arc<User>, Fault> {
+        let name = name.trim();
+        if name.is_empty() || name.chars().count() > USER_NAME_CHARACTERS_MAX {
+            return Err(wrong_password());
+        }
+        let tenant = self.founded_tenant()?;
+        let now = self.clock.epoch_seconds();
+        let attempt = Attempt::of_account(self, &fold(name), head, now).map_err(|allowance| {
+            if allowance == Allowance::ADDRESS { too_many_requests() } else { locked() }
+        })?;
+        let found = self.snapshot().user_named(name).cloned();
+        let user = found.ok_or_else(|| no_such_user(name, &tenant.domain))?;
+        if password.chars().count() > PASSWORD_CHARACTERS_MAX || !self.password_is(user.id, password).await? {
+            return Err(wrong_password());
+        }
+        attempt.succeeded();
+        if !user.enabled {
+            return Err(disabled_user());
+        }
+        Ok(user)
+    }
+
+    async fn password_is(&self, user: Uuid, password: Zeroizing<String>) -> Result<bool, Fault> {
+        let Some(row) = self.store.get(USER_PASSWORDS, &user).await? else { return Ok(false) };
+        let _turn = self.password_checks.acquire().await.map_err(Fault::internal)?;
+        tokio::task::spawn_blocking(move || row.value.hash.matches(&password)).await.map_err(Fault::internal)
+    }
+
+    /// A user who signed in before, if that still counts.
+    pub(crate) fn signed_in_user(&self, id: Uuid, session_epoch: u64) -> Result<Arc<User>, Fault> {
+        let tenant = self.founded_tenant()?;
+        let found = self.snapshot().users.get(&id).cloned();
+        let user = found.ok_or_else(|| no_such_user(&id.to_string(), &tenant.domain))?;
+        if !user.enabled {
+            return Err(disabled_user());
+        }
+        if user.session_epoch != session_epoch {
+            let message = "The provided grant has expired due to it being revoked, a fresh auth token is needed. \
+                           The user might have changed or reset their password. Sign in again.";
+            return Err(invalid_grant(50_173, message));
+        }
+        Ok(user)
+    }
+}

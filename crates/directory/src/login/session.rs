@@ -1,0 +1,177 @@
+//! Staying signed in: sessions and their refresh tokens.
+
+use arcadia_kernel::{AuditStamp, EntropyExt as _, Fault};
+use arcadia_store::Batch;
+use uuid::Uuid;
+
+use crate::directory::{COMMIT_TRIES_MAX, Committed, Directory};
+use crate::login::client::Client;
+use crate::login::faults::{invalid_grant, refusal};
+use crate::model::{REFRESH_TOKENS, RefreshToken, SESSIONS, Session, digest};
+
+const REFRESH_TOKEN_BYTES: usize = 64;
+const REFRESH_TOKEN_CHARACTERS_MAX: usize = 512;
+const REFRESH_TOKEN_LIFETIME_SECONDS: i64 = 90 * 24 * 60 * 60;
+/// Processes that share a cache may redeem the same token at nearly the same time; later than this it is theft.
+const ROTATION_GRACE_SECONDS: i64 = 60;
+
+/// What a session begins with.
+pub(crate) struct NewSession<'a> {
+    pub user: Uuid,
+    pub session_epoch: u64,
+    pub client: &'a Client,
+    pub signed_in_seconds: i64,
+    pub public: bool,
+    pub scope: &'a str,
+}
+
+/// A refresh token that was accepted, with its successor.
+pub(crate) struct Refreshed {
+    pub session: Session,
+    pub scope: String,
+    pub refresh_token: String,
+}
+
+impl Directory {
+    /// Adds a session and its first refresh token to `batch`; returns the session's id and the token.
+    pub(crate) fn plan_session(
+        &self,
+        batch: &mut Batch,
+        new: &NewSession<'_>,
+    ) -> Result<(Uuid, String), Fault> {
+        let expires_seconds = self.clock.epoch_seconds() + REFRESH_TOKEN_LIFETIME_SECONDS;
+        let session = Session {
+            id: self.entropy.uuid(),
+            user: new.user,
+            client: new.client.app_id,
+            session_epoch: new.session_epoch,
+            signed_in_seconds: new.signed_in_seconds,
+            expires_seconds,
+            public: new.public,
+            revoked: false,
+        };
+        batch.put(SESSIONS, &session.id, &session)?;
+        let token = self.plan_refresh_token(batch, session.id, new.scope, expires_seconds)?;
+        Ok((session.id, token))
+    }
+
+    fn plan_refresh_token(
+        &self,
+        batch: &mut Batch,
+        session: Uuid,
+        scope: &str,
+        expires_seconds: i64,
+    ) -> Result<String, Fault> {
+        let token = format!("1.{}", self.entropy.token(REFRESH_TOKEN_BYTES));
+        let row = RefreshToken {
+            digest: digest(&token),
+            session,
+            scope: scope.to_owned(),
+            expires_seconds,
+            rotated_seconds: None,
+        };
+        batch.put(REFRESH_TOKENS, row.digest.as_str(), &row)?;
+        Ok(token)
+    }
+
+    /// Exchanges a refresh token for its successor.
+    pub(crate) async fn refresh(
+        &self,
+        stamp: &AuditStamp,
+        token: &str,
+        client: &Client,
+        proven: bool,
+    ) -> Result<Refreshed, Fault> {
+        if token.len() > REFRESH_TOKEN_CHARACTERS_MAX {
+            return Err(malformed());
+        }
+        let digest = digest(token);
+        for _ in 0..COMMIT_TRIES_MAX {
+            let now = self.clock.epoch_seconds();
+            let row = self.store.get(REFRESH_TOKENS, digest.as_str()).await?.ok_or_else(malformed)?;
+            let session_id = row.value.session;
+            let session = self.store.get(SESSIONS, &session_id).await?.ok_or_else(malformed)?;
+            check(&row.value, &session.value, client, proven, now)?;
+            self.signed_in_user(session.value.user, session.value.session_epoch)?;
+            let rotated_before = row.value.rotated_seconds;
+            if rotated_before.is_some_and(|rotated| now - rotated > ROTATION_GRACE_SECONDS) {
+                self.revoke_session(stamp, session_id).await?;
+                return Err(reused());
+            }
+            let expires_seconds = now + REFRESH_TOKEN_LIFETIME_SECONDS;
+            let scope = row.value.scope.clone();
+            let mut batch = Batch::new();
+            batch.require_revision(REFRESH_TOKENS, digest.as_str(), row.revision);
+            batch.require_revision(SESSIONS, &session_id, session.revision);
+            let rotated_seconds = rotated_before.or(Some(now));
+            batch.put(REFRESH_TOKENS, digest.as_str(), &RefreshToken { rotated_seconds, ..row.value })?;
+            let session = Session { expires_seconds, ..session.value };
+            batch.put(SESSIONS, &session_id, &session)?;
+            let refresh_token = self.plan_refresh_token(&mut batch, session_id, &scope, expires_seconds)?;
+            if self.commit(stamp, batch).await? == Committed::Written {
+                return Ok(Refreshed { session, scope, refresh_token });
+            }
+        }
+        Err(Fault::unavailable("The refresh token is in use by many requests at once. Retry."))
+    }
+
+    /// Ends a session: none of its refresh tokens is accepted any more.
+    pub(crate) async fn revoke_session(&self, stamp: &AuditStamp, id: Uuid) -> Result<(), Fault> {
+        for _ in 0..COMMIT_TRIES_MAX {
+            let Some(row) = self.store.get(SESSIONS, &id).await? else { return Ok(()) };
+            if row.value.revoked {
+                return Ok(());
+            }
+            let mut batch = Batch::new();
+            batch.require_revision(SESSIONS, &id, row.revision);
+            batch.put(SESSIONS, &id, &Session { revoked: true, ..row.value })?;
+            if self.commit(stamp, batch).await? == Committed::Written {
+                return Ok(());
+            }
+        }
+        Err(Fault::unavailable("The session is in use by many requests at once. Retry."))
+    }
+}
+
+fn check(
+    token: &RefreshToken,
+    session: &Session,
+    client: &Client,
+    proven: bool,
+    now: i64,
+) -> Result<(), Fault> {
+    if session.client != client.app_id {
+        return Err(invalid_grant(
+            70_000,
+            "Provided grant is invalid or malformed: the refresh token was issued to another client.",
+        ));
+    }
+    if !session.public && !proven {
+        let message = "The request body must contain the following parameter: 'client_assertion' or \
+                       'client_secret'.";
+        return Err(refusal(401, "invalid_client", 7_000_218, message));
+    }
+    if session.revoked {
+        let message = "The provided grant has expired due to it being revoked, a fresh auth token is needed. \
+                       Sign in again.";
+        return Err(invalid_grant(50_173, message));
+    }
+    if token.expires_seconds <= now {
+        let message = "The refresh token has expired due to inactivity. Sign in again.";
+        return Err(invalid_grant(700_082, message));
+    }
+    Ok(())
+}
+
+fn malformed() -> Fault {
+    invalid_grant(
+        9_002_313,
+        "Invalid request. Request is malformed or invalid: the refresh token is not known.",
+    )
+}
+
+fn reused() -> Fault {
+    let message = "The refresh token was already redeemed; for safety the whole sign-in it belongs to was ended. \
+                   Sign in again.";
+    invalid_grant(50_173, message)
+}

@@ -1,0 +1,266 @@
+//! The token endpoint, in both versions.
+
+use arcadia_crypto::Zeroizing;
+use arcadia_kernel::{At, AuditStamp, Fault, Form, Open, Permit, Query, Reply, RequestHead};
+use arcadia_store::Batch;
+use serde_json::Value;
+
+use crate::directory::{Committed, Directory};
+use crate::login::Login;
+use crate::login::client::{Client, Presented, Proof, requires_assignment};
+use crate::login::faults::{
+    invalid_client, invalid_grant, invalid_request, missing_parameter, refusal, shown,
+};
+use crate::login::issue::{Issue, SignIn, Version};
+use crate::login::resource::Wanted;
+use crate::login::session::NewSession;
+use crate::login::tenant::{Authority, TenantPath};
+
+pub(super) async fn token_v2(at: At<Login>, permit: Permit<Open>, form: Form) -> Result<Reply, Fault> {
+    Box::pin(answer(at, permit, form, Version::V2)).await
+}
+
+pub(super) async fn token_v1(at: At<Login>, permit: Permit<Open>, form: Form) -> Result<Reply, Fault> {
+    Box::pin(answer(at, permit, form, Version::V1)).await
+}
+
+async fn answer(at: At<Login>, permit: Permit<Open>, form: Form, version: Version) -> Result<Reply, Fault> {
+    let path = TenantPath::resolve(&at.directory, form.head.param("tenant"), "invalid_request")?;
+    let fields = &form.fields;
+    let grant = fields.first("grant_type").ok_or_else(|| missing_parameter("grant_type"))?;
+    let presented = Presented::read(fields, &form.head)?;
+    let client = Client::find(&at.directory, &presented.client_id, &path)?;
+    let stamp = permit.stamp();
+    let proof = client.prove(&at.directory, &presented, &path, &form.head, stamp).await?;
+    let now = at.directory.clock.epoch_seconds();
+    let exchange = Exchange {
+        directory: &at.directory,
+        path,
+        version,
+        fields,
+        head: &form.head,
+        stamp,
+        client,
+        proof,
+        now,
+    };
+    let value = match grant {
+        "client_credentials" => exchange.client_credentials()?,
+        "password" => exchange.password().await?,
+        "refresh_token" => exchange.refresh_token().await?,
+        "authorization_code" => exchange.authorization_code().await?,
+        "device_code" | "urn:ietf:params:oauth:grant-type:device_code" => exchange.device_code().await?,
+        other => {
+            let message = format!("The app requested an unsupported grant type '{}'.", shown(other));
+            return Err(refusal(400, "unsupported_grant_type", 70_003, message));
+        }
+    };
+    Reply::ok(&value)
+}
+
+/// One request at the token endpoint whose client is known.
+pub(crate) struct Exchange<'a> {
+    pub directory: &'a Directory,
+    pub path: TenantPath,
+    pub version: Version,
+    pub fields: &'a Query,
+    pub head: &'a RequestHead,
+    pub stamp: &'a AuditStamp,
+    pub client: Client,
+    pub proof: Proof,
+    pub now: i64,
+}
+
+impl Exchange<'_> {
+    /// What is asked for, from `scope` or (version 1.0) `resource`.
+    fn wanted(&self) -> Result<Wanted, Fault> {
+        self.asked()?
+            .ok_or_else(|| missing_parameter(if self.version == Version::V1 { "resource" } else { "scope" }))
+    }
+
+    fn asked(&self) -> Result<Option<Wanted>, Fault> {
+        asked(self.directory, self.version, self.fields)
+    }
+
+    pub(super) fn required(&self, name: &str) -> Result<&str, Fault> {
+        self.fields.first(name).filter(|value| !value.is_empty()).ok_or_else(|| missing_parameter(name))
+    }
+
+    fn issue<'a>(&'a self, wanted: &'a Wanted) -> Result<Issue<'a>, Fault> {
+        Ok(Issue {
+            directory: self.directory,
+            tenant: self.path.tenant.clone(),
+            version: self.version,
+            client: &self.client,
+            proof: self.proof,
+            wanted,
+            resource: wanted.find(self.directory, &self.path.tenant)?,
+            now: self.now,
+            claims: self.fields.first("claims"),
+            client_info: self.fields.first("client_info") == Some("1"),
+            head: self.head,
+        })
+    }
+
+    fn client_credentials(&self) -> Result<Value, Fault> {
+        if self.path.authority != Authority::Own {
+            let message = "No tenant-identifying information found in either the request or implied by any \
+                           provided credentials. Use the tenant's id or domain in the path.";
+            return Err(invalid_request(50_059, message));
+        }
+        if self.proof == Proof::Nothing {
+            let message = "'client_assertion', 'client_secret' or 'request' is required for the \
+                           'client_credentials' grant type.";
+            return Err(invalid_client(7_000_216, message));
+        }
+        let Some(principal) = &self.client.principal else {
+            let message = format!(
+                "The client application {} is missing service principal in the tenant {}. Create it, for \
+                 example with 'az ad sp create --id {}'.",
+                self.client.app_id, self.path.tenant.id, self.client.app_id
+            );
+            return Err(refusal(401, "invalid_client", 7_000_229, message));
+        };
+        let wanted = self.wanted()?;
+        self.issue(&wanted)?.for_principal(principal)
+    }
+
+    async fn password(&self) -> Result<Value, Fault> {
+        if self.path.authority == Authority::Common {
+            let message = "The grant type is not supported over the /common or /consumers endpoints. Please use \
+                           the /organizations or tenant-specific endpoint.";
+            return Err(invalid_request(9_001_023, message));
+        }
+        self.check_may_sign_people_in(None)?;
+        let wanted = self.wanted()?;
+        let issue = self.issue(&wanted)?;
+        let name = self.required("username")?;
+        let password = Zeroizing::new(self.required("password")?.to_owned());
+        let user = self.directory.check_password(self.head, name, password).await?;
+        let mut sign_in = SignIn { user, signed_in_seconds: self.now, nonce: None, refresh_token: None };
+        // Decided before a session is kept, so that a refused scope leaves nothing behind.
+        let answer = issue.for_user(&sign_in)?;
+        if !wanted.offline {
+            return Ok(answer);
+        }
+        let mut batch = Batch::new();
+        let (_, token) = self.directory.plan_session(
+            &mut batch,
+            &NewSession {
+                user: sign_in.user.id,
+                session_epoch: sign_in.user.session_epoch,
+                client: &self.client,
+                signed_in_seconds: self.now,
+                public: self.proof == Proof::Nothing,
+                scope: &wanted.scope,
+            },
+        )?;
+        if self.directory.commit(self.stamp, batch).await? == Committed::LostRace {
+            return Err(Fault::unavailable("The sign-in could not be kept. Retry."));
+        }
+        sign_in.refresh_token = Some(token);
+        issue.for_user(&sign_in)
+    }
+
+    async fn refresh_token(&self) -> Result<Value, Fault> {
+        let token = self.required("refresh_token")?;
+        // An unusable scope must not use up the token.
+        let asked = self.asked()?;
+        if let Some(wanted) = &asked {
+            wanted.find(self.directory, &self.path.tenant)?;
+        }
+        let proven = self.proof != Proof::Nothing;
+        let refreshed = self.directory.refresh(self.stamp, token, &self.client, proven).await?;
+        let session = &refreshed.session;
+        let user = self.directory.signed_in_user(session.user, session.session_epoch)?;
+        let wanted = match asked {
+            Some(wanted) => wanted,
+            None => Wanted::from_scope(&refreshed.scope, &self.directory.names().graph_host)?,
+        };
+        let sign_in = SignIn {
+            user,
+            signed_in_seconds: session.signed_in_seconds,
+            nonce: None,
+            refresh_token: Some(refreshed.refresh_token),
+        };
+        self.issue(&wanted)?.for_user(&sign_in)
+    }
+
+    /// Finishes a sign-in that a person gave on a page: `plan` adds what marks the grant as used, so that of
+    /// several requests with the same grant one is answered.
+    pub(super) async fn finish_page_sign_in(
+        &self,
+        scope: &str,
+        signed_in: (uuid::Uuid, u64, i64),
+        nonce: Option<String>,
+        plan: impl FnOnce(&mut Batch, Option<uuid::Uuid>) -> Result<(), Fault>,
+    ) -> Result<Value, Fault> {
+        let (user, session_epoch, signed_in_seconds) = signed_in;
+        let user = self.directory.signed_in_user(user, session_epoch)?;
+        let wanted = Wanted::from_scope(scope, &self.directory.names().graph_host)?;
+        let issue = self.issue(&wanted)?;
+        let mut sign_in = SignIn { user, signed_in_seconds, nonce, refresh_token: None };
+        let mut batch = Batch::new();
+        let mut session = None;
+        if wanted.offline {
+            let (id, token) = self.directory.plan_session(
+                &mut batch,
+                &NewSession {
+                    user: sign_in.user.id,
+                    session_epoch,
+                    client: &self.client,
+                    signed_in_seconds,
+                    public: self.proof == Proof::Nothing,
+                    scope: &wanted.scope,
+                },
+            )?;
+            session = Some(id);
+            sign_in.refresh_token = Some(token);
+        }
+        let answer = issue.for_user(&sign_in)?;
+        plan(&mut batch, session)?;
+        match self.directory.commit(self.stamp, batch).await? {
+            Committed::Written => Ok(answer),
+            Committed::LostRace => Err(already_redeemed()),
+        }
+    }
+
+    /// Whether this client may exchange what a person gave it. `redirect_uri` is the address that an
+    /// authorization code was sent to.
+    pub(super) fn check_may_sign_people_in(&self, redirect_uri: Option<&str>) -> Result<(), Fault> {
+        if self.client.principal.as_deref().is_some_and(requires_assignment) {
+            let message = "The signed in user is not assigned to a role for the application, and the application \
+                           requires it. Switch the requirement off on its service principal.";
+            return Err(invalid_grant(50_105, message));
+        }
+        let registered_public = redirect_uri.is_some_and(|uri| {
+            let application = self.client.application.as_ref();
+            application.is_some_and(|app| super::authorize::is_public_redirect(app, uri))
+        });
+        if self.proof != Proof::Nothing || self.client.is_public() || registered_public {
+            return Ok(());
+        }
+        let message = "The request body must contain the following parameter: 'client_assertion' or \
+                       'client_secret'.";
+        Err(refusal(401, "invalid_client", 7_000_218, message))
+    }
+}
+
+/// What is asked for, if the request says so.
+pub(super) fn asked(
+    directory: &Directory,
+    version: Version,
+    fields: &Query,
+) -> Result<Option<Wanted>, Fault> {
+    if version == Version::V1 {
+        return fields.first("resource").map(Wanted::from_resource).transpose();
+    }
+    let scope = fields.first("scope").filter(|scope| !scope.trim().is_empty());
+    scope.map(|scope| Wanted::from_scope(scope, &directory.names().graph_host)).transpose()
+}
+
+pub(super) fn already_redeemed() -> Fault {
+    let message = "OAuth2 Authorization code was already redeemed, please retry with a new valid code or use an \
+                   existing refresh token.";
+    invalid_grant(54_005, message)
+}

@@ -1,0 +1,155 @@
+//! Guessing costs time: attempts are counted per account, per address and for the site, in bounded memory.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+
+const ENTRIES_MAX: usize = 16 * 1024;
+const WINDOW_SECONDS: i64 = 60;
+
+/// What is counted, and how often it may happen in a minute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Allowance {
+    name: &'static str,
+    attempts_max: u32,
+}
+
+impl Allowance {
+    /// Wrong passwords or secrets for one account from one address.
+    pub(crate) const ACCOUNT_FROM_ADDRESS: Self = Self { name: "account-address", attempts_max: 10 };
+    /// Wrong passwords or secrets for one account from anywhere.
+    pub(crate) const ACCOUNT: Self = Self { name: "account", attempts_max: 50 };
+    /// Wrong passwords, secrets or user codes from one address.
+    pub(crate) const ADDRESS: Self = Self { name: "address", attempts_max: 100 };
+    /// Wrong user codes from one address.
+    pub(crate) const USER_CODE: Self = Self { name: "user-code", attempts_max: 20 };
+    /// Device codes handed out to one address; each is kept for a quarter of an hour.
+    pub(crate) const DEVICE_CODES: Self = Self { name: "device-codes", attempts_max: 60 };
+    /// Device codes handed out in all.
+    pub(crate) const DEVICE_CODES_ALL: Self = Self { name: "device-codes-all", attempts_max: 1200 };
+}
+
+type Key = [u8; 32];
+
+struct Counter {
+    window_start: i64,
+    attempts: u32,
+}
+
+#[derive(Default)]
+struct Counters {
+    by_key: HashMap<Key, Counter>,
+    /// Oldest first; holds exactly the keys of `by_key`.
+    order: VecDeque<Key>,
+}
+
+#[derive(Default)]
+pub(crate) struct Throttle(Mutex<Counters>);
+
+impl Throttle {
+    /// Whether one more attempt is allowed now.
+    pub(crate) fn allows(&self, allowance: Allowance, subject: &str, now: i64) -> bool {
+        let counters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counters
+            .by_key
+            .get(&key(allowance, subject))
+            .is_none_or(|c| now - c.window_start >= WINDOW_SECONDS || c.attempts < allowance.attempts_max)
+    }
+
+    /// Counts an attempt.
+    pub(crate) fn count(&self, allowance: Allowance, subject: &str, now: i64) {
+        let key = key(allowance, subject);
+        let mut counters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(counter) = counters.by_key.get_mut(&key) {
+            if now - counter.window_start >= WINDOW_SECONDS {
+                *counter = Counter { window_start: now, attempts: 0 };
+            }
+            counter.attempts = counter.attempts.saturating_add(1);
+            return;
+        }
+        if counters.order.len() == ENTRIES_MAX
+            && let Some(oldest) = counters.order.pop_front()
+        {
+            counters.by_key.remove(&oldest);
+        }
+        counters.by_key.insert(key, Counter { window_start: now, attempts: 1 });
+        counters.order.push_back(key);
+    }
+
+    /// Counts an attempt if it is allowed.
+    pub(crate) fn take(&self, allowance: Allowance, subject: &str, now: i64) -> bool {
+        let allowed = self.allows(allowance, subject, now);
+        if allowed {
+            self.count(allowance, subject, now);
+        }
+        allowed
+    }
+
+    /// Takes back an attempt that turned out not to be a guess.
+    pub(crate) fn refund(&self, allowance: Allowance, subject: &str) {
+        let mut counters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(counter) = counters.by_key.get_mut(&key(allowance, subject)) {
+            counter.attempts = counter.attempts.saturating_sub(1);
+        }
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        let counters = self.0.lock().unwrap();
+        assert_eq!(counters.by_key.len(), counters.order.len());
+        counters.order.len()
+    }
+}
+
+fn key(allowance: Allowance, subject: &str) -> Key {
+    arcadia_crypto::sha256(format!("{}\0{subject}", allowance.name).as_bytes())
+}
+
+/// The address as it is counted: an IPv6 network of 64 bits belongs to one customer.
+pub(crate) fn counted_address(remote: Option<IpAddr>) -> String {
+    match remote {
+        None => "unknown".to_owned(),
+        Some(IpAddr::V4(address)) => address.to_string(),
+        Some(IpAddr::V6(address)) => match address.to_ipv4_mapped() {
+            Some(address) => address.to_string(),
+            None => {
+                let [a, b, c, d, ..] = address.segments();
+                format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_run_out_and_come_back() {
+        let throttle = Throttle::default();
+        for _ in 0..10 {
+            assert!(throttle.take(Allowance::ACCOUNT_FROM_ADDRESS, "nina", 1000));
+        }
+        assert!(!throttle.allows(Allowance::ACCOUNT_FROM_ADDRESS, "nina", 1059));
+        assert!(throttle.allows(Allowance::ACCOUNT_FROM_ADDRESS, "other", 1059));
+        assert!(throttle.allows(Allowance::ACCOUNT, "nina", 1059));
+        assert!(throttle.allows(Allowance::ACCOUNT_FROM_ADDRESS, "nina", 1060));
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let throttle = Throttle::default();
+        for n in 0..ENTRIES_MAX + 100 {
+            throttle.count(Allowance::ADDRESS, &n.to_string(), 0);
+        }
+        assert_eq!(throttle.len(), ENTRIES_MAX);
+    }
+
+    #[test]
+    fn neighbours_in_a_network_count_as_one() {
+        let address = |text: &str| counted_address(Some(text.parse().unwrap()));
+        assert_eq!(address("2001:db8:1:2::1"), address("2001:db8:1:2:ffff::9"));
+        assert_ne!(address("2001:db8:1:2::1"), address("2001:db8:1:3::1"));
+        assert_eq!(address("::ffff:10.0.0.1"), address("10.0.0.1"));
+    }
+}
