@@ -8,6 +8,7 @@
 )]
 
 mod crash;
+mod dispatched;
 mod failure;
 mod model;
 mod sealed;
