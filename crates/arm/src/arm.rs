@@ -1,0 +1,439 @@
+//! The service: what it keeps, how it is opened, and how it speaks.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use arcadia_kernel::Access as Needs;
+use arcadia_kernel::{
+    ArmId, AuthFailure, Caller, Clock, Decider, Denial, Entropy, EntropyExt as _, Fault, Gate, HeaderName,
+    HeaderValue, Located, OpInfo, Permit, Question, Reply, RequestHead, Service, StatusCode, SystemWork,
+    header,
+};
+use arcadia_store::{Batch, Change, Row, Store, StoreError};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::access::{Access, Explanation};
+use crate::error;
+use crate::kind::{AnyKind, RESOURCES, Resource};
+use crate::names::ArmNames;
+use crate::operations;
+use crate::principal::{PrincipalSource, PrincipalType};
+use crate::providers::REGISTRATIONS;
+use crate::roles::{self, ASSIGNMENTS, Assignment, CUSTOM_ROLES, RoleDefinition, builtin_roles};
+use crate::subscriptions::{SUBSCRIPTIONS, Subscription};
+use crate::version;
+
+/// How often a change is planned anew when another one came in between.
+pub(crate) const TRIES_MAX: usize = 16;
+/// The longest client request id that is sent back, in bytes.
+const CLIENT_REQUEST_ID_BYTES_MAX: usize = 128;
+
+type Subscriptions = Arc<RwLock<BTreeMap<Uuid, Subscription>>>;
+
+/// Azure Resource Manager: subscriptions, groups, resources of every kind, roles, and the access decision.
+pub struct Arm {
+    pub(crate) store: Store,
+    pub(crate) names: ArmNames,
+    pub(crate) directory: Arc<dyn PrincipalSource>,
+    pub(crate) access: Arc<Access>,
+    pub(crate) wake: Arc<Notify>,
+    /// By folded type.
+    kinds: BTreeMap<String, Arc<dyn AnyKind>>,
+    subscriptions: Subscriptions,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+}
+
+/// What the first `up` makes.
+#[derive(Clone, Debug)]
+pub struct Founding {
+    pub tenant_id: Uuid,
+    pub subscription_id: Uuid,
+    pub display_name: String,
+    /// Become `Owner` of the subscription.
+    pub owners: Vec<(Uuid, PrincipalType)>,
+}
+
+impl Arm {
+    /// Reads subscriptions, role definitions and role assignments into memory and follows their changes.
+    pub async fn open(
+        store: Store,
+        names: ArmNames,
+        directory: Arc<dyn PrincipalSource>,
+        kinds: Vec<Arc<dyn AnyKind>>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Arc<Self>, StoreError> {
+        let access = Arc::new(Access::new(directory.clone(), builtin_roles()));
+        let subscriptions = Subscriptions::default();
+        follow(&store, &access, &subscriptions);
+        for row in store.all(SUBSCRIPTIONS, &()).await? {
+            lock(&subscriptions).insert(row.value.id, row.value);
+        }
+        for row in store.all(CUSTOM_ROLES, &()).await? {
+            access.set_role(row.value.id, Some(Arc::new(row.value)));
+        }
+        for row in store.all(ASSIGNMENTS, &()).await? {
+            access.set_assignment(None, Some(&row.value));
+        }
+        let kinds = kinds.into_iter().map(|kind| (kind.type_name().to_lowercase(), kind)).collect();
+        let wake = Arc::new(Notify::new());
+        Ok(Arc::new(Self { store, names, directory, access, wake, kinds, subscriptions, clock, entropy }))
+    }
+
+    /// Makes the first subscription and its owners. Doing it again changes nothing.
+    pub async fn found(&self, permit: Permit<SystemWork>, founding: Founding) -> Result<(), Fault> {
+        let mut batch = Batch::new();
+        if self.subscription(founding.subscription_id).is_none() {
+            let subscription = Subscription {
+                id: founding.subscription_id,
+                tenant_id: founding.tenant_id,
+                display_name: founding.display_name,
+                created_at: permit.now(),
+            };
+            batch.require_absent(SUBSCRIPTIONS, &subscription.id);
+            batch.put(SUBSCRIPTIONS, &subscription.id, &subscription)?;
+        }
+        let id = founding.subscription_id.to_string();
+        let scope = ArmId::from_segments(["subscriptions", &id]).map_err(Fault::internal)?;
+        for (principal_id, principal_type) in founding.owners {
+            let assignment = Assignment {
+                name: self.entropy.uuid(),
+                scope: scope.clone(),
+                role_id: roles::OWNER_ROLE,
+                principal_id,
+                principal_type,
+                condition: None,
+                condition_version: None,
+                description: None,
+                created_on: permit.now(),
+                updated_on: permit.now(),
+                created_by: Uuid::nil(),
+                updated_by: Uuid::nil(),
+            };
+            roles::put_founding(&self.store, &assignment, &mut batch).await?;
+        }
+        if !batch.is_empty() {
+            self.store.commit(permit.stamp(), batch).await?;
+        }
+        Ok(())
+    }
+
+    /// The role engine for [`arcadia_kernel::Plane::Control`] and [`arcadia_kernel::Plane::Data`]; anything
+    /// else it denies.
+    pub fn decider(&self) -> Arc<dyn Decider> {
+        self.access.clone()
+    }
+
+    /// Why a decision is as it is.
+    pub fn explain(&self, question: &Question<'_>) -> Explanation {
+        self.access.explain(question)
+    }
+
+    /// Takes up unfinished asynchronous operations and runs new ones, until this `Arm` is dropped.
+    pub async fn start(self: &Arc<Self>, gate: Arc<Gate>) {
+        tokio::spawn(operations::work(Arc::downgrade(self), self.wake.clone(), gate));
+    }
+
+    /// One resource of any kind.
+    pub async fn resource(&self, id: &ArmId) -> Result<Option<Row<Resource>>, StoreError> {
+        self.store.get(RESOURCES, id).await
+    }
+
+    /// Every resource of a type, in every subscription.
+    pub async fn resources_of_type(&self, type_name: &str) -> Result<Vec<Row<Resource>>, StoreError> {
+        let mut rows = self.store.all(RESOURCES, &()).await?;
+        rows.retain(|row| {
+            row.value.id.resource_type().is_some_and(|found| found.eq_ignore_ascii_case(type_name))
+        });
+        Ok(rows)
+    }
+
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = &Arc<dyn AnyKind>> {
+        self.kinds.values()
+    }
+
+    pub(crate) fn kind(&self, type_name: &str) -> Result<Arc<dyn AnyKind>, Fault> {
+        self.kinds
+            .get(&type_name.to_lowercase())
+            .cloned()
+            .ok_or_else(|| Fault::internal(format!("the kind {type_name} has rows but is not registered")))
+    }
+
+    pub(crate) fn kind_of(&self, id: &ArmId) -> Option<Arc<dyn AnyKind>> {
+        self.kinds.get(&id.resource_type()?.to_lowercase()).cloned()
+    }
+
+    /// Whether the identifier is one of a resource of a registered kind.
+    pub(crate) fn is_kind(&self, id: &ArmId) -> bool {
+        let after = id.segments().rev().take_while(|s| !s.eq_ignore_ascii_case("providers")).count();
+        after % 2 == 1 && self.kind_of(id).is_some()
+    }
+
+    /// The resource that the scope is, or is inside of: the longest part of it that is of a registered kind.
+    pub(crate) fn resource_holding(&self, scope: &ArmId) -> Option<ArmId> {
+        let mut part = Some(scope.clone());
+        while let Some(id) = part {
+            id.resource_group()?;
+            if self.is_kind(&id) {
+                return Some(id);
+            }
+            part = id.parent();
+        }
+        None
+    }
+
+    pub(crate) fn subscription(&self, id: Uuid) -> Option<Subscription> {
+        self.subscriptions.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    pub(crate) fn all_subscriptions(&self) -> Vec<Subscription> {
+        self.subscriptions.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    pub(crate) fn known_subscription(&self, text: &str) -> Result<Subscription, Fault> {
+        let id = Uuid::try_parse(text).map_err(|_| {
+            let message = format!(
+                "The provided subscription identifier '{}' is malformed or invalid.",
+                error::shown(text)
+            );
+            Fault::bad_request("InvalidSubscriptionId", message)
+        })?;
+        self.subscription(id).ok_or_else(|| error::subscription_not_found(text))
+    }
+
+    /// `what` completes "is not available for"; `code` is the service's own.
+    pub(crate) fn check_location(&self, folded: &str, what: &str, code: &'static str) -> Result<(), Fault> {
+        if self.names.locations.iter().any(|known| known.name == folded) {
+            return Ok(());
+        }
+        let known: Vec<&str> = self.names.locations.iter().map(|known| known.name.as_str()).collect();
+        let message = format!(
+            "The provided location '{}' is not available for {what}. List of available regions is '{}'.",
+            error::shown(folded),
+            known.join(",")
+        );
+        Err(Fault::bad_request(code, message))
+    }
+
+    /// 409 when the subscription gave up the namespace of a resource that is about to be created.
+    pub(crate) async fn check_registered(&self, id: &ArmId) -> Result<(), Fault> {
+        let type_name = id.resource_type().unwrap_or_default();
+        let namespace = type_name.split('/').next().unwrap_or_default();
+        let Some(subscription) = id.subscription().and_then(|s| Uuid::try_parse(s).ok()) else {
+            return Ok(());
+        };
+        let key = (subscription, namespace.to_lowercase());
+        match self.store.get(REGISTRATIONS, &key).await? {
+            Some(row) if !row.value.registered => Err(Fault::conflict(
+                "MissingSubscriptionRegistration",
+                format!(
+                    "The subscription is not registered to use namespace '{namespace}'. See \
+                     https://aka.ms/rps-not-found for how to register subscriptions."
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn lock(subscriptions: &Subscriptions) -> std::sync::RwLockWriteGuard<'_, BTreeMap<Uuid, Subscription>> {
+    subscriptions.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn follow(store: &Store, access: &Arc<Access>, subscriptions: &Subscriptions) {
+    let seen = subscriptions.clone();
+    store.observe(SUBSCRIPTIONS, move |changes: &[Change<Subscription>]| {
+        for change in changes {
+            match (&change.before, &change.after) {
+                (_, Some(after)) => lock(&seen).insert(after.id, after.clone()),
+                (Some(before), None) => lock(&seen).remove(&before.id),
+                (None, None) => None,
+            };
+        }
+    });
+    let engine = access.clone();
+    store.observe(CUSTOM_ROLES, move |changes: &[Change<RoleDefinition>]| {
+        for change in changes {
+            if let Some(role) = change.after.as_ref().or(change.before.as_ref()) {
+                engine.set_role(role.id, change.after.clone().map(Arc::new));
+            }
+        }
+    });
+    let engine = access.clone();
+    store.observe(ASSIGNMENTS, move |changes: &[Change<Assignment>]| {
+        for change in changes {
+            engine.set_assignment(change.before.as_ref(), change.after.as_ref());
+        }
+    });
+}
+
+/// The scope that a path is decided on: the path itself, or for a list, an action or a name check the resource
+/// or container that it is of.
+fn decided_scope(segments: &[String]) -> Result<ArmId, Fault> {
+    let malformed =
+        |_| Fault::bad_request("InvalidResourceId", "The request path is not a well formed identifier.");
+    let providers = segments.iter().rposition(|segment| segment.eq_ignore_ascii_case("providers"));
+    let kept = match providers {
+        // After `providers`: a namespace and pairs of type and name; what is left over is not part of the scope.
+        Some(at) => match segments.len() - at - 1 {
+            0..=2 => at,
+            after if after % 2 == 1 => segments.len(),
+            _ => segments.len() - 1,
+        },
+        // Containers are pairs too: subscriptions/{id}, resourceGroups/{name}.
+        None => segments.len() - segments.len() % 2,
+    };
+    ArmId::from_segments(segments[..kept].iter().map(String::as_str)).map_err(malformed)
+}
+
+#[async_trait::async_trait]
+impl Service for Arm {
+    type Target = ();
+    const NAME: &'static str = "arm";
+
+    fn audiences(&self, _: &RequestHead) -> Vec<String> {
+        self.names.audiences.clone()
+    }
+
+    async fn locate(&self, op: &OpInfo, head: &RequestHead) -> Result<Located<()>, Fault> {
+        if matches!(op.access, Needs::Public { .. }) {
+            return Ok(Located { scope: ArmId::root(), target: () });
+        }
+        version::required(&head.query)?;
+        let scope = decided_scope(&head.segments)?;
+        if let Some(subscription) = scope.subscription() {
+            self.known_subscription(subscription)?;
+        }
+        Ok(Located { scope, target: () })
+    }
+
+    fn challenge(&self, _: &RequestHead, failure: &AuthFailure) -> Fault {
+        error::challenge(&self.names, self.directory.tenant().id, failure)
+    }
+
+    fn refuse(&self, _: &RequestHead, caller: &Caller, denial: &Denial) -> Fault {
+        error::refused(caller, denial)
+    }
+
+    fn no_such_operation(&self, head: &RequestHead, other_method_fits: bool) -> Fault {
+        if other_method_fits {
+            let message = format!("The HTTP method '{}' is not supported at this path.", head.method);
+            return Fault::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message);
+        }
+        if let Err(fault) = version::required(&head.query) {
+            return fault;
+        }
+        if let Some(fault) = head
+            .segments
+            .first()
+            .filter(|first| first.eq_ignore_ascii_case("subscriptions"))
+            .and_then(|_| self.known_subscription(head.segments.get(1)?).err())
+        {
+            return fault;
+        }
+        self.no_such_type(head)
+    }
+
+    fn render(&self, _: &RequestHead, fault: &Fault) -> Reply {
+        error::render(fault)
+    }
+
+    fn finish(&self, head: &RequestHead, reply: &mut Reply) {
+        let id = head.request_id.to_string();
+        let correlation = head
+            .header_named("x-ms-correlation-request-id")
+            .and_then(|text| Uuid::try_parse(text).ok())
+            .map_or_else(|| id.clone(), |given| given.to_string());
+        let routing = format!("ARCADIA:{}:{id}", self.clock.now().strftime("%Y%m%dT%H%M%SZ"));
+        // No limit is applied, so what remains is always Azure's full allowance.
+        let (counter, remaining) = match head.method.as_str() {
+            "GET" | "HEAD" => ("x-ms-ratelimit-remaining-subscription-reads", "11999"),
+            "DELETE" => ("x-ms-ratelimit-remaining-subscription-deletes", "14999"),
+            _ => ("x-ms-ratelimit-remaining-subscription-writes", "1199"),
+        };
+        let client_id = head
+            .header_named("x-ms-client-request-id")
+            .filter(|text| text.len() <= CLIENT_REQUEST_ID_BYTES_MAX);
+        let headers = [
+            ("x-ms-request-id", id.as_str()),
+            ("x-ms-correlation-request-id", correlation.as_str()),
+            ("x-ms-routing-request-id", routing.as_str()),
+            (counter, remaining),
+            ("cache-control", "no-cache"),
+            ("pragma", "no-cache"),
+            ("expires", "-1"),
+            ("strict-transport-security", "max-age=31536000; includeSubDomains"),
+            ("x-content-type-options", "nosniff"),
+        ];
+        let echo = client_id.map(|text| ("x-ms-client-request-id", text));
+        for (name, value) in headers.into_iter().chain(echo) {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                reply.headers.insert(HeaderName::from_static(name), value);
+            }
+        }
+        if reply.status == StatusCode::NO_CONTENT {
+            reply.headers.remove(header::CONTENT_TYPE);
+        }
+    }
+}
+
+impl Arm {
+    fn no_such_type(&self, head: &RequestHead) -> Fault {
+        let at = head.segments.iter().rposition(|s| s.eq_ignore_ascii_case("providers"));
+        let after = at.map_or(&[][..], |at| &head.segments[at + 1..]);
+        let Some(namespace) = after.first() else {
+            let message = format!("The requested path '{}' does not exist.", error::shown(&head.path));
+            return Fault::not_found("NotFound", message);
+        };
+        if !self.serves_namespace(namespace) {
+            let message = format!("The resource namespace '{}' is invalid.", error::shown(namespace));
+            return Fault::not_found("InvalidResourceNamespace", message);
+        }
+        let types: Vec<&str> = after[1..].iter().step_by(2).map(String::as_str).collect();
+        let message = format!(
+            "The resource type '{}' could not be found in the namespace '{}' for api version '{}'.",
+            error::shown(&types.join("/")),
+            error::shown(namespace),
+            error::shown(head.query.first("api-version").unwrap_or_default())
+        );
+        Fault::not_found("InvalidResourceType", message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arcadia_kernel::split_path;
+
+    use super::*;
+
+    fn scope(path: &str) -> String {
+        decided_scope(&split_path(path).unwrap()).unwrap().to_string()
+    }
+
+    #[test]
+    fn lists_and_actions_are_decided_on_what_they_are_of() {
+        let group = "/subscriptions/s/resourceGroups/rg";
+        let vault = format!("{group}/providers/Microsoft.KeyVault/vaults/v");
+        assert_eq!(scope(&vault), vault);
+        assert_eq!(scope(&format!("{group}/providers/Microsoft.KeyVault/vaults")), group);
+        assert_eq!(scope(&format!("{group}/providers/Microsoft.KeyVault//vaults/v/")), vault);
+        assert_eq!(scope(&format!("{vault}/listKeys")), vault);
+        assert_eq!(scope(&format!("{vault}/secrets/s")), format!("{vault}/secrets/s"));
+        assert_eq!(scope(&format!("{vault}/providers/Microsoft.Authorization/roleAssignments")), vault);
+        assert_eq!(scope(&format!("{group}/resources")), group);
+        assert_eq!(scope("/subscriptions/s/resourceGroups"), "/subscriptions/s");
+        assert_eq!(
+            scope("/subscriptions/s/providers/Microsoft.KeyVault/checkNameAvailability"),
+            "/subscriptions/s"
+        );
+        assert_eq!(scope("/subscriptions/s/providers/Microsoft.KeyVault"), "/subscriptions/s");
+        assert_eq!(scope("/subscriptions/s/providers"), "/subscriptions/s");
+        assert_eq!(scope("/subscriptions"), "/");
+        assert_eq!(
+            scope("/providers/Microsoft.Authorization/roleAssignments/x"),
+            "/providers/Microsoft.Authorization/roleAssignments/x"
+        );
+    }
+}

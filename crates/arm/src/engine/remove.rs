@@ -1,0 +1,75 @@
+//! DELETE of a resource with everything below it.
+
+use arcadia_kernel::{Fault, Reply, Request, StatusCode};
+use arcadia_store::{Batch, CommitError, Row};
+
+use crate::Arm;
+use crate::arm::TRIES_MAX;
+use crate::engine::write::{Preconditions, plan};
+use crate::engine::{Work, requested_id};
+use crate::kind::{RESOURCES, Resource};
+use crate::roles;
+use crate::version;
+
+pub(super) async fn delete(
+    arm: &Arm,
+    type_name: &str,
+    work: &Work<'_>,
+    request: Request,
+) -> Result<Reply, Fault> {
+    let id = requested_id(type_name, &request)?;
+    let preconditions = Preconditions::of(&request);
+    let api_version = version::required(&request.query)?;
+    for _ in 0..TRIES_MAX {
+        let Some(row) = arm.store.get(RESOURCES, &id).await? else {
+            return Ok(Reply::empty(StatusCode::NO_CONTENT));
+        };
+        preconditions.check(Some(row.revision))?;
+        let mut batch = Batch::new();
+        plan_removal(arm, work, &row, api_version, &mut batch).await?;
+        match arm.store.commit(work.stamp, batch).await {
+            Ok(_) => return Ok(Reply::empty(StatusCode::OK)),
+            Err(CommitError::Conflict) if preconditions.may_retry() => continue,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(CommitError::Conflict.into())
+}
+
+/// Plans the end of a resource: nested ones first, each by its own kind, then the role assignments at and below
+/// it. `row` must have been read before, so that what is added below it meanwhile makes the commit fail.
+pub(crate) async fn plan_removal(
+    arm: &Arm,
+    work: &Work<'_>,
+    row: &Row<Resource>,
+    api_version: &str,
+    batch: &mut Batch,
+) -> Result<(), Fault> {
+    let root = &row.value.id;
+    batch.require_revision(RESOURCES, root, row.revision);
+    let mut nested = arm.store.all(RESOURCES, root).await?;
+    nested.retain(|child| child.value.id != *root);
+    nested.sort_by_key(|child| std::cmp::Reverse(child.value.id.segments().count()));
+    for child in &nested {
+        batch.require_revision(RESOURCES, &child.value.id, child.revision);
+        remove_one(arm, work, &child.value, api_version, batch).await?;
+    }
+    remove_one(arm, work, &row.value, api_version, batch).await?;
+    roles::thin_out(arm, work.stamp, root).await?;
+    roles::delete_at_and_below(arm, root, batch).await
+}
+
+async fn remove_one(
+    arm: &Arm,
+    work: &Work<'_>,
+    resource: &Resource,
+    api_version: &str,
+    batch: &mut Batch,
+) -> Result<(), Fault> {
+    if let Some(kind) = arm.kind_of(&resource.id) {
+        let mut plan = plan(arm, work, &resource.id, api_version, batch);
+        kind.delete(&mut plan, resource).await?;
+    }
+    batch.delete(RESOURCES, &resource.id);
+    Ok(())
+}

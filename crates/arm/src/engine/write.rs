@@ -1,0 +1,264 @@
+//! PUT and PATCH of resources.
+
+use arcadia_kernel::{ArmId, Fault, Reply, Request, StatusCode, header};
+use arcadia_store::{Batch, CommitError, Revision, Row};
+
+use crate::Arm;
+use crate::arm::TRIES_MAX;
+use crate::engine::body::{self, Body};
+use crate::engine::read::{etag, existing, view};
+use crate::engine::{Work, requested_id};
+use crate::error;
+use crate::groups::GROUPS;
+use crate::kind::{AnyKind, Desired, Plan, RESOURCES, Resource, caller_name, caller_type};
+use crate::version;
+
+/// What the client says about the present state.
+pub(super) struct Preconditions {
+    if_match: Option<String>,
+    if_none_match: Option<String>,
+}
+
+impl Preconditions {
+    pub(super) fn of(request: &Request) -> Self {
+        let read = |name| request.header(&name).map(|value| value.trim().to_owned());
+        Self { if_match: read(header::IF_MATCH), if_none_match: read(header::IF_NONE_MATCH) }
+    }
+
+    /// Another try would look at a state that the client has not seen.
+    pub(super) fn may_retry(&self) -> bool {
+        self.if_match.as_deref().is_none_or(|tag| tag == "*")
+    }
+
+    pub(super) fn check(&self, current: Option<Revision>) -> Result<(), Fault> {
+        let fits = |tags: &str| {
+            current.is_some_and(|revision| {
+                tags == "*" || tags.split(',').any(|tag| tag.trim() == etag(revision))
+            })
+        };
+        let failed = self.if_match.as_deref().is_some_and(|tags| !fits(tags))
+            || self.if_none_match.as_deref().is_some_and(fits);
+        if !failed {
+            return Ok(());
+        }
+        let message = "The condition specified using HTTP conditional header(s) is not met.";
+        Err(Fault::new(StatusCode::PRECONDITION_FAILED, "PreconditionFailed", message))
+    }
+}
+
+pub(super) async fn put(
+    arm: &Arm,
+    type_name: &str,
+    work: &Work<'_>,
+    request: Request,
+) -> Result<Reply, Fault> {
+    let kind = arm.kind(type_name)?;
+    let id = requested_id(type_name, &request)?;
+    let desired = Body::read(&request)?.into_desired()?;
+    let preconditions = Preconditions::of(&request);
+    let api_version = version::required(&request.query)?;
+    for _ in 0..TRIES_MAX {
+        let current = arm.store.get(RESOURCES, &id).await?;
+        preconditions.check(current.as_ref().map(|row| row.revision))?;
+        let mut batch = Batch::new();
+        prepare(arm, &*kind, &id, current.as_ref(), &desired, &mut batch).await?;
+        let mut plan = plan(arm, work, &id, api_version, &mut batch);
+        let before = current.as_ref().map(|row| &row.value);
+        let resource = kind.put(&mut plan, before, desired.clone()).await?;
+        let resource = stamped(resource, before, work);
+        let created = before.is_none();
+        match commit(arm, work, current.as_ref(), &resource, batch).await {
+            Ok(revision) => return reply(&*kind, &resource, api_version, created, revision),
+            Err(CommitError::Conflict) if preconditions.may_retry() => continue,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(CommitError::Conflict.into())
+}
+
+pub(super) async fn patch(
+    arm: &Arm,
+    type_name: &str,
+    work: &Work<'_>,
+    request: Request,
+) -> Result<Reply, Fault> {
+    let kind = arm.kind(type_name)?;
+    let id = requested_id(type_name, &request)?;
+    let change = Body::read(&request)?.into_desired()?;
+    let preconditions = Preconditions::of(&request);
+    let api_version = version::required(&request.query)?;
+    for _ in 0..TRIES_MAX {
+        let current = existing(arm, &id).await?;
+        preconditions.check(Some(current.revision))?;
+        let mut batch = Batch::new();
+        prepare(arm, &*kind, &id, Some(&current), &change, &mut batch).await?;
+        let mut plan = plan(arm, work, &id, api_version, &mut batch);
+        let resource = kind.patch(&mut plan, &current.value, change.clone()).await?;
+        let resource = stamped(resource, Some(&current.value), work);
+        match commit(arm, work, Some(&current), &resource, batch).await {
+            Ok(revision) => {
+                return Reply::ok(&view(&*kind, &resource, api_version))?
+                    .with_text(header::ETAG, &etag(revision));
+            }
+            Err(CommitError::Conflict) if preconditions.may_retry() => continue,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(CommitError::Conflict.into())
+}
+
+pub(super) fn plan<'a>(
+    arm: &'a Arm,
+    work: &Work<'a>,
+    id: &'a ArmId,
+    api_version: &'a str,
+    batch: &'a mut Batch,
+) -> Plan<'a> {
+    Plan {
+        id,
+        api_version,
+        caller: work.caller,
+        now: work.now,
+        entropy: work.entropy,
+        stamp: work.stamp,
+        store: &arm.store,
+        batch,
+    }
+}
+
+/// Group, parent, name and location are as they must be, and stay so until the commit.
+async fn prepare(
+    arm: &Arm,
+    kind: &dyn AnyKind,
+    id: &ArmId,
+    current: Option<&Row<Resource>>,
+    desired: &Desired,
+    batch: &mut Batch,
+) -> Result<(), Fault> {
+    let group_id = id.resource_group_id().ok_or_else(|| error::resource_not_found(id))?;
+    let group = arm.group(&group_id).await?;
+    group.value.check_active()?;
+    if let Some(current) = current {
+        return check_same_location(&current.value, desired.location.as_deref());
+    }
+    check_name(kind, id)?;
+    arm.check_registered(id).await?;
+    match desired.location.as_deref() {
+        Some(location) => arm.check_location(
+            location,
+            &format!("resource type '{}'", kind.type_name()),
+            "LocationNotAvailableForResourceType",
+        )?,
+        None if kind.located() => return Err(body::location_required()),
+        None => {}
+    }
+    batch.require_revision(GROUPS, &group_id, group.revision);
+    hold_parent(arm, kind, id, batch).await
+}
+
+/// A nested resource needs its parent. The parent's row is written again as it is, so that its deletion, which
+/// may run at this moment, sees the child or fails.
+async fn hold_parent(arm: &Arm, kind: &dyn AnyKind, id: &ArmId, batch: &mut Batch) -> Result<(), Fault> {
+    let Some(parent) = id.parent().and_then(|types| types.parent()).filter(|parent| arm.is_kind(parent))
+    else {
+        return Ok(());
+    };
+    let Some(row) = arm.store.get(RESOURCES, &parent).await? else {
+        let message = format!(
+            "Failed to perform 'write' on resource(s) of type '{}', because the parent resource '{parent}' \
+             could not be found.",
+            kind.type_name()
+        );
+        return Err(Fault::not_found("ParentResourceNotFound", message));
+    };
+    batch.require_revision(RESOURCES, &parent, row.revision);
+    batch.put(RESOURCES, &parent, &row.value)?;
+    Ok(())
+}
+
+fn check_name(kind: &dyn AnyKind, id: &ArmId) -> Result<(), Fault> {
+    let rule = kind.name_rule();
+    // `providers` divides identifiers; as a name it would make them ambiguous.
+    if rule.accepts(id.name()) && !id.name().eq_ignore_ascii_case("providers") {
+        return Ok(());
+    }
+    let message = format!(
+        "The provided resource name '{}' is not valid for type '{}'. It must have {} to {} characters and fit \
+         the pattern '{}'.",
+        error::shown(id.name()),
+        kind.type_name(),
+        rule.chars_min,
+        rule.chars_max,
+        rule.pattern
+    );
+    Err(Fault::bad_request("InvalidResourceName", message))
+}
+
+fn check_same_location(current: &Resource, wanted: Option<&str>) -> Result<(), Fault> {
+    match wanted {
+        Some(wanted) if wanted != current.location && !current.location.is_empty() => Err(Fault::conflict(
+            "InvalidResourceLocation",
+            format!(
+                "The resource '{}' already exists in location '{}' in resource group '{}'. A resource with \
+                 the same name cannot be created in location '{}'. Please select a new resource name.",
+                current.id.name(),
+                current.location,
+                current.id.resource_group().unwrap_or_default(),
+                error::shown(wanted)
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// `systemData` is the engine's: whatever the kind made of it, it says who created and who changed.
+fn stamped(mut resource: Resource, before: Option<&Resource>, work: &Work<'_>) -> Resource {
+    let (name, kind) = (caller_name(work.caller), caller_type(work.caller).to_owned());
+    match before {
+        Some(before) => {
+            resource.id = before.id.clone();
+            resource.created_at = before.created_at;
+            resource.created_by = before.created_by.clone();
+            resource.created_by_type = before.created_by_type.clone();
+        }
+        None => {
+            resource.created_at = work.now;
+            resource.created_by = name.clone();
+            resource.created_by_type = kind.clone();
+        }
+    }
+    resource.modified_at = work.now;
+    resource.modified_by = name;
+    resource.modified_by_type = kind;
+    resource
+}
+
+async fn commit(
+    arm: &Arm,
+    work: &Work<'_>,
+    current: Option<&Row<Resource>>,
+    resource: &Resource,
+    mut batch: Batch,
+) -> Result<Revision, CommitError> {
+    match current {
+        Some(row) => batch.require_revision(RESOURCES, &resource.id, row.revision),
+        None => batch.require_absent(RESOURCES, &resource.id),
+    }
+    batch.put(RESOURCES, &resource.id, resource)?;
+    arm.store.commit(work.stamp, batch).await
+}
+
+fn reply(
+    kind: &dyn AnyKind,
+    resource: &Resource,
+    api_version: &str,
+    created: bool,
+    revision: Revision,
+) -> Result<Reply, Fault> {
+    let mut reply = Reply::json(kind.put_status(created), &view(kind, resource, api_version))?
+        .with_text(header::ETAG, &etag(revision))?;
+    for (name, value) in kind.put_headers(resource) {
+        reply.headers.append(name, value);
+    }
+    Ok(reply)
+}

@@ -1,0 +1,87 @@
+//! Lists: `$top`, `$skiptoken`, `nextLink`.
+
+use arcadia_kernel::{Continuation, Fault, Page, Query, Reply, RequestHead};
+use arcadia_store::{Key, Record, Row, Store, Table};
+use percent_encoding::percent_decode_str;
+use serde_json::{Value, json};
+
+/// The most items of one page, and how many there are when the client does not say.
+const ITEMS_MAX: usize = 1000;
+/// How many rows one request looks at before it answers with what it has so far and a `nextLink`.
+const ROWS_EXAMINED_MAX: usize = 20_000;
+
+/// What part of a list is asked for.
+pub(crate) struct Window {
+    pub(crate) limit: usize,
+    pub(crate) after: Option<Continuation>,
+}
+
+impl Window {
+    pub(crate) fn of(query: &Query) -> Result<Self, Fault> {
+        let limit = match query.first("$top") {
+            None | Some("") => ITEMS_MAX,
+            Some(text) => match text.parse::<usize>() {
+                Ok(top) if top > 0 => top.min(ITEMS_MAX),
+                _ => {
+                    let message = "The value of $top is not valid. Use a whole number from 1 on.";
+                    return Err(Fault::bad_request("InvalidTopParameter", message));
+                }
+            },
+        };
+        let after = query
+            .first("$skiptoken")
+            .filter(|token| !token.is_empty())
+            .map(Continuation::parse)
+            .transpose()?;
+        Ok(Self { limit, after })
+    }
+}
+
+/// Rows below `prefix` that `wanted` turns into items, one window of them.
+pub(crate) async fn collect<K, V, P, T>(
+    store: &Store,
+    table: Table<K, V>,
+    prefix: &P,
+    window: Window,
+    mut wanted: impl FnMut(Row<V>) -> Result<Option<T>, Fault>,
+) -> Result<Page<T>, Fault>
+where
+    K: Key + ?Sized,
+    V: Record,
+    P: Key + ?Sized,
+{
+    let (mut items, mut after, mut examined) = (Vec::new(), window.after, 0);
+    loop {
+        // Never more than still fits, so that a page always ends where the next one starts.
+        let room = window.limit - items.len();
+        let page = store.range(table, prefix, after.as_ref(), room).await?;
+        examined += page.items.len();
+        for row in page.items {
+            items.extend(wanted(row)?);
+        }
+        if page.next.is_none() || items.len() >= window.limit || examined >= ROWS_EXAMINED_MAX {
+            return Ok(Page { items, next: page.next });
+        }
+        after = page.next;
+    }
+}
+
+/// `{"value":[…],"nextLink"}`; the link repeats the request with the token of the next page.
+pub(crate) fn reply(head: &RequestHead, page: Page<Value>) -> Result<Reply, Fault> {
+    let mut body = json!({ "value": page.items });
+    if let Some(next) = &page.next {
+        body["nextLink"] = next_link(head, next).into();
+    }
+    Reply::ok(&body)
+}
+
+fn next_link(head: &RequestHead, next: &Continuation) -> String {
+    let is_token = |pair: &&str| {
+        let name = pair.split('=').next().unwrap_or("");
+        percent_decode_str(name).decode_utf8_lossy().eq_ignore_ascii_case("$skiptoken")
+    };
+    let kept = head.raw_query.split('&').filter(|pair| !pair.is_empty() && !is_token(pair));
+    let token = format!("%24skiptoken={}", next.token());
+    let query: Vec<&str> = kept.chain([token.as_str()]).collect();
+    format!("{}{}?{}", head.origin, head.path, query.join("&"))
+}

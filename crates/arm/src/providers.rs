@@ -1,0 +1,204 @@
+//! Resource providers: which types there are, and whether a subscription uses them.
+
+use std::collections::BTreeMap;
+
+use arcadia_kernel::{At, Fault, Method, Op, Permit, Reply, Request, SignedIn, action, op, signed_in};
+use arcadia_store::{Batch, Record, Table};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::Arm;
+use crate::error;
+
+/// Which namespaces a subscription registered or gave up, by folded namespace. Without a row it is registered.
+pub(crate) const REGISTRATIONS: Table<(Uuid, String), Registration> = Table::new("arm/registrations");
+
+action!(pub(crate) ReadProviders, Control, "Microsoft.Resources/subscriptions/providers/read");
+action!(pub(crate) RegisterProvider, Control, "Microsoft.Resources/subscriptions/providers/register/action");
+action!(pub(crate) UnregisterProvider, Control, "Microsoft.Resources/subscriptions/providers/unregister/action");
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Registration {
+    pub registered: bool,
+}
+
+impl Record for Registration {}
+
+/// Types that are not resources of a kind: their rows are written by hand.
+const OWN_TYPES: &[(&str, &str, &[&str])] = &[
+    ("Microsoft.Authorization", "denyAssignments", &["2022-04-01", "2018-07-01-preview"]),
+    ("Microsoft.Authorization", "permissions", &["2022-04-01", "2018-07-01"]),
+    (
+        "Microsoft.Authorization",
+        "roleAssignments",
+        &["2022-04-01", "2020-10-01-preview", "2018-01-01-preview"],
+    ),
+    (
+        "Microsoft.Authorization",
+        "roleDefinitions",
+        &["2022-05-01-preview", "2022-04-01", "2018-01-01-preview"],
+    ),
+    ("Microsoft.Resources", "locations", &["2022-12-01", "2019-11-01"]),
+    ("Microsoft.Resources", "operationresults", &["2024-11-01", "2020-06-01"]),
+    ("Microsoft.Resources", "providers", &["2024-11-01", "2020-06-01"]),
+    ("Microsoft.Resources", "resourceGroups", &["2024-11-01", "2020-06-01"]),
+    ("Microsoft.Resources", "resources", &["2024-11-01", "2020-06-01"]),
+    ("Microsoft.Resources", "subscriptions", &["2022-12-01", "2019-11-01"]),
+    ("Microsoft.Resources", "tenants", &["2022-12-01", "2019-11-01"]),
+];
+
+pub(crate) fn rows() -> Vec<Op<Arm>> {
+    const ONE: &str = "/subscriptions/{subscriptionId}/providers/{providerNamespace}";
+    const BECAUSE: &str = "tells which resource types this site serves, which every client may know";
+    vec![
+        op("ProviderList", Method::GET, "/subscriptions/{subscriptionId}/providers", list),
+        op("ProviderGet", Method::GET, ONE, get),
+        op(
+            "ProviderRegister",
+            Method::POST,
+            "/subscriptions/{subscriptionId}/providers/{providerNamespace}/register",
+            register,
+        ),
+        op(
+            "ProviderUnregister",
+            Method::POST,
+            "/subscriptions/{subscriptionId}/providers/{providerNamespace}/unregister",
+            unregister,
+        ),
+        signed_in("ProviderListAtTenant", Method::GET, "/providers", BECAUSE, list_at_tenant),
+        signed_in(
+            "ProviderGetAtTenant",
+            Method::GET,
+            "/providers/{providerNamespace}",
+            BECAUSE,
+            get_at_tenant,
+        ),
+    ]
+}
+
+/// Namespace to types with their versions and whether they have a location.
+type Catalogue = BTreeMap<String, Vec<(String, Vec<String>, bool)>>;
+
+impl Arm {
+    fn catalogue(&self) -> Catalogue {
+        let mut catalogue = Catalogue::new();
+        let versions = |list: &[&str]| list.iter().map(|version| (*version).to_owned()).collect();
+        for (namespace, name, list) in OWN_TYPES {
+            let types = catalogue.entry((*namespace).to_owned()).or_default();
+            types.push(((*name).to_owned(), versions(list), false));
+        }
+        for kind in self.kinds() {
+            if let Some((namespace, name)) = kind.type_name().split_once('/') {
+                let types = catalogue.entry(namespace.to_owned()).or_default();
+                types.push((name.to_owned(), versions(kind.api_versions()), kind.located()));
+            }
+        }
+        catalogue
+    }
+
+    pub(crate) fn serves_namespace(&self, namespace: &str) -> bool {
+        self.catalogue().keys().any(|known| known.eq_ignore_ascii_case(namespace))
+    }
+
+    fn namespace_spelling(&self, namespace: &str) -> Result<String, Fault> {
+        let known = self.catalogue().into_keys().find(|known| known.eq_ignore_ascii_case(namespace));
+        known.ok_or_else(|| {
+            let message = format!("The resource namespace '{}' is invalid.", error::shown(namespace));
+            Fault::not_found("InvalidResourceNamespace", message)
+        })
+    }
+
+    fn provider(&self, namespace: &str, registration: Option<(&str, bool)>) -> Value {
+        let regions: Vec<&str> = self.names.locations.iter().map(|l| l.display_name.as_str()).collect();
+        let types: Vec<Value> = self
+            .catalogue()
+            .remove(namespace)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(name, versions, located)| {
+                json!({
+                    "resourceType": name,
+                    "locations": if located { regions.as_slice() } else { &[] },
+                    "apiVersions": versions,
+                    "defaultApiVersion": versions.first(),
+                    "capabilities": if located { "SupportsTags, SupportsLocation" } else { "None" },
+                })
+            })
+            .collect();
+        let mut view = json!({ "namespace": namespace, "resourceTypes": types });
+        if let Some((subscription, registered)) = registration {
+            view["id"] = format!("/subscriptions/{subscription}/providers/{namespace}").into();
+            view["registrationState"] = if registered { "Registered" } else { "NotRegistered" }.into();
+            view["registrationPolicy"] = match namespace {
+                "Microsoft.Authorization" | "Microsoft.Resources" => "RegistrationFree",
+                _ => "RegistrationRequired",
+            }
+            .into();
+        } else {
+            view["id"] = format!("/providers/{namespace}").into();
+        }
+        view
+    }
+
+    async fn registered(&self, subscription: Uuid, namespace: &str) -> Result<bool, Fault> {
+        let row = self.store.get(REGISTRATIONS, &(subscription, namespace.to_lowercase())).await?;
+        Ok(row.is_none_or(|row| row.value.registered))
+    }
+
+    async fn provider_in(&self, request: &Request, namespace: &str) -> Result<Value, Fault> {
+        let subscription = self.known_subscription(request.param("subscriptionId"))?.id;
+        let registered = self.registered(subscription, namespace).await?;
+        Ok(self.provider(namespace, Some((&subscription.to_string(), registered))))
+    }
+}
+
+async fn list(at: At<Arm>, _: Permit<ReadProviders>, request: Request) -> Result<Reply, Fault> {
+    let mut value = Vec::new();
+    for namespace in at.catalogue().into_keys() {
+        value.push(at.provider_in(&request, &namespace).await?);
+    }
+    Reply::ok(&json!({ "value": value }))
+}
+
+async fn get(at: At<Arm>, _: Permit<ReadProviders>, request: Request) -> Result<Reply, Fault> {
+    let namespace = at.namespace_spelling(request.param("providerNamespace"))?;
+    Reply::ok(&at.provider_in(&request, &namespace).await?)
+}
+
+async fn list_at_tenant(at: At<Arm>, _: Permit<SignedIn>, _: Request) -> Result<Reply, Fault> {
+    let value: Vec<Value> =
+        at.catalogue().into_keys().map(|namespace| at.provider(&namespace, None)).collect();
+    Reply::ok(&json!({ "value": value }))
+}
+
+async fn get_at_tenant(at: At<Arm>, _: Permit<SignedIn>, request: Request) -> Result<Reply, Fault> {
+    let namespace = at.namespace_spelling(request.param("providerNamespace"))?;
+    Reply::ok(&at.provider(&namespace, None))
+}
+
+async fn register(at: At<Arm>, permit: Permit<RegisterProvider>, request: Request) -> Result<Reply, Fault> {
+    set(&at, permit.stamp(), &request, true).await
+}
+
+async fn unregister(
+    at: At<Arm>,
+    permit: Permit<UnregisterProvider>,
+    request: Request,
+) -> Result<Reply, Fault> {
+    set(&at, permit.stamp(), &request, false).await
+}
+
+async fn set(
+    arm: &Arm,
+    stamp: &arcadia_kernel::AuditStamp,
+    request: &Request,
+    registered: bool,
+) -> Result<Reply, Fault> {
+    let namespace = arm.namespace_spelling(request.param("providerNamespace"))?;
+    let subscription = arm.known_subscription(request.param("subscriptionId"))?.id;
+    let mut batch = Batch::new();
+    batch.put(REGISTRATIONS, &(subscription, namespace.to_lowercase()), &Registration { registered })?;
+    arm.store.commit(stamp, batch).await?;
+    Reply::ok(&arm.provider_in(request, &namespace).await?)
+}
