@@ -58,12 +58,12 @@ def python_secret(world):
         "role", "assignment", "create", "--assignee", world.client, "--scope", world.vault_id,
         "--role", "Key Vault Secrets Officer",
     ).ok()
-    return outcomes(world.run(python(world, "secrets.py"), env=VARIABLES), 12)
+    return outcomes(world.run(python(world, "vault_secrets.py"), env=VARIABLES), 12)
 
 
 @check("Python ClientSecretCredential, asynchronous")
 def python_secret_async(world):
-    return outcomes(world.run(python(world, "secrets_async.py"), env=VARIABLES), 3)
+    return outcomes(world.run(python(world, "vault_secrets_async.py"), env=VARIABLES), 3)
 
 
 @check("Python UsernamePassword, device code and refused credentials")
@@ -78,4 +78,4 @@ def javascript_identity(world):
 
 @check("JavaScript ClientSecretCredential")
 def javascript_secret(world):
-    return outcomes(world.run(node(world, "secrets.mjs"), env=VARIABLES), 8)
+    return outcomes(world.run(node(world, "vault_secrets.mjs"), env=VARIABLES), 8)
