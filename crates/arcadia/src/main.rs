@@ -1,1 +1,62 @@
-fn main() {}
+//! Arcadia: configuration, listeners, wiring, and the command line. The only crate that knows every other.
+
+mod cli;
+mod commands;
+mod environment;
+mod host;
+mod logging;
+mod machine;
+mod net;
+mod pages;
+mod quote;
+mod roots;
+mod serve;
+mod site;
+mod terminal;
+mod wiring;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use cli::{Cli, Command};
+use site::DataDir;
+
+/// The version of this program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+fn main() -> ExitCode {
+    // Before anything else: the kernel gives a new user namespace to processes with a single thread only.
+    if let Some(code) = machine::intercept() {
+        return code;
+    }
+    if let Some(code) = commands::agent::answer_by_name() {
+        return code;
+    }
+    match run(Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            terminal::note(format!("arcadia: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let data = || host::data_directory(cli.data.clone()).map(DataDir::at);
+    match &cli.command {
+        Command::Up(arguments) => commands::up::run(&data()?, arguments),
+        Command::Down(arguments) => commands::down::run(&data()?, arguments),
+        Command::Status(arguments) => commands::status::run(&data()?, arguments),
+        Command::Env(arguments) => commands::env::run(&data()?, arguments),
+        Command::Run(arguments) => commands::run::run(&data()?, arguments),
+        Command::Machine(command) => {
+            let data = data()?;
+            machine::run(command, data.path(), || commands::machine_site(&data))
+        }
+        Command::Token(command) => commands::token::run(command),
+        Command::Access(command) => commands::access::run(&data()?, command),
+        Command::Agent(command) => commands::agent::run(command),
+        Command::Reference(arguments) => commands::reference::run(arguments),
+    }
+}

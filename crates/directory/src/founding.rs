@@ -24,6 +24,8 @@ const FIRST_SECRET_YEARS: i64 = 10;
 /// written down before the directory is founded, so that a crash in between loses nothing.
 pub struct Founding {
     pub tenant_id: Option<Uuid>,
+    /// The application id (client id) of the first application.
+    pub app_id: Option<Uuid>,
     pub tenant_name: String,
     /// The domain of user names, such as `arcadia.example`.
     pub domain: String,
@@ -39,6 +41,7 @@ impl Default for Founding {
     fn default() -> Self {
         Self {
             tenant_id: None,
+            app_id: None,
             tenant_name: "Arcadia".to_owned(),
             domain: "arcadia.example".to_owned(),
             user_name: "admin".to_owned(),
@@ -85,7 +88,7 @@ impl Directory {
             user_principal_name: format!("{}@{domain}", founding.user_name),
             user_password: founding.user_password.clone().unwrap_or_else(|| new_password(entropy)),
             application_object_id: entropy.uuid(),
-            app_id: entropy.uuid(),
+            app_id: founding.app_id.unwrap_or_else(|| entropy.uuid()),
             service_principal_object_id: entropy.uuid(),
             client_secret: founding.client_secret.clone().unwrap_or_else(|| new_client_secret(entropy)),
             domain,

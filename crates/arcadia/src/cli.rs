@@ -1,0 +1,46 @@
+//! The command line's shape. Each command's arguments stand with the command.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::machine;
+use crate::commands::{access, agent, down, env, reference, run, status, token, up};
+
+/// Gives machines that are in no cloud what a cloud gives its own: an identity, and with it secrets, without a
+/// stored password. Speaks Azure's wire protocols, so that az, the SDKs and curl work as they are.
+#[derive(Debug, Parser)]
+#[command(
+    name = "arcadia",
+    version,
+    disable_help_subcommand = true,
+    after_help = "Start here:\n  arcadia up --detach\n  eval \"$(arcadia env --admin)\"\n  \
+                  az login --service-principal -u $AZURE_CLIENT_ID -p $AZURE_CLIENT_SECRET --tenant $AZURE_TENANT_ID"
+)]
+pub struct Cli {
+    /// The site's data directory [default: /var/lib/arcadia for root, else $XDG_DATA_HOME/arcadia]
+    #[arg(long, global = true, env = "ARCADIA_DATA", value_name = "DIR", hide_env_values = true)]
+    pub data: Option<PathBuf>,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Up(up::Arguments),
+    Down(down::Arguments),
+    Status(status::Arguments),
+    Env(env::Arguments),
+    Run(run::Arguments),
+    #[command(subcommand)]
+    Machine(machine::Command),
+    #[command(subcommand)]
+    Token(token::Command),
+    #[command(subcommand)]
+    Access(access::Command),
+    #[command(subcommand)]
+    Agent(agent::Command),
+    #[command(hide = true)]
+    Reference(reference::Arguments),
+}

@@ -1,0 +1,23 @@
+//! What each command does.
+
+pub mod access;
+pub mod agent;
+pub mod down;
+pub mod env;
+pub mod reference;
+pub mod run;
+pub mod status;
+pub mod token;
+pub mod up;
+
+use crate::machine;
+use crate::serve::for_machines;
+use crate::site::{DataDir, Running, State};
+
+/// What a machine needs of the site, which must be running.
+pub fn machine_site(data: &DataDir) -> anyhow::Result<machine::Site> {
+    if !matches!(Running::state(data)?, State::Running(_)) {
+        anyhow::bail!("the site is not running; start it with `arcadia up --detach`");
+    }
+    for_machines(data)
+}

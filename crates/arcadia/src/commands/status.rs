@@ -1,0 +1,95 @@
+//! `arcadia status`
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+
+use crate::site::{DataDir, Running, State};
+use crate::terminal::{BOLD, RESET, say};
+
+/// Show whether a site runs, where, and what it answers for
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  arcadia status\n  arcadia status --json | jq -r .state\n\n\
+                        Exits with 0 when the site is running, else with 1.")]
+pub struct Arguments {
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let state = Running::state(data)?;
+    if arguments.json {
+        say(serde_json::to_string_pretty(&describe(data, &state))?);
+    } else {
+        show(data, &state);
+    }
+    Ok(if matches!(state, State::Running(_)) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn describe(data: &DataDir, state: &State) -> serde_json::Value {
+    let directory = data.path().display().to_string();
+    match state {
+        State::Running(running) => {
+            let names: Vec<_> = running
+                .names
+                .iter()
+                .map(|(name, service)| json!({ "name": name, "service": service }))
+                .collect();
+            json!({
+                "state": "running",
+                "pid": running.pid,
+                "version": running.version,
+                "startedAt": running.started_at,
+                "addresses": {
+                    "proxy": format!("http://{}", running.proxy),
+                    "proxySocket": running.proxy_socket,
+                },
+                "offline": running.offline,
+                "names": names,
+                "dataDirectory": directory,
+            })
+        }
+        State::Changing(pid) => json!({
+            "state": "changing",
+            "pid": pid,
+            "version": crate::VERSION,
+            "addresses": {},
+            "names": [],
+            "dataDirectory": directory,
+        }),
+        State::Stopped => json!({
+            "state": "stopped",
+            "pid": null,
+            "version": crate::VERSION,
+            "addresses": {},
+            "names": [],
+            "dataDirectory": directory,
+        }),
+    }
+}
+
+fn show(data: &DataDir, state: &State) {
+    match state {
+        State::Running(running) => {
+            say(format!("{BOLD}running{RESET}, pid {}, Arcadia {}", running.pid, running.version));
+            say(format!("  data    {}", data.path().display()));
+            say(format!("  proxy   http://{}{}", running.proxy, if running.offline { " (offline)" } else { "" }));
+            say(format!("  socket  {}", running.proxy_socket.display()));
+            say(format!("  since   {}", running.started_at));
+            for (name, service) in &running.names {
+                say(format!("  serves  {name:<28} {service}"));
+            }
+        }
+        State::Changing(pid) => {
+            let pid = pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
+            say(format!("{BOLD}starting or stopping{RESET}{pid}"));
+            say(format!("  data    {}", data.path().display()));
+        }
+        State::Stopped => {
+            say(format!("{BOLD}stopped{RESET}"));
+            say(format!("  data    {}", data.path().display()));
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! `arcadia up`
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::Context as _;
+use clap::Args;
+
+use crate::host::variable;
+use crate::logging;
+use crate::net::Upstream;
+use crate::serve::{self, Options, Ready};
+use crate::site::DataDir;
+use crate::terminal::{BOLD, DIM, RESET, note, say};
+use crate::wiring::FirstNames;
+
+/// The last line that is printed when the site can serve.
+const READY: &str = "ready";
+
+/// Run a site
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  arcadia up\n  arcadia up --detach\n  arcadia up --data /srv/site --port 9000 \
+                        --offline\n\nThe last line printed when the site can serve is `ready`. SIGTERM and Ctrl-C \
+                        finish the requests under way and stop it.\nThe Internet is reached by the proxy that \
+                        HTTPS_PROXY names when the site starts, except for the hosts in NO_PROXY.")]
+pub struct Arguments {
+    /// Return when the site can serve, and leave it running in the background
+    #[arg(long)]
+    detach: bool,
+    /// Refuse hosts that are not the site's, instead of passing them on
+    #[arg(long)]
+    offline: bool,
+    /// The proxy's port on 127.0.0.1 [default: the one of the last start, 8440 at the first]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    /// The first user's name before the @, at the first start
+    #[arg(long, value_name = "NAME", default_value = "admin")]
+    user_name: String,
+    /// The domain of user names, at the first start
+    #[arg(long, value_name = "DOMAIN", default_value = "arcadia.example")]
+    user_domain: String,
+    /// Set in the process that `--detach` leaves behind
+    #[arg(long, hide = true)]
+    detached: bool,
+}
+
+pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    if arguments.detach && !arguments.detached {
+        return detach(data);
+    }
+    if arguments.detached {
+        rustix::process::setsid().context("the site cannot leave its terminal")?;
+        std::env::set_current_dir("/")?;
+    }
+    // Nothing of a site is for other users, whatever made the file.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let log = logging::start(if arguments.detached { "info" } else { "warn" })?;
+    let options = Options {
+        offline: arguments.offline,
+        port: arguments.port,
+        upstream: upstream(arguments.offline)?,
+        first: FirstNames {
+            user_name: arguments.user_name.clone(),
+            user_domain: arguments.user_domain.clone(),
+        },
+    };
+    let detached = arguments.detached;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve::serve(data, options, |ready| {
+        show(data, ready);
+        if detached {
+            log.into_file(data.log_file())?;
+            let nowhere = std::fs::OpenOptions::new().write(true).open("/dev/null")?;
+            // The parent sees the end of its pipe and returns.
+            rustix::stdio::dup2_stdout(&nowhere)?;
+        }
+        Ok(())
+    }))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The shell's own proxy, unless it is not used at all.
+fn upstream(offline: bool) -> anyhow::Result<Option<Upstream>> {
+    let first = |names: [&str; 2]| names.iter().find_map(|name| variable(name));
+    let Some(address) = first(["HTTPS_PROXY", "https_proxy"]).filter(|_| !offline) else { return Ok(None) };
+    let direct = first(["NO_PROXY", "no_proxy"]).unwrap_or_default();
+    Ok(Some(Upstream::parse(&address, &direct).context("HTTPS_PROXY")?))
+}
+
+/// Starts this program again in the background, and passes on what it prints until it can serve.
+fn detach(data: &DataDir) -> anyhow::Result<ExitCode> {
+    let program = std::env::current_exe().context("the program cannot find itself")?;
+    let mut child = Command::new(program)
+        .args(std::env::args_os().skip(1))
+        .arg("--detached")
+        .env("ARCADIA_DATA", data.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("the site cannot be started")?;
+    let errors = child.stderr.take().map(|stderr| {
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                note(line);
+            }
+        })
+    });
+    let stdout = child.stdout.take().context("the site's output is not a pipe")?;
+    for line in BufReader::new(stdout).lines() {
+        let line = line?;
+        say(&line);
+        if line == READY {
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+    let status = child.wait()?;
+    if let Some(errors) = errors {
+        let _ = errors.join();
+    }
+    note(format!("arcadia: the site did not start ({status})"));
+    Ok(ExitCode::FAILURE)
+}
+
+fn show(data: &DataDir, ready: &Ready) {
+    let Ready { running, record, user, upstream } = ready;
+    let outside = match (running.offline, upstream) {
+        (true, _) => "refused (--offline)".to_owned(),
+        (false, Some(upstream)) => format!("passed on through {upstream}"),
+        (false, None) => "passed on".to_owned(),
+    };
+    say(format!("{BOLD}Arcadia {}{RESET} in {}", running.version, data.path().display()));
+    say("");
+    for (name, service) in &running.names {
+        say(format!("  {name:<28} {DIM}{service}{RESET}"));
+    }
+    say("");
+    say(format!("  proxy          http://{}", running.proxy));
+    say(format!("  other hosts    {outside}"));
+    say(format!("  tenant         {}", record.tenant_id));
+    say(format!("  subscription   {}", record.subscription_id));
+    say(format!("  first user     {user}"));
+    say(format!("  credentials    {}", data.credentials_file().display()));
+    say("");
+    let here = if is_default(data) {
+        String::new()
+    } else {
+        format!(" --data {}", crate::quote::sh(&data.path().display().to_string()))
+    };
+    say("In another shell:");
+    say(format!("  eval \"$(arcadia env --admin{here})\""));
+    say(
+        "  az login --service-principal -u $AZURE_CLIENT_ID -p $AZURE_CLIENT_SECRET --tenant $AZURE_TENANT_ID",
+    );
+    say(format!("  arcadia machine create ubuntu-01      {DIM}# a machine to connect{RESET}"));
+    say(READY);
+}
+
+/// Whether a command without `--data` finds this site.
+fn is_default(data: &DataDir) -> bool {
+    crate::host::data_directory(None).is_ok_and(|path| path == data.path())
+}

@@ -1,0 +1,107 @@
+//! What a shell needs to use a site.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+
+use crate::host::{variable, variable_os};
+use crate::net::PERMITTED_DNS_SUBTREES;
+use crate::roots;
+use crate::site::{Credentials, DataDir, Running, SiteRecord, State};
+
+/// Never through a proxy: the agent's metadata service listens on the loopback of the machine that asks.
+const DIRECT: &[&str] = &["localhost", "127.0.0.1"];
+
+/// The variables, in the order they are printed. `admin` adds the first credentials.
+pub fn variables(data: &DataDir, admin: bool) -> anyhow::Result<Vec<(String, String)>> {
+    let record = SiteRecord::expect(data)?;
+    let port = match Running::state(data)? {
+        State::Running(running) => running.proxy.port(),
+        _ => record.port.context("the site has never been started to its end; run `arcadia up`")?,
+    };
+    let proxy = format!("http://127.0.0.1:{port}");
+    let direct = no_proxy(variable("NO_PROXY").or_else(|| variable("no_proxy")));
+    let trusted = ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE"];
+    let bundle = text(roots::bundle(data, "roots", &sources(&trusted, true))?)?;
+    let node = text(roots::bundle(data, "node", &sources(&["NODE_EXTRA_CA_CERTS"], false))?)?;
+
+    let mut all: Vec<(&str, String)> = vec![
+        ("HTTPS_PROXY", proxy.clone()),
+        ("https_proxy", proxy),
+        ("NO_PROXY", direct.clone()),
+        ("no_proxy", direct),
+    ];
+    all.extend(trusted.map(|name| (name, bundle.clone())));
+    all.push(("NODE_EXTRA_CA_CERTS", node));
+    all.push(("NODE_USE_ENV_PROXY", "1".to_owned()));
+    all.push(("AZURE_CORE_COLLECT_TELEMETRY", "no".to_owned()));
+    all.push(("ARCADIA_DATA", text(data.path().to_owned())?));
+    if admin {
+        all.extend(admin_variables(&Credentials::expect(data)?));
+    }
+    Ok(all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
+fn admin_variables(first: &Credentials) -> Vec<(&'static str, String)> {
+    let (tenant, subscription) = (first.tenant_id.to_string(), first.subscription_id.to_string());
+    let (client, secret) = (first.client_id.to_string(), first.client_secret.to_string());
+    vec![
+        ("AZURE_TENANT_ID", tenant.clone()),
+        ("AZURE_CLIENT_ID", client.clone()),
+        ("AZURE_CLIENT_SECRET", secret.clone()),
+        ("AZURE_SUBSCRIPTION_ID", subscription.clone()),
+        ("ARM_TENANT_ID", tenant),
+        ("ARM_CLIENT_ID", client),
+        ("ARM_CLIENT_SECRET", secret),
+        ("ARM_SUBSCRIPTION_ID", subscription),
+        ("ARCADIA_USER", first.user.clone()),
+        ("ARCADIA_PASSWORD", first.password.to_string()),
+    ]
+}
+
+/// The files that these variables name; the system's roots where they name none.
+fn sources(names: &[&str], or_system: bool) -> Vec<PathBuf> {
+    let named: Vec<PathBuf> = names.iter().filter_map(|name| variable_os(name)).map(PathBuf::from).collect();
+    if named.is_empty() && or_system { roots::system_bundle().into_iter().collect() } else { named }
+}
+
+/// The shell's own list stays: the site's proxy does not connect to private hosts.
+fn no_proxy(existing: Option<String>) -> String {
+    let mut entries: Vec<String> = DIRECT.iter().map(|entry| (*entry).to_owned()).collect();
+    for entry in existing.unwrap_or_default().split([',', ' ']).map(str::trim) {
+        if !entry.is_empty() && !leads_around(entry) && !entries.iter().any(|known| known == entry) {
+            entries.push(entry.to_owned());
+        }
+    }
+    entries.join(",")
+}
+
+/// Whether an entry of NO_PROXY covers names that the site answers for: `*`, `.windows.net`, `vault.azure.net`.
+fn leads_around(entry: &str) -> bool {
+    let entry = entry.trim_start_matches('*').trim_start_matches('.').to_ascii_lowercase();
+    let within = |inner: &str, outer: &str| {
+        inner.strip_suffix(outer).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    };
+    entry.is_empty()
+        || PERMITTED_DNS_SUBTREES.iter().any(|ours| within(ours, &entry) || within(&entry, ours))
+}
+
+fn text(path: PathBuf) -> anyhow::Result<String> {
+    path.into_os_string()
+        .into_string()
+        .map_err(|path| anyhow::anyhow!("{} is not text; use another data directory", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_direct_hosts_is_kept() {
+        assert_eq!(no_proxy(None), "localhost,127.0.0.1");
+        assert_eq!(no_proxy(Some("localhost,127.0.0.1".into())), "localhost,127.0.0.1");
+        assert_eq!(no_proxy(Some("*, .corp.example 127.0.0.1,".into())), "localhost,127.0.0.1,.corp.example");
+        let around = "windows.net,.azure.com,*.vault.azure.net,kv1.vault.azure.net,net";
+        assert_eq!(no_proxy(Some(format!("{around},10.0.0.0/8"))), "localhost,127.0.0.1,10.0.0.0/8");
+    }
+}

@@ -1,0 +1,53 @@
+//! What the process finds around it: time, variables, directories. Libraries get these handed in from here.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use arcadia_kernel::Clock;
+use jiff::Timestamp;
+
+/// The system's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[allow(clippy::disallowed_methods, reason = "the program's one clock, which it hands to everything else")]
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}
+
+/// A variable of the environment; `None` also when it is empty, as shells clear one that way.
+#[allow(clippy::disallowed_methods, reason = "the program's one way to its environment")]
+pub fn variable_os(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// [`variable_os`] as text; `None` also where it is not text.
+pub fn variable(name: &str) -> Option<String> {
+    variable_os(name)?.into_string().ok()
+}
+
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// `--data`, `$ARCADIA_DATA`, for root /var/lib/arcadia, else $XDG_DATA_HOME/arcadia; absolute.
+pub fn data_directory(named: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    let path = match named.or_else(|| variable_os("ARCADIA_DATA").map(PathBuf::from)) {
+        Some(path) => path,
+        None if is_root() => PathBuf::from("/var/lib/arcadia"),
+        None => data_home()?.join("arcadia"),
+    };
+    Ok(std::path::absolute(path)?)
+}
+
+fn data_home() -> anyhow::Result<PathBuf> {
+    // A relative XDG_DATA_HOME is invalid and ignored, as its specification says.
+    if let Some(path) = variable_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute()) {
+        return Ok(path);
+    }
+    let home = variable_os("HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = home.ok_or_else(|| anyhow::anyhow!("HOME is not set; name the data directory with --data"))?;
+    Ok(home.join(".local/share"))
+}

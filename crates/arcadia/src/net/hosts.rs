@@ -1,0 +1,115 @@
+//! Which names are answered here, which are refused, and which are nobody's business but the client's.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arcadia_kernel::Endpoint;
+
+/// Names and the services behind them. A pattern is a name, or `*.` and a name for exactly one label below it.
+#[derive(Default)]
+pub struct HostTable {
+    exact: HashMap<String, Arc<dyn Endpoint>>,
+    one_label_below: HashMap<String, Arc<dyn Endpoint>>,
+}
+
+/// Names that are never passed on: services that Arcadia stands for but does not serve, whose clients carry
+/// credentials meant for this site, and what clients send home. Each with the reason a client is told.
+const WITHHELD: &[(&str, &str)] = &[
+    ("azcliprod.blob.core.windows.net", "it is where az looks for updates, which a site does not need"),
+    ("dc.services.visualstudio.com", "it collects telemetry, which does not leave a site"),
+    ("dc.applicationinsights.azure.com", "it collects telemetry, which does not leave a site"),
+    ("dc.applicationinsights.microsoft.com", "it collects telemetry, which does not leave a site"),
+    ("*.in.applicationinsights.azure.com", "it collects telemetry, which does not leave a site"),
+    ("*.blob.core.windows.net", NOT_SERVED),
+    ("*.queue.core.windows.net", NOT_SERVED),
+    ("*.table.core.windows.net", NOT_SERVED),
+    ("*.file.core.windows.net", NOT_SERVED),
+    ("*.dfs.core.windows.net", NOT_SERVED),
+    ("*.web.core.windows.net", NOT_SERVED),
+    ("management.core.windows.net", NOT_SERVED),
+    ("*.database.windows.net", NOT_SERVED),
+    ("*.database.azure.com", NOT_SERVED),
+    ("*.vault.azure.net", NOT_SERVED),
+    ("*.vaultcore.azure.net", NOT_SERVED),
+    ("*.managedhsm.azure.net", NOT_SERVED),
+    ("*.management.azure.com", NOT_SERVED),
+    ("management.azure.com", NOT_SERVED),
+    ("portal.azure.com", NOT_SERVED),
+    ("*.his.arc.azure.com", NOT_SERVED),
+    ("*.guestconfiguration.azure.com", NOT_SERVED),
+    ("graph.microsoft.com", NOT_SERVED),
+    ("graph.windows.net", NOT_SERVED),
+    ("*.microsoftonline.com", NOT_SERVED),
+    ("login.microsoft.com", NOT_SERVED),
+    ("login.windows.net", NOT_SERVED),
+    ("sts.windows.net", NOT_SERVED),
+];
+
+const NOT_SERVED: &str =
+    "it belongs to a service that this site does not serve, and is not passed on to the public cloud";
+
+/// Where a name leads.
+pub enum Route {
+    Here(Arc<dyn Endpoint>),
+    Withheld(&'static str),
+    Outside,
+}
+
+/// The one form in which names are compared: lower case, without the final dot of a fully qualified name.
+pub fn fold_host(host: &str) -> String {
+    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+}
+
+impl HostTable {
+    /// Serves `pattern` by `endpoint`.
+    pub fn serve(&mut self, pattern: &str, endpoint: Arc<dyn Endpoint>) {
+        match pattern.strip_prefix("*.") {
+            Some(parent) => self.one_label_below.insert(fold_host(parent), endpoint),
+            None => self.exact.insert(fold_host(pattern), endpoint),
+        };
+    }
+
+    /// The service that answers for `host`. A name that is withheld is never served, even where a pattern fits.
+    pub fn find(&self, host: &str) -> Option<&Arc<dyn Endpoint>> {
+        let host = fold_host(host);
+        if let Some(endpoint) = self.exact.get(&host) {
+            return Some(endpoint);
+        }
+        let (label, parent) = host.split_once('.')?;
+        let withheld = WITHHELD.iter().any(|(name, _)| *name == host);
+        if label.is_empty() || withheld { None } else { self.one_label_below.get(parent) }
+    }
+
+    pub fn route(&self, host: &str) -> Route {
+        if let Some(endpoint) = self.find(host) {
+            return Route::Here(endpoint.clone());
+        }
+        let host = fold_host(host);
+        let covers = |pattern: &str| match pattern.strip_prefix('*') {
+            Some(parent) => host.ends_with(parent),
+            None => host == pattern,
+        };
+        match WITHHELD.iter().find(|(pattern, _)| covers(pattern)) {
+            Some((_, reason)) => Route::Withheld(reason),
+            None => Route::Outside,
+        }
+    }
+
+    /// Every pattern and the name of its service, in order of the names.
+    pub fn patterns(&self) -> Vec<(String, &'static str)> {
+        let exact = self.exact.iter().map(|(name, endpoint)| (name.clone(), endpoint.service_name()));
+        let below = self.one_label_below.iter();
+        let below = below.map(|(parent, endpoint)| (format!("*.{parent}"), endpoint.service_name()));
+        let mut all: Vec<_> = exact.chain(below).collect();
+        all.sort();
+        all
+    }
+
+    /// Every service once, in order of their names.
+    pub fn services(&self) -> Vec<Arc<dyn Endpoint>> {
+        let mut all: Vec<_> = self.exact.values().chain(self.one_label_below.values()).cloned().collect();
+        all.sort_by_key(|endpoint| endpoint.service_name());
+        all.dedup_by_key(|endpoint| endpoint.service_name());
+        all
+    }
+}

@@ -1,0 +1,27 @@
+//! How a site is reached: a CONNECT proxy that answers for the names the site serves, with certificates of the
+//! site's own authority, and carries everything else through.
+
+mod authority;
+mod drain;
+mod hosts;
+mod http_connection;
+mod listen;
+mod outside;
+mod proxy;
+mod public_address;
+mod request_head;
+mod stream;
+mod tls;
+mod upstream;
+
+pub use authority::{PERMITTED_DNS_SUBTREES, create_authority};
+pub use drain::Drainer;
+pub use hosts::HostTable;
+pub use listen::{bind_loopback, bind_unix, serve_tcp, serve_unix};
+pub use outside::Outside;
+pub use proxy::Proxy;
+pub use tls::SiteTls;
+pub use upstream::Upstream;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,257 @@
+//! Tunnels to hosts that are not the site's: by name or address, to port 443 of the public Internet only.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::copy_bidirectional;
+use tokio::net::TcpStream;
+
+use super::drain::Drain;
+use super::hosts::fold_host;
+use super::public_address::is_public;
+use super::stream::{BoxStream, Timed};
+use super::upstream::Upstream;
+
+pub const TUNNEL_PORT: u16 = 443;
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const TUNNEL_IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// The most addresses of one name that are tried.
+const ADDRESSES_MAX: usize = 8;
+
+/// Why a host is not connected to.
+#[derive(Debug)]
+pub enum Refusal {
+    Offline,
+    NotPublic,
+    Unknown,
+    Unreachable(io::Error),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Offline => f.write_str("the site was started with --offline and carries nothing outside"),
+            Self::NotPublic => f.write_str(
+                "it is an address of this machine or of a private network, which the proxy never connects to; \
+                 add it to NO_PROXY to reach it directly",
+            ),
+            Self::Unknown => f.write_str("its name does not resolve here"),
+            Self::Unreachable(error) => write!(f, "it cannot be reached: {error}"),
+        }
+    }
+}
+
+/// Turns names into addresses; a trait so that tests decide what a name resolves to.
+#[async_trait::async_trait]
+pub trait Resolve: Send + Sync {
+    async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>>;
+}
+
+/// The system's resolver: DNS, /etc/hosts and whatever else it is configured for.
+pub struct SystemResolver;
+
+#[async_trait::async_trait]
+impl Resolve for SystemResolver {
+    async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        let lookup = tokio::net::lookup_host((host, TUNNEL_PORT));
+        let found = tokio::time::timeout(RESOLVE_TIMEOUT, lookup).await??;
+        Ok(found.map(|address| address.ip()).collect())
+    }
+}
+
+/// The way out of the site.
+pub struct Outside {
+    offline: bool,
+    upstream: Option<Upstream>,
+    resolver: Arc<dyn Resolve>,
+}
+
+/// What a host name comes to.
+#[derive(Debug, PartialEq, Eq)]
+enum Way {
+    Addresses(Vec<IpAddr>),
+    Upstream,
+}
+
+impl Outside {
+    pub fn new(offline: bool, upstream: Option<Upstream>) -> Self {
+        Self { offline, upstream, resolver: Arc::new(SystemResolver) }
+    }
+
+    #[cfg(test)]
+    pub fn with_resolver(offline: bool, upstream: Option<Upstream>, resolver: Arc<dyn Resolve>) -> Self {
+        Self { offline, upstream, resolver }
+    }
+
+    /// Connects to port 443 of `host`, a name or an address.
+    pub async fn connect(&self, host: &str) -> Result<TcpStream, Refusal> {
+        match self.way(host).await? {
+            Way::Upstream => {
+                let upstream = self.upstream.as_ref().ok_or(Refusal::Unknown)?;
+                tokio::time::timeout(CONNECT_TIMEOUT, upstream.connect(host, TUNNEL_PORT))
+                    .await
+                    .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+                    .map_err(Refusal::Unreachable)
+            }
+            Way::Addresses(addresses) => connect_first(&addresses).await.map_err(Refusal::Unreachable),
+        }
+    }
+
+    /// Decides before anything is connected. The addresses that were checked are the ones that are used, so a name
+    /// cannot resolve to something else between the two.
+    async fn way(&self, host: &str) -> Result<Way, Refusal> {
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return match (is_public(address), self.offline) {
+                (false, _) => Err(Refusal::NotPublic),
+                (true, true) => Err(Refusal::Offline),
+                (true, false) if self.upstream_for(host).is_some() => Ok(Way::Upstream),
+                (true, false) => Ok(Way::Addresses(vec![address])),
+            };
+        }
+        if is_local_name(host) {
+            return Err(Refusal::NotPublic);
+        }
+        if self.offline {
+            return Err(Refusal::Offline);
+        }
+        let found = self.resolver.resolve(host).await;
+        match (found, self.upstream_for(host)) {
+            // One private address among public ones is enough: which of them is used is not the name's choice.
+            (Ok(addresses), _) if addresses.iter().any(|address| !is_public(*address)) => {
+                Err(Refusal::NotPublic)
+            }
+            // Behind an upstream proxy, public names need not resolve here.
+            (_, Some(_)) => Ok(Way::Upstream),
+            (Ok(addresses), None) if !addresses.is_empty() => {
+                Ok(Way::Addresses(addresses.into_iter().take(ADDRESSES_MAX).collect()))
+            }
+            _ => Err(Refusal::Unknown),
+        }
+    }
+
+    fn upstream_for(&self, host: &str) -> Option<&Upstream> {
+        self.upstream.as_ref().filter(|upstream| !upstream.bypasses(host))
+    }
+}
+
+/// Names that only ever mean something near (RFC 6761, RFC 6762, RFC 8375, RFC 9476).
+fn is_local_name(host: &str) -> bool {
+    let host = fold_host(host);
+    let last = host.rsplit('.').next().unwrap_or_default();
+    !host.contains('.')
+        || matches!(last, "localhost" | "local" | "internal" | "alt" | "onion" | "test" | "invalid")
+        || host == "home.arpa"
+        || host.ends_with(".home.arpa")
+        || host.ends_with(".localdomain")
+}
+
+async fn connect_first(addresses: &[IpAddr]) -> io::Result<TcpStream> {
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for address in addresses {
+        let attempt = TcpStream::connect(SocketAddr::new(*address, TUNNEL_PORT));
+        match tokio::time::timeout(CONNECT_TIMEOUT / 2, attempt).await {
+            Ok(Ok(stream)) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(last)
+}
+
+/// Copies both ways until one side ends, nothing moves for ten minutes, or the site stops.
+pub async fn tunnel(client: BoxStream, server: TcpStream, mut drain: Drain) {
+    let mut client = Timed::idle(client, TUNNEL_IDLE_TIMEOUT);
+    let mut server = Timed::idle(server, TUNNEL_IDLE_TIMEOUT);
+    tokio::select! {
+        result = copy_bidirectional(&mut client, &mut server) => {
+            if let Err(error) = result {
+                tracing::debug!(%error, "tunnel ended");
+            }
+        }
+        // What runs inside is not visible, so there is no good moment: the site's own answers are drained, tunnels cut.
+        () = drain.requested() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fixed(&'static [&'static str]);
+
+    #[async_trait::async_trait]
+    impl Resolve for Fixed {
+        async fn resolve(&self, _: &str) -> io::Result<Vec<IpAddr>> {
+            if self.0.is_empty() {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            Ok(self.0.iter().map(|text| text.parse().unwrap()).collect())
+        }
+    }
+
+    fn outside(addresses: &'static [&'static str], upstream: Option<&str>) -> Outside {
+        let upstream = upstream.map(|address| Upstream::parse(address, "direct.example").unwrap());
+        Outside::with_resolver(false, upstream, Arc::new(Fixed(addresses)))
+    }
+
+    async fn refused(outside: &Outside, host: &str) -> bool {
+        matches!(outside.way(host).await, Err(Refusal::NotPublic))
+    }
+
+    #[tokio::test]
+    async fn near_targets_are_refused_by_literal_and_by_name() {
+        for upstream in [None, Some("p.example:3128")] {
+            let public = outside(&["1.1.1.1"], upstream);
+            for host in [
+                "127.0.0.1",
+                "10.0.0.1",
+                "169.254.169.254",
+                "::1",
+                "::ffff:127.0.0.1",
+                "localhost",
+                "LOCALHOST.",
+                "a.localhost",
+                "printer.local",
+                "metadata.google.internal",
+                "intranet",
+                "localhost.localdomain",
+            ] {
+                assert!(refused(&public, host).await, "{host} {upstream:?}");
+            }
+            let rebinding = outside(&["1.1.1.1", "192.168.0.1"], upstream);
+            assert!(refused(&rebinding, "rebind.example.com").await);
+            assert!(refused(&outside(&["::ffff:10.0.0.1"], upstream), "mapped.example.com").await);
+        }
+    }
+
+    #[tokio::test]
+    async fn public_names_are_connected_by_the_addresses_that_were_checked() {
+        let direct = outside(&["1.1.1.1", "2606:4700::1111"], None);
+        let addresses = ["1.1.1.1", "2606:4700::1111"].map(|text| text.parse().unwrap()).to_vec();
+        assert_eq!(direct.way("pypi.org").await.unwrap(), Way::Addresses(addresses));
+        assert!(matches!(outside(&[], None).way("pypi.org").await, Err(Refusal::Unknown)));
+    }
+
+    #[tokio::test]
+    async fn an_upstream_proxy_takes_what_it_is_for() {
+        let unresolved = outside(&[], Some("p.example:3128"));
+        assert_eq!(unresolved.way("pypi.org").await.unwrap(), Way::Upstream);
+        assert_eq!(unresolved.way("1.1.1.1").await.unwrap(), Way::Upstream);
+        assert!(matches!(unresolved.way("direct.example").await, Err(Refusal::Unknown)));
+    }
+
+    #[tokio::test]
+    async fn offline_refuses_everything() {
+        let offline = Outside::with_resolver(true, None, Arc::new(Fixed(&["1.1.1.1"])));
+        assert!(matches!(offline.way("pypi.org").await, Err(Refusal::Offline)));
+        assert!(matches!(offline.way("1.1.1.1").await, Err(Refusal::Offline)));
+        assert!(refused(&offline, "127.0.0.1").await);
+    }
+}

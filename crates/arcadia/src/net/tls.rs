@@ -1,0 +1,147 @@
+//! The site's side of TLS: one certificate per name, issued when a client asks for the name, kept for the next.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arcadia_crypto::{IssueFault, SiteCa};
+use arcadia_kernel::Clock;
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::hosts::{HostTable, fold_host};
+use super::stream::BoxStream;
+
+const LEAF_DAYS: u32 = 90;
+/// A leaf is replaced when it has less than this left.
+const LEAF_RENEW_SECONDS: i64 = 30 * 24 * 60 * 60;
+const LEAVES_MAX: usize = 1024;
+const SESSIONS_MAX: usize = 4096;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[derive(Debug, thiserror::Error)]
+pub enum LeafFault {
+    #[error(transparent)]
+    Issue(#[from] IssueFault),
+    #[error("the TLS library does not take the new certificate: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// Accepts TLS for the names of the host table.
+pub struct SiteTls {
+    config: Arc<ServerConfig>,
+    leaves: Arc<Leaves>,
+}
+
+impl SiteTls {
+    pub fn new(ca: SiteCa, hosts: Arc<HostTable>, clock: Arc<dyn Clock>) -> Result<Self, rustls::Error> {
+        let leaves = Arc::new(Leaves { ca, hosts, clock, kept: Mutex::default() });
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+            .with_no_client_auth()
+            .with_cert_resolver(leaves.clone());
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
+        Ok(Self { config: Arc::new(config), leaves })
+    }
+
+    /// Shakes hands with a client that asked the proxy for `host`. Returns the stream and the name it is for: the
+    /// one in the client's hello, or `host` where the hello names none.
+    pub async fn accept(&self, stream: BoxStream, host: &str) -> io::Result<(TlsStream<BoxStream>, String)> {
+        let handshake = async {
+            let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+            let named = start.client_hello().server_name().map(fold_host);
+            let (config, name) = match named {
+                Some(name) => (self.config.clone(), name),
+                None => (self.config_without_name(host)?, fold_host(host)),
+            };
+            Ok((start.into_stream(config).await?, name))
+        };
+        tokio::time::timeout(HANDSHAKE_TIMEOUT, Box::pin(handshake))
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// For the rare client that names no server in its hello: it said the name to the proxy.
+    fn config_without_name(&self, host: &str) -> io::Result<Arc<ServerConfig>> {
+        let leaf = self.leaves.leaf(&fold_host(host)).map_err(io::Error::other)?;
+        let mut config = ServerConfig::clone(&self.config);
+        config.cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(leaf));
+        // Sessions of unnamed clients must not be resumed under another name's certificate.
+        config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        Ok(Arc::new(config))
+    }
+}
+
+struct Leaves {
+    ca: SiteCa,
+    hosts: Arc<HostTable>,
+    clock: Arc<dyn Clock>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    by_name: HashMap<String, (Arc<CertifiedKey>, i64)>,
+    /// Oldest first. Holds exactly the keys of `by_name`.
+    order: VecDeque<String>,
+}
+
+impl Leaves {
+    /// The certificate for `name` (lower case).
+    fn leaf(&self, name: &str) -> Result<Arc<CertifiedKey>, LeafFault> {
+        let now = self.clock.epoch_seconds();
+        {
+            let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((leaf, not_after)) = kept.by_name.get(name)
+                && *not_after - now > LEAF_RENEW_SECONDS
+            {
+                return Ok(leaf.clone());
+            }
+        }
+        let (leaf, not_after) = self.issue(name, now)?;
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.by_name.insert(name.to_owned(), (leaf.clone(), not_after)).is_none() {
+            kept.order.push_back(name.to_owned());
+        }
+        while kept.order.len() > LEAVES_MAX {
+            if let Some(oldest) = kept.order.pop_front() {
+                kept.by_name.remove(&oldest);
+            }
+        }
+        Ok(leaf)
+    }
+
+    fn issue(&self, name: &str, now: i64) -> Result<(Arc<CertifiedKey>, i64), LeafFault> {
+        let issued = self.ca.issue_server(&[name], &[], now, LEAF_DAYS)?;
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(issued.key_pkcs8_der.as_slice()));
+        let key = aws_lc_rs::sign::any_supported_type(&key)?;
+        let chain = issued.chain_der.into_iter().map(CertificateDer::from).collect();
+        tracing::debug!(name, "certificate issued");
+        Ok((Arc::new(CertifiedKey::new(chain, key)), issued.not_after_seconds))
+    }
+}
+
+impl ResolvesServerCert for Leaves {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = fold_host(hello.server_name()?);
+        self.hosts.find(&name)?;
+        self.leaf(&name)
+            .inspect_err(|error| tracing::error!(name, %error, "no certificate could be issued"))
+            .ok()
+    }
+}
+
+impl fmt::Debug for Leaves {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Leaves")
+    }
+}

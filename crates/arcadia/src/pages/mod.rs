@@ -1,0 +1,69 @@
+//! Names of others that lead to pages of the site.
+
+use std::sync::Arc;
+
+use arcadia_kernel::{
+    ArmId, At, AuthFailure, Caller, Denial, Fault, Located, Method, Op, OpInfo, Open, Permit, Reply,
+    RequestHead, Service, StatusCode, header, public,
+};
+
+/// Answers as jwt.ms, where the walk-through sends people with their tokens, by sending them on to the page of
+/// this site that decodes a token in the browser. Browsers keep the fragment, in which a token may be.
+pub struct Pages {
+    decode_page: String,
+}
+
+impl Pages {
+    pub fn new(decode_page: String) -> Arc<Self> {
+        Arc::new(Self { decode_page })
+    }
+}
+
+pub fn page_ops() -> Vec<Op<Pages>> {
+    vec![public(
+        "TokenPage",
+        Method::GET,
+        "/",
+        "it leads to a static page that sends a token nowhere",
+        token_page,
+    )]
+}
+
+async fn token_page(at: At<Pages>, _: Permit<Open>, (): ()) -> Result<Reply, Fault> {
+    Reply::empty(StatusCode::FOUND).with_text(header::LOCATION, &at.decode_page)
+}
+
+const NO_SUCH_PAGE: &str = "There is no such page here; the token page is at /.";
+
+#[async_trait::async_trait]
+impl Service for Pages {
+    type Target = ();
+    const NAME: &'static str = "pages";
+
+    fn audiences(&self, _: &RequestHead) -> Vec<String> {
+        Vec::new()
+    }
+
+    async fn locate(&self, _: &OpInfo, _: &RequestHead) -> Result<Located<()>, Fault> {
+        Ok(Located { scope: ArmId::root(), target: () })
+    }
+
+    fn challenge(&self, _: &RequestHead, _: &AuthFailure) -> Fault {
+        // No row asks for a token, so only paths that do not exist come here.
+        Fault::not_found("NotFound", NO_SUCH_PAGE)
+    }
+
+    fn refuse(&self, _: &RequestHead, _: &Caller, _: &Denial) -> Fault {
+        Fault::not_found("NotFound", NO_SUCH_PAGE)
+    }
+
+    fn no_such_operation(&self, _: &RequestHead, _: bool) -> Fault {
+        Fault::not_found("NotFound", NO_SUCH_PAGE)
+    }
+
+    fn render(&self, _: &RequestHead, fault: &Fault) -> Reply {
+        Reply::bytes(fault.status, "text/plain; charset=utf-8", format!("{}\n", fault.message))
+    }
+
+    fn finish(&self, _: &RequestHead, _: &mut Reply) {}
+}

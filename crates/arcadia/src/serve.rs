@@ -1,0 +1,209 @@
+//! A running site: from the lock on its data directory to the last request answered.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use arcadia_crypto::SystemEntropy;
+use arcadia_kernel::Clock;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::host::SystemClock;
+use crate::machine;
+use crate::net::{self, Drainer, Outside, Proxy, SiteTls, Upstream};
+use crate::roots;
+use crate::site::{self, DataDir, Lock, Running, SiteRecord};
+use crate::wiring::{self, FirstNames};
+
+/// Where the proxy listens unless told otherwise.
+pub const DEFAULT_PORT: u16 = 8440;
+/// How long requests under way are waited for.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
+
+pub struct Options {
+    pub offline: bool,
+    /// This port or none.
+    pub port: Option<u16>,
+    /// The proxy by which the site reaches the Internet.
+    pub upstream: Option<Upstream>,
+    pub first: FirstNames,
+}
+
+/// What is told when the site can serve.
+pub struct Ready {
+    pub running: Running,
+    pub record: SiteRecord,
+    pub user: String,
+    pub upstream: Option<String>,
+}
+
+/// Runs a site until a signal ends it. `ready` is called once it can serve.
+pub async fn serve(
+    data: &DataDir,
+    options: Options,
+    ready: impl FnOnce(&Ready) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    data.prepare()?;
+    // Held to the very end: a data directory has one site.
+    let _lock = Lock::take(&data.lock_file()).with_context(|| data.path().display().to_string())?;
+    Running::clear(data);
+    raise_file_limit();
+    let mut stop = StopSignals::new()?;
+
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let wired = wiring::wire(data, &options.first, clock.clone(), Arc::new(SystemEntropy)).await?;
+    let mut record = SiteRecord::expect(data)?;
+    let listener = listen(options.port, record.port).await?;
+    let address = listener.local_addr()?;
+    if record.port != Some(address.port()) {
+        record.port = Some(address.port());
+        record.save(data)?;
+    }
+    let upstream = options.upstream.filter(|upstream| !upstream.is_loopback_port(address.port()));
+
+    let label = record.tenant_id.simple().to_string();
+    let ca = site::load_or_create_authority(data, &label[..8], clock.epoch_seconds())?;
+    let hosts = Arc::new(wired.hosts);
+    let running = describe(data, address, options.offline, &hosts, clock.now());
+    let told_upstream = upstream.as_ref().map(ToString::to_string);
+    let proxy = Arc::new(Proxy {
+        tls: SiteTls::new(ca, hosts.clone(), clock)?,
+        hosts,
+        outside: Outside::new(options.offline, upstream),
+        body_timeout: wired.body_timeout,
+    });
+    let socket_path = data.proxy_socket();
+    let socket = net::bind_unix(&socket_path).with_context(|| socket_path.display().to_string())?;
+
+    let (drainer, drain) = Drainer::new();
+    tokio::spawn(net::serve_tcp(listener, proxy.clone(), drain.clone()));
+    tokio::spawn(net::serve_unix(socket, proxy, drain));
+    running.save(data)?;
+    restart_machines(data);
+    ready(&Ready { running, record, user: wired.user, upstream: told_upstream })?;
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+
+    stop.wait().await;
+    tracing::info!("stopping");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    Running::clear(data);
+    let _ = std::fs::remove_file(&socket_path);
+    tokio::select! {
+        finished = drainer.drain(DRAIN_PATIENCE) => {
+            if !finished {
+                tracing::warn!("requests under way were cut off after {} s", DRAIN_PATIENCE.as_secs());
+            }
+        }
+        () = stop.wait() => tracing::warn!("stopped at once by a second signal"),
+    }
+    wired.background.stop().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn describe(
+    data: &DataDir,
+    proxy: SocketAddr,
+    offline: bool,
+    hosts: &net::HostTable,
+    now: jiff::Timestamp,
+) -> Running {
+    let names = hosts.patterns().into_iter().map(|(name, service)| (name, service.to_owned())).collect();
+    Running {
+        pid: std::process::id(),
+        version: crate::VERSION.to_owned(),
+        started_at: now,
+        proxy,
+        proxy_socket: data.proxy_socket(),
+        offline,
+        names,
+    }
+}
+
+/// The port that was asked for, or else the one of the last start, the default, any: in this order.
+async fn listen(asked: Option<u16>, last: Option<u16>) -> anyhow::Result<TcpListener> {
+    if let Some(port) = asked {
+        return net::bind_loopback(port).await.with_context(|| {
+            format!("port {port} of 127.0.0.1 cannot be listened on; name another one with --port")
+        });
+    }
+    let preferred = last.unwrap_or(DEFAULT_PORT);
+    match net::bind_loopback(preferred).await {
+        Ok(listener) => Ok(listener),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let listener = net::bind_loopback(0).await.context("no free port on 127.0.0.1")?;
+            let port = listener.local_addr()?.port();
+            tracing::warn!("port {preferred} is taken; listening on {port}. Run `arcadia env` again in open shells");
+            Ok(listener)
+        }
+        Err(error) => Err(error).context(format!("port {preferred} of 127.0.0.1 cannot be listened on")),
+    }
+}
+
+/// Each connection is a file; the usual soft limit of 1024 is less than the proxy accepts.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "the limit on open files stays as it is");
+    }
+}
+
+/// What connected machines need of this site.
+pub fn for_machines(data: &DataDir) -> anyhow::Result<machine::Site> {
+    let system: Vec<PathBuf> = roots::system_bundle().into_iter().collect();
+    Ok(machine::Site {
+        data: data.path().to_owned(),
+        proxy_socket: data.proxy_socket(),
+        ca_bundle: roots::bundle(data, "machine", &system)?,
+    })
+}
+
+/// Machines that were there before come back, in their own processes and time.
+fn restart_machines(data: &DataDir) {
+    let data = data.clone();
+    tokio::task::spawn_blocking(move || {
+        let restarted = for_machines(&data).and_then(|site| machine::restart_all(&site));
+        match restarted {
+            Ok(machines) => {
+                for (name, result) in machines {
+                    match result {
+                        Ok(()) => tracing::info!(%name, "machine started"),
+                        Err(error) => tracing::warn!(%name, "the machine does not start: {error:#}"),
+                    }
+                }
+            }
+            Err(error) => tracing::warn!("machines were not started: {error:#}"),
+        }
+    });
+}
+
+/// SIGTERM, SIGINT, and SIGHUP of a terminal that is closed.
+struct StopSignals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hang_up: tokio::signal::unix::Signal,
+}
+
+impl StopSignals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.hang_up.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! A site on disk: its data directory, its keys, what it is called, and whether it runs.
+
+mod credentials;
+mod files;
+mod keys;
+mod lock;
+mod record;
+mod running;
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+pub use credentials::Credentials;
+pub use files::{read_bounded, write_atomic};
+pub use keys::{load_or_create_authority, load_or_create_ring};
+pub use lock::{Lock, holder};
+pub use record::SiteRecord;
+pub use running::{Running, State};
+
+/// What is wrong with a data directory, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum SiteFault {
+    #[error("{path}: {source}")]
+    File { path: PathBuf, source: io::Error },
+    #[error("there is no site in {0}; make one with `arcadia up --data {0}`")]
+    NoSite(PathBuf),
+    #[error("{0} belongs to another user; run this as its owner, or name another directory with --data")]
+    NotOurs(PathBuf),
+    #[error("{0} exists and is not a directory; name another one with --data")]
+    NotADirectory(PathBuf),
+    #[error("{path} cannot be read: {reason}; put it back from a backup")]
+    Damaged { path: PathBuf, reason: String },
+    #[error("{path} was written by a newer Arcadia (schema {schema}); run that version")]
+    Newer { path: PathBuf, schema: u32 },
+    #[error(
+        "{0} is missing although the site has data; without it nothing opens. Put it back from a backup, \
+         or name another directory with --data"
+    )]
+    KeyMissing(PathBuf),
+}
+
+impl SiteFault {
+    pub(crate) fn file(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::File { path, source }
+    }
+}
+
+/// Where everything of a site is kept. Only its owner can enter.
+#[derive(Clone, Debug)]
+pub struct DataDir(PathBuf);
+
+impl DataDir {
+    /// Names a directory without touching it.
+    pub fn at(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// Makes the directory where it does not exist, and closes it to others where it does.
+    pub fn prepare(&self) -> Result<(), SiteFault> {
+        let path = &self.0;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| {
+            match error.kind() {
+                io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+                    SiteFault::NotADirectory(path.clone())
+                }
+                _ => SiteFault::file(path)(error),
+            }
+        })?;
+        let found = fs::metadata(path).map_err(SiteFault::file(path))?;
+        if found.uid() != rustix::process::geteuid().as_raw() {
+            return Err(SiteFault::NotOurs(path.clone()));
+        }
+        if found.permissions().mode() & 0o077 != 0 {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(SiteFault::file(path))?;
+        }
+        for folder in [self.log_folder(), self.env_folder()] {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&folder)
+                .map_err(SiteFault::file(&folder))?;
+        }
+        Ok(())
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn lock_file(&self) -> PathBuf {
+        self.0.join("lock")
+    }
+
+    pub fn record_file(&self) -> PathBuf {
+        self.0.join("site.json")
+    }
+
+    pub fn credentials_file(&self) -> PathBuf {
+        self.0.join("credentials.json")
+    }
+
+    pub fn running_file(&self) -> PathBuf {
+        self.0.join("running.json")
+    }
+
+    pub fn root_key_file(&self) -> PathBuf {
+        self.0.join("root.key")
+    }
+
+    pub fn ring_file(&self) -> PathBuf {
+        self.0.join("ring.json")
+    }
+
+    pub fn ca_file(&self) -> PathBuf {
+        self.0.join("ca.pem")
+    }
+
+    pub fn ca_key_file(&self) -> PathBuf {
+        self.0.join("ca.key.pem")
+    }
+
+    pub fn proxy_socket(&self) -> PathBuf {
+        self.0.join("proxy.sock")
+    }
+
+    /// The store's own file, which it makes in the data directory itself.
+    pub fn store_file(&self) -> PathBuf {
+        self.0.join("store.db")
+    }
+
+    pub fn log_folder(&self) -> PathBuf {
+        self.0.join("log")
+    }
+
+    pub fn log_file(&self) -> PathBuf {
+        self.log_folder().join("site.log")
+    }
+
+    /// Files that shells point at: bundles of certificates.
+    pub fn env_folder(&self) -> PathBuf {
+        self.0.join("env")
+    }
+}
+
+#[cfg(test)]
+mod tests;

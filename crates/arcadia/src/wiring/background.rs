@@ -1,0 +1,51 @@
+//! What a site does by itself while it runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arcadia_directory::Directory;
+use arcadia_kernel::{Gate, Reason};
+use arcadia_keyvault::KeyVault;
+use tokio::task::JoinHandle;
+
+use super::Assembly;
+
+/// What has expired is refused at once and removed within this time.
+const SWEEP_PERIOD: Duration = Duration::from_secs(10 * 60);
+
+pub struct Background {
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Background {
+    pub async fn start(assembly: &Assembly) -> Self {
+        assembly.arm.start(assembly.gate.clone()).await;
+        let (gate, directory, keyvault) =
+            (assembly.gate.clone(), assembly.directory.clone(), assembly.keyvault.clone());
+        Self { tasks: vec![tokio::spawn(sweep(gate, directory, keyvault))] }
+    }
+
+    /// Ends the tasks. Each of their commits is whole or absent, so they may be cut anywhere.
+    pub async fn stop(self) {
+        for task in self.tasks {
+            task.abort();
+            let _ = task.await;
+        }
+    }
+}
+
+async fn sweep(gate: Arc<Gate>, directory: Arc<Directory>, keyvault: Arc<KeyVault>) {
+    loop {
+        match directory.sweep(gate.as_system(Reason::Sweep)).await {
+            Ok(removed) if removed > 0 => tracing::info!(removed, "directory swept"),
+            Ok(_) => {}
+            Err(fault) => tracing::error!(?fault, "the directory could not be swept"),
+        }
+        match keyvault.sweep(gate.as_system(Reason::Sweep)).await {
+            Ok(swept) if swept != Default::default() => tracing::info!(?swept, "vaults swept"),
+            Ok(_) => {}
+            Err(fault) => tracing::error!(?fault, "the vaults could not be swept"),
+        }
+        tokio::time::sleep(SWEEP_PERIOD).await;
+    }
+}

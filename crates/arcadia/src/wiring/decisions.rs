@@ -1,0 +1,38 @@
+//! The one decision of a site.
+
+use std::sync::Arc;
+
+use arcadia_directory::Directory;
+use arcadia_kernel::{Caller, Decider, Decision, DenyReason, Plane, Question};
+
+/// Directory questions go to the directory, all others to roles and access policies; and to nobody before it is
+/// clear that the caller still exists, is enabled and is of this tenant.
+pub struct SiteDecider {
+    directory: Arc<Directory>,
+    resources: Arc<dyn Decider>,
+}
+
+impl SiteDecider {
+    pub fn new(directory: Arc<Directory>, resources: Arc<dyn Decider>) -> Self {
+        Self { directory, resources }
+    }
+
+    fn exists(&self, caller: &Caller) -> bool {
+        let enabled = self.directory.principal(caller.object_id).is_some_and(|facts| facts.enabled);
+        enabled && self.directory.tenant().is_some_and(|tenant| tenant.id == caller.tenant_id)
+    }
+}
+
+impl Decider for SiteDecider {
+    fn decide(&self, question: &Question<'_>) -> Decision {
+        if !self.exists(question.caller) {
+            return Decision::Denied(DenyReason::NoSuchPrincipal);
+        }
+        match question.plane {
+            Plane::Directory => self.directory.decide(question),
+            Plane::Control | Plane::Data => self.resources.decide(question),
+            // Nothing that is decided is on no plane.
+            Plane::None => Decision::Denied(DenyReason::NoAssignment),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The services, opened over one store and put together.
+
+use std::sync::Arc;
+
+use arcadia_arm::{Arm, ArmNames, arm_ops, registered};
+use arcadia_directory::{Directory, DirectoryNames, Graph, Login, graph_ops, login_ops};
+use arcadia_kernel::{Access, Clock, Dispatcher, Endpoint, Entropy, Gate, Limits, Plane};
+use arcadia_keyvault::{KeyVault, KeyVaultNames, Vaults, data_ops};
+use arcadia_machines::{HIS_AUDIENCE, His, Machines, his_ops};
+use arcadia_store::Store;
+
+use super::decisions::SiteDecider;
+use super::explain::{Explainer, explain_ops};
+use super::principals::Principals;
+use super::tokens::PublishedKeys;
+use crate::net::HostTable;
+use crate::pages::{Pages, page_ops};
+
+/// A device that asks for a code tells people to open this page.
+const DEVICE_PAGE: &str = "https://login.microsoftonline.com/device";
+const DECODE_PAGE: &str = "https://login.microsoftonline.com/decode";
+const LOGIN_ORIGIN: &str = "https://login.microsoftonline.com";
+
+/// Every service of a site.
+pub struct Assembly {
+    pub gate: Arc<Gate>,
+    pub directory: Arc<Directory>,
+    pub arm: Arc<Arm>,
+    pub keyvault: Arc<KeyVault>,
+    pub keys: Arc<PublishedKeys>,
+    pub login: Arc<dyn Endpoint>,
+    pub graph: Arc<dyn Endpoint>,
+    pub management: Arc<dyn Endpoint>,
+    pub vaults: Arc<dyn Endpoint>,
+    pub his: Arc<dyn Endpoint>,
+    pub pages: Arc<dyn Endpoint>,
+}
+
+/// Opens every service. Nothing is written, and nobody is trusted until the keys are read.
+pub async fn assemble(
+    store: Store,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+) -> anyhow::Result<Assembly> {
+    let names = DirectoryNames { device_page: DEVICE_PAGE.to_owned(), ..DirectoryNames::azure() };
+    let directory = Directory::open(store.clone(), clock.clone(), entropy.clone(), names).await?;
+    let principals = Arc::new(Principals(directory.clone()));
+    let keyvault = KeyVault::open(store.clone(), KeyVaultNames::azure(), principals.clone()).await?;
+    let machines = Machines::open(store.clone(), directory.clone(), clock.clone()).await?;
+    let kinds = vec![registered(Arc::new(Vaults::new(keyvault.clone()))), registered(machines.clone())];
+    let arm =
+        Arm::open(store.clone(), ArmNames::azure(), principals, kinds, clock.clone(), entropy.clone()).await?;
+
+    let keys = Arc::new(PublishedKeys::default());
+    let decider = Arc::new(SiteDecider::new(directory.clone(), keyvault.decider(arm.decider())));
+    let gate = Arc::new(Gate {
+        authenticator: keys.clone(),
+        decider: decider.clone(),
+        audit: store.audit_sink(),
+        clock,
+        entropy,
+        limits: Limits::default(),
+    });
+
+    let vault_ops = data_ops();
+    let data_actions = vault_ops.iter().filter_map(|op| match &op.info.access {
+        Access::Decided { action, plane: Plane::Data } => Some(action.to_lowercase()),
+        _ => None,
+    });
+    let explainer = Explainer {
+        arm: arm.clone(),
+        directory: directory.clone(),
+        decider,
+        data_actions: data_actions.collect(),
+    };
+    let mut management_ops = arm_ops(&arm);
+    management_ops.extend(explain_ops(Arc::new(explainer)));
+
+    let his = His::new(machines, LOGIN_ORIGIN.to_owned(), HIS_AUDIENCE.to_owned());
+    Ok(Assembly {
+        login: behind(&gate, Arc::new(Login::new(directory.clone())), login_ops()),
+        graph: behind(&gate, Arc::new(Graph::new(directory.clone())), graph_ops()),
+        management: behind(&gate, arm.clone(), management_ops),
+        vaults: behind(&gate, keyvault.clone(), vault_ops),
+        his: behind(&gate, his, his_ops()),
+        pages: behind(&gate, Pages::new(DECODE_PAGE.to_owned()), page_ops()),
+        gate,
+        directory,
+        arm,
+        keyvault,
+        keys,
+    })
+}
+
+fn behind<S: arcadia_kernel::Service>(
+    gate: &Arc<Gate>,
+    service: Arc<S>,
+    table: Vec<arcadia_kernel::Op<S>>,
+) -> Arc<dyn Endpoint> {
+    Arc::new(Dispatcher::new(service, table, gate.clone()))
+}
+
+impl Assembly {
+    /// The names under which the services are reached: Azure's own.
+    pub fn host_table(&self) -> HostTable {
+        let mut hosts = HostTable::default();
+        for (pattern, endpoint) in [
+            ("login.microsoftonline.com", &self.login),
+            ("login.windows.net", &self.login),
+            ("login.microsoft.com", &self.login),
+            ("sts.windows.net", &self.login),
+            ("graph.microsoft.com", &self.graph),
+            ("management.azure.com", &self.management),
+            ("*.vault.azure.net", &self.vaults),
+            ("*.his.arc.azure.com", &self.his),
+            ("jwt.ms", &self.pages),
+        ] {
+            hosts.serve(pattern, endpoint.clone());
+        }
+        hosts
+    }
+
+    /// Every service, for documents and for the tests that walk all operations.
+    pub fn endpoints(&self) -> [&Arc<dyn Endpoint>; 6] {
+        [&self.login, &self.graph, &self.management, &self.vaults, &self.his, &self.pages]
+    }
+}
