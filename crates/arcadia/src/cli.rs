@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::lab;
 use crate::machine;
 use crate::commands::{access, agent, down, env, reference, run, status, token, up};
 
@@ -33,6 +34,7 @@ pub enum Command {
     Status(status::Arguments),
     Env(env::Arguments),
     Run(run::Arguments),
+    Lab(lab::Arguments),
     #[command(subcommand)]
     Machine(machine::Command),
     #[command(subcommand)]

@@ -4,6 +4,7 @@ mod cli;
 mod commands;
 mod environment;
 mod host;
+mod lab;
 mod logging;
 mod machine;
 mod net;
@@ -50,6 +51,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status(arguments) => commands::status::run(&data()?, arguments),
         Command::Env(arguments) => commands::env::run(&data()?, arguments),
         Command::Run(arguments) => commands::run::run(&data()?, arguments),
+        Command::Lab(arguments) => lab::run(cli.data.clone(), arguments),
         Command::Machine(command) => {
             let data = data()?;
             machine::run(command, data.path(), || commands::machine_site(&data))

@@ -91,6 +91,8 @@ fn say(line: &str) -> Result<()> {
 fn begin_machine(begin: &Begin) -> Result<()> {
     let record = Folder::new(begin.folder.clone()).record()?;
     let _ = rustix::process::setsid();
+    // Whoever starts a machine may have a narrower one, and the machine's users would not get into its folders.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     enter_user_namespace(&record)?;
     let mut flags = UnshareFlags::NEWNS | UnshareFlags::NEWNET | UnshareFlags::NEWUTS;
     if !begin.no_process_list {

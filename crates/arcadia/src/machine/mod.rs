@@ -28,6 +28,7 @@ mod sudo;
 mod users;
 
 pub use command::{Command, run};
+pub use isolation::on_path;
 pub use launch::{restart_all, stop_all};
 
 use std::path::PathBuf;
@@ -51,6 +52,11 @@ pub struct Site {
     pub proxy_socket: PathBuf,
     /// PEM file with the roots that clients on a machine shall trust.
     pub ca_bundle: PathBuf,
+}
+
+/// Whether root, `himds` and `arcadmin` will be different users on a machine that this caller makes.
+pub fn users_are_separate() -> bool {
+    isolation::Isolation::detect().separates_users()
 }
 
 /// Takes over the process when it was started as part of a machine. Must be called first in `main`, while the
