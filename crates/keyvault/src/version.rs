@@ -129,4 +129,13 @@ mod tests {
         );
         assert!(ApiVersion::of(&Query::parse("Api-Version=7.4")).is_ok());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_is_too_strange(text in ".{0,60}", tail in "[-7.0-9preview]{0,30}") {
+            let _ = text.parse::<ApiVersion>();
+            let _ = tail.parse::<ApiVersion>();
+            let _ = format!("7.{tail}").parse::<ApiVersion>();
+        }
+    }
 }

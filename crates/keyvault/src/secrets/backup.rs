@@ -204,3 +204,48 @@ pub(super) async fn restore(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arcadia_crypto::SystemEntropy;
+
+    use super::*;
+
+    fn sealed_text(ring: &KeyRing, content: &str) -> String {
+        sealed(ring, content.as_bytes(), &SystemEntropy).unwrap()
+    }
+
+    #[test]
+    fn only_sound_content_of_the_same_ring_opens() {
+        let ring = KeyRing::generate(&SystemEntropy).unwrap();
+        let facts = r#"{"enabled":true,"created":1,"updated":1}"#;
+        let id = uuid::Uuid::nil();
+        let version = format!(r#"{{"secret":"{id}","version":"v","value":"x","facts":{facts}}}"#);
+        let content = |kind: &str, name: &str, versions: &str| {
+            format!(
+                r#"{{"kind":"{kind}","subscription":"s","name":"{name}","latest":"v","versions":[{versions}]}}"#
+            )
+        };
+        let sound = sealed_text(&ring, &content("secret", "n", &version));
+        assert_eq!(opened(&ring, &sound).unwrap().versions.len(), 1);
+        assert!(opened(&KeyRing::generate(&SystemEntropy).unwrap(), &sound).is_none());
+        for unsound in [
+            content("key", "n", &version),
+            content("secret", "not_a_name", &version),
+            content("secret", "n", ""),
+            "{}".to_owned(),
+        ] {
+            assert!(opened(&ring, &sealed_text(&ring, &unsound)).is_none(), "{unsound}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_blob_is_too_strange(text in ".{0,80}", tail in ".{0,80}") {
+            let ring = KeyRing::generate(&SystemEntropy).unwrap();
+            proptest::prop_assert!(opened(&ring, &text).is_none());
+            let blob = b64url(format!("{MAGIC}{tail}..{text}").as_bytes());
+            proptest::prop_assert!(opened(&ring, &blob).is_none());
+        }
+    }
+}

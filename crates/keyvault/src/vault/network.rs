@@ -95,4 +95,22 @@ mod tests {
             assert_eq!(Block::parse(text), None, "{text}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn a_block_holds_its_own_address_and_no_text_is_too_strange(
+            bits: u32,
+            prefix in 0_u32..=32,
+            other: u128,
+            text in "[0-9a-f:./]{0,40}",
+        ) {
+            let address = std::net::Ipv4Addr::from(bits);
+            let block = Block::parse(&format!("{address}/{prefix}")).unwrap();
+            proptest::prop_assert!(block.holds(address.into()));
+            if let Some(block) = Block::parse(&text) {
+                block.holds(std::net::Ipv6Addr::from(other).into());
+                block.holds(address.into());
+            }
+        }
+    }
 }

@@ -102,8 +102,11 @@ const STORAGE_VERBS: &[&str] = &[
     "update",
 ];
 
+/// A kind of object, its verbs, and those that are given.
+type Listed<'a> = (&'static str, &'static [&'static str], &'a mut Option<Vec<String>>);
+
 impl Permissions {
-    fn lists(&mut self) -> [(&'static str, &'static [&'static str], &mut Option<Vec<String>>); 4] {
+    fn lists(&mut self) -> [Listed<'_>; 4] {
         [
             ("keys", KEY_VERBS, &mut self.keys),
             ("secrets", SECRET_VERBS, &mut self.secrets),

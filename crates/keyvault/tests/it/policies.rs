@@ -1,0 +1,187 @@
+//! Vaults with access policies instead of roles.
+
+use arcadia_kernel::Method;
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+const REFUSED: &str = "403 Forbidden/ForbiddenByPolicy";
+
+fn policy(caller: &Caller, secrets: &[&str]) -> Value {
+    json!({ "tenantId": TENANT, "objectId": caller.object_id, "permissions": { "secrets": secrets } })
+}
+
+async fn policy_vault(world: &World, policies: Value) {
+    let mut properties = vault_properties();
+    properties["enableRbacAuthorization"] = json!(false);
+    properties["accessPolicies"] = policies;
+    let answer = world.put_vault("kv1", properties).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+}
+
+async fn change(world: &World, caller: &Caller, kind: &str, policies: Value) -> Answer {
+    let path = format!("{}/accessPolicies/{kind}", world.vault("kv1"));
+    let body = json!({ "properties": { "accessPolicies": policies } });
+    world.manage(caller, Method::PUT, &path, body).await
+}
+
+#[tokio::test]
+async fn policies_decide_and_roles_do_not() {
+    let world = World::new().await;
+    let (nina, officer) = (world.caller("nina"), world.officer().await);
+    policy_vault(&world, json!([policy(&nina, &["get", "set"])])).await;
+    world.set(&nina, "kv1", "s", "x").await;
+    assert_eq!(world.value(&nina, "kv1", "s").await, "x");
+    let listed = world.data(&nina, Method::GET, "kv1", "/secrets").await;
+    assert_eq!(listed.refusal(), REFUSED);
+    assert!(listed.headers.get("x-ms-keyvault-rbac-assignment-id").is_none());
+    // A role that would allow everything in a vault with roles.
+    assert_eq!(world.value(&officer, "kv1", "s").await, REFUSED);
+    assert_eq!(world.value(&world.owner, "kv1", "s").await, REFUSED);
+    let message = world.data(&officer, Method::GET, "kv1", "/secrets/s").await.message();
+    insta::assert_snapshot!(message.replace(&officer.object_id.to_string(), "OID"));
+}
+
+#[tokio::test]
+async fn each_operation_needs_its_own_permission() {
+    let world = World::new().await;
+    let writer = world.caller("writer");
+    policy_vault(&world, json!([policy(&writer, &["all"])])).await;
+    let operations = [
+        ("get", Method::GET, "/secrets/s"),
+        ("list", Method::GET, "/secrets"),
+        ("list", Method::GET, "/secrets/s/versions"),
+        ("list", Method::GET, "/deletedsecrets"),
+        ("get", Method::GET, "/deletedsecrets/s"),
+        ("set", Method::PUT, "/secrets/s"),
+        ("set", Method::PATCH, "/secrets/s"),
+        ("delete", Method::DELETE, "/secrets/s"),
+        ("purge", Method::DELETE, "/deletedsecrets/s"),
+        ("recover", Method::POST, "/deletedsecrets/s/recover"),
+        ("backup", Method::POST, "/secrets/s/backup"),
+        ("restore", Method::POST, "/secrets/restore"),
+    ];
+    assert_eq!(operations.len(), world.data_rows().len());
+    let all = ["get", "list", "set", "delete", "purge", "recover", "backup", "restore"];
+    for (verb, method, path) in operations {
+        let (with, without) =
+            (world.caller(&format!("with-{verb}")), world.caller(&format!("without-{verb}")));
+        let others: Vec<&str> = all.into_iter().filter(|other| *other != verb).collect();
+        let policies = json!([policy(&with, &[verb]), policy(&without, &others)]);
+        assert_eq!(change(&world, &world.owner, "replace", policies).await.status, 200);
+        let refused = world.data(&without, method.clone(), "kv1", path).await;
+        assert_eq!(refused.refusal(), REFUSED, "{method} {path}");
+        assert!(refused.message().contains(&format!("does not have secrets {verb} permission")));
+        let allowed = world.data(&with, method.clone(), "kv1", path).await;
+        assert_ne!(allowed.status, 403, "{method} {path}: {}", allowed.text);
+        assert_ne!(world.data(&writer, method, "kv1", path).await.status, 403);
+    }
+}
+
+#[tokio::test]
+async fn a_policy_may_name_a_group_or_an_application() {
+    let world = World::new().await;
+    let (nina, group, other) = (world.caller("nina"), world.caller("a-group"), world.caller("other"));
+    let mut through = policy(&other, &["set"]);
+    through["applicationId"] = json!("00000000-0000-0000-0000-000000000bad");
+    policy_vault(&world, json!([policy(&group, &["set", "get"]), through])).await;
+    assert_eq!(world.value(&nina, "kv1", "s").await, REFUSED);
+    world.directory.join(&nina, &group);
+    assert_eq!(world.value(&nina, "kv1", "s").await, "404 SecretNotFound");
+    // The tokens of this test are all from the application a99.
+    let set = world.data_with(&other, Method::PUT, "kv1", "/secrets/s", json!({ "value": "x" })).await;
+    assert_eq!(set.refusal(), REFUSED);
+    let mut through = policy(&other, &["set"]);
+    through["applicationId"] = json!("00000000-0000-0000-0000-000000000a99");
+    assert_eq!(change(&world, &world.owner, "add", json!([through])).await.status, 200);
+    world.set(&other, "kv1", "s", "x").await;
+    world.directory.remove(&nina);
+    assert_eq!(world.value(&nina, "kv1", "s").await, REFUSED);
+}
+
+#[tokio::test]
+async fn policies_are_changed_one_by_one() {
+    let world = World::new().await;
+    let (nina, other) = (world.caller("nina"), world.caller("other"));
+    policy_vault(&world, json!([policy(&nina, &["Set"])])).await;
+    world.set(&nina, "kv1", "s", "x").await;
+    let added =
+        change(&world, &world.owner, "add", json!([policy(&nina, &["get"]), policy(&other, &["list"])]))
+            .await;
+    let policies = added.ok()["properties"]["accessPolicies"].clone();
+    assert_eq!(policies, json!([policy(&nina, &["set", "get"]), policy(&other, &["list"])]));
+    assert_eq!(world.value(&nina, "kv1", "s").await, "x");
+    change(&world, &world.owner, "replace", json!([policy(&nina, &["list"])])).await.ok();
+    assert_eq!(world.value(&nina, "kv1", "s").await, REFUSED);
+    let left = change(&world, &world.owner, "remove", json!([policy(&nina, &["list"])])).await.ok();
+    assert_eq!(left["properties"]["accessPolicies"], json!([policy(&other, &["list"])]));
+    let shown = world.manage(&world.owner, Method::GET, &world.vault("kv1"), Value::Null).await.ok();
+    assert_eq!(shown["properties"]["accessPolicies"], left["properties"]["accessPolicies"]);
+
+    let mut foreign = policy(&nina, &["get"]);
+    foreign["tenantId"] = json!("00000000-0000-0000-0000-000000000001");
+    for (kind, policies) in [
+        ("drop", json!([policy(&nina, &["get"])])),
+        ("add", json!([policy(&nina, &["read"])])),
+        ("add", json!([policy(&nina, &["get"]), policy(&nina, &["list"])])),
+        ("add", json!([foreign])),
+        ("add", json!([{ "tenantId": TENANT, "objectId": "not-a-guid", "permissions": {} }])),
+    ] {
+        let answer = change(&world, &world.owner, kind, policies).await;
+        assert_eq!(answer.status, 400, "{kind}: {}", answer.text);
+    }
+    let reader = world.caller("reader");
+    world.grant(&reader, READER, GROUP).await;
+    let answer = change(&world, &reader, "add", json!([policy(&reader, &["get"])])).await;
+    assert_eq!(answer.refusal(), "403 AuthorizationFailed");
+}
+
+#[tokio::test]
+async fn only_who_may_assign_roles_changes_the_permission_model() {
+    let world = World::with_vault("kv1").await;
+    let manager = world.caller("manager");
+    world.grant(&manager, CONTRIBUTOR, GROUP).await;
+    let mut properties = vault_properties();
+    properties["enableRbacAuthorization"] = json!(false);
+    properties["accessPolicies"] = json!([policy(&manager, &["all"])]);
+    let body = json!({ "location": "uksouth", "properties": properties });
+    let vault = world.vault("kv1");
+    let answer = world.manage(&manager, Method::PUT, &vault, body.clone()).await;
+    assert_eq!(answer.refusal(), "403 AuthorizationFailed");
+    let patch = json!({ "properties": { "enableRbacAuthorization": false } });
+    let answer = world.manage(&manager, Method::PATCH, &vault, patch).await;
+    assert_eq!(answer.refusal(), "403 AuthorizationFailed");
+    assert_eq!(world.value(&manager, "kv1", "s").await, "403 Forbidden/ForbiddenByRbac");
+    // Policies of a vault with roles are kept, but count for nothing.
+    world
+        .manage(
+            &manager,
+            Method::PATCH,
+            &vault,
+            json!({ "properties": { "accessPolicies": [policy(&manager, &["all"])] } }),
+        )
+        .await
+        .ok();
+    assert_eq!(world.value(&manager, "kv1", "s").await, "403 Forbidden/ForbiddenByRbac");
+    assert_eq!(world.manage(&world.owner, Method::PUT, &vault, body).await.status, 200);
+    assert_eq!(world.value(&manager, "kv1", "s").await, "404 SecretNotFound");
+}
+
+#[tokio::test]
+async fn the_model_of_a_new_vault_follows_the_api_version() {
+    let world = World::new().await;
+    let mut properties = vault_properties();
+    properties.as_object_mut().unwrap().remove("enableRbacAuthorization");
+    let body = json!({ "location": "uksouth", "properties": properties });
+    for (name, version, rbac) in
+        [("vold", "2023-07-01", false), ("vnew", "2026-02-01", true), ("vnewer", "2027-01-01", true)]
+    {
+        let path = world.vault(name);
+        let made = world.send_arm(Some(&world.owner), Method::PUT, &path, version, body.clone()).await.ok();
+        assert_eq!(made["properties"]["enableRbacAuthorization"], rbac, "{version}");
+        // An update that does not say does not change it.
+        let other = if rbac { "2023-07-01" } else { "2026-02-01" };
+        let again = world.send_arm(Some(&world.owner), Method::PUT, &path, other, body.clone()).await.ok();
+        assert_eq!(again["properties"]["enableRbacAuthorization"], rbac, "{version}");
+    }
+}
