@@ -9,11 +9,13 @@ use anyhow::Result;
 
 use super::name::MachineName;
 use super::{Site, enter, launch};
+use crate::site::{Credentials, DataDir};
 
 /// Connected machines as Linux namespaces: no VM, and no root where user namespaces are allowed.
 #[derive(clap::Subcommand, Debug)]
 #[command(after_help = "Examples:\n  \
     arcadia machine create ubuntu-01\n  \
+    arcadia machine create ubuntu-02 --connect\n  \
     arcadia machine shell ubuntu-01\n  \
     arcadia machine exec ubuntu-01 -- azcmagent show\n  \
     arcadia machine delete ubuntu-01")]
@@ -24,6 +26,15 @@ pub enum Command {
     Create {
         /// 1 to 54 of a-z, 0-9 and -; also its host name.
         name: MachineName,
+        /// Connect it at once, with the site's first service principal.
+        #[arg(long)]
+        connect: bool,
+        /// Where `--connect` puts the machine's resource; the group is made when it does not exist.
+        #[arg(long, short = 'g', value_name = "NAME", default_value = "arc-hack", requires = "connect")]
+        resource_group: String,
+        /// The location of the resource that `--connect` makes.
+        #[arg(long, short, value_name = "NAME", default_value = "uksouth", requires = "connect")]
+        location: String,
     },
     /// Show the machines and whether they run.
     List {
@@ -61,7 +72,11 @@ pub enum Command {
 /// Runs a subcommand. `site` gives the running site, or says why there is none.
 pub fn run(command: &Command, data: &Path, site: impl FnOnce() -> Result<Site>) -> Result<ExitCode> {
     match command {
-        Command::Create { name } => create(&site()?, name),
+        Command::Create { name, connect, resource_group, location } => {
+            let site = site()?;
+            create(&site, name)?;
+            if *connect { join_site(&site, name, resource_group, location) } else { say_next(name) }
+        }
         Command::List { json } => list(data, *json),
         Command::Exec { name, user, command } => go_in(data, name, user.as_deref(), command, site),
         Command::Shell { name, user } => {
@@ -71,15 +86,34 @@ pub fn run(command: &Command, data: &Path, site: impl FnOnce() -> Result<Site>) 
     }
 }
 
-fn create(site: &Site, name: &MachineName) -> Result<ExitCode> {
+fn create(site: &Site, name: &MachineName) -> Result<()> {
     say(&format!("Making machine {name} ..."))?;
     let record = launch::create(site, name)?;
     if let Some(note) = record.isolation.note() {
         say(&format!("Note: {note}."))?;
     }
-    say(&format!("Machine {name} runs; its agent is installed and not yet connected."))?;
+    say(&format!("Machine {name} runs; its agent is installed and not yet connected."))
+}
+
+fn say_next(name: &MachineName) -> Result<ExitCode> {
     say(&format!("Next: arcadia machine exec {name} -- azcmagent connect --help"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Becomes `azcmagent connect` on the machine.
+fn join_site(site: &Site, name: &MachineName, group: &str, location: &str) -> Result<ExitCode> {
+    let first = Credentials::expect(&DataDir::at(site.data.clone()))?;
+    let words = [
+        "azcmagent".to_owned(),
+        "connect".to_owned(),
+        format!("--tenant-id={}", first.tenant_id),
+        format!("--subscription-id={}", first.subscription_id),
+        format!("--service-principal-id={}", first.client_id),
+        format!("--service-principal-secret={}", *first.client_secret),
+        format!("--resource-group={group}"),
+        format!("--location={location}"),
+    ];
+    enter::become_enter(&launch::existing(&site.data, name)?, None, &words.map(OsString::from))
 }
 
 fn list(data: &Path, json: bool) -> Result<ExitCode> {

@@ -112,12 +112,29 @@ pub fn all(data: &Path) -> Result<Vec<(MachineName, Folder)>> {
 
 /// Starts every machine of a site that does not run; `arcadia up` calls it when the site can serve.
 pub fn restart_all(site: &Site) -> Result<Vec<(MachineName, Result<()>)>> {
-    Ok(all(&site.data)?.into_iter().map(|(name, folder)| (name, start(site, &folder))).collect())
+    at_once(&site.data, |folder| start(site, folder))
 }
 
-/// Stops every machine of a site; `arcadia down` calls it.
+/// Stops every machine of a site; `arcadia down` ends with it.
 pub fn stop_all(data: &Path) -> Result<Vec<(MachineName, Result<()>)>> {
-    Ok(all(data)?.into_iter().map(|(name, folder)| (name, stop(&folder))).collect())
+    at_once(data, stop)
+}
+
+/// Machines do not wait for one another.
+fn at_once(
+    data: &Path,
+    act: impl Fn(&Folder) -> Result<()> + Sync,
+) -> Result<Vec<(MachineName, Result<()>)>> {
+    let machines = all(data)?;
+    Ok(std::thread::scope(|scope| {
+        let act = &act;
+        let running: Vec<_> =
+            machines.into_iter().map(|(name, folder)| (name, scope.spawn(move || act(&folder)))).collect();
+        running
+            .into_iter()
+            .map(|(name, thread)| (name, thread.join().unwrap_or_else(|_| Err(anyhow!("its thread failed")))))
+            .collect()
+    }))
 }
 
 /// Writes what a new machine is made of.
