@@ -25,6 +25,7 @@ pub use actions::*;
 pub use directory::{Directory, DirectoryNames, PrincipalFacts};
 pub use founding::{Founded, Founding};
 
+pub use graph::{Graph, graph_ops};
 pub use identity::{ManagedIdentity, ManagedIdentitySpec};
 pub use login::{Login, login_ops};
 pub use model::{AZURE_CLI_APP_ID, GLOBAL_ADMINISTRATOR, Tenant};

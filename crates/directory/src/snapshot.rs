@@ -8,8 +8,8 @@ use arcadia_store::{Change, Key, Record, Store, StoreError, Table};
 use uuid::Uuid;
 
 use crate::model::{
-    self, Application, DeletedApplication, FormKey, Group, Link, OwnerLink, PrincipalType, RoleMember,
-    ServicePrincipal, SigningKey, Tenant, User, fold,
+    self, Application, DeletedApplication, FormKey, Group, Link, OwnerLink, RoleMember, ServicePrincipal,
+    SigningKey, Tenant, User, fold,
 };
 
 /// Who or what an identifier names.
@@ -330,20 +330,5 @@ impl LiveSnapshot {
 
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, Snapshot> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl DirectoryObject {
-    pub(crate) fn id(&self) -> Uuid {
-        match self {
-            Self::User(user) => user.id,
-            Self::Group(group) => group.id,
-            Self::Application(application) => application.id,
-            Self::ServicePrincipal(principal) => principal.id,
-        }
-    }
-
-    pub(crate) fn is_managed_identity(&self) -> bool {
-        matches!(self, Self::ServicePrincipal(principal) if principal.kind == PrincipalType::ManagedIdentity)
     }
 }

@@ -1,3 +1,219 @@
-//! graph
-use arcadia_kernel::Op;
-pub struct Graph;
+//! The directory on the wire: the part of Microsoft Graph that Azure's clients call.
+
+mod applications;
+mod body;
+mod credentials;
+mod deleted;
+mod faults;
+mod groups;
+mod keyed;
+mod list;
+mod me;
+mod objects;
+mod odata;
+mod principals;
+mod render;
+mod roles;
+mod table;
+mod users;
+
+use std::sync::Arc;
+
+use arcadia_kernel::{
+    ArmId, AuditStamp, AuthFailure, Caller, Denial, EntropyExt as _, Fault, HeaderName, HeaderValue, Located,
+    OpInfo, Reply, RequestHead, Service, StatusCode, TokenFault, header,
+};
+use arcadia_store::{Batch, Record, Table};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+pub use table::graph_ops;
+
+use crate::directory::{COMMIT_TRIES_MAX, Committed, Directory};
+use crate::login::client_request_id;
+use crate::model::GRAPH_APP_ID;
+
+/// The service that shows and changes a [`Directory`].
+pub struct Graph {
+    pub(crate) directory: Arc<Directory>,
+}
+
+impl Graph {
+    pub fn new(directory: Arc<Directory>) -> Self {
+        Self { directory }
+    }
+
+    /// Reads, edits and writes one row; starts over when another request came between. `edit` may add more to
+    /// the batch.
+    pub(crate) async fn edit<V: Record>(
+        &self,
+        stamp: &AuditStamp,
+        table: Table<Uuid, V>,
+        id: Uuid,
+        mut edit: impl FnMut(&V, &mut Batch) -> Result<V, Fault>,
+    ) -> Result<V, Fault> {
+        for _ in 0..COMMIT_TRIES_MAX {
+            let row = self.directory.store.get(table, &id).await?;
+            let row = row.ok_or_else(|| faults::not_found(&id.to_string()))?;
+            let mut batch = Batch::new();
+            batch.require_revision(table, &id, row.revision);
+            let edited = edit(&row.value, &mut batch)?;
+            batch.put(table, &id, &edited)?;
+            if self.directory.commit(stamp, batch).await? == Committed::Written {
+                return Ok(edited);
+            }
+        }
+        Err(faults::busy())
+    }
+
+    /// Reads and removes one row with what `plan` adds. 404 when it is gone.
+    pub(crate) async fn remove<V: Record>(
+        &self,
+        stamp: &AuditStamp,
+        table: Table<Uuid, V>,
+        id: Uuid,
+        mut plan: impl FnMut(&V, &mut Batch) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        for _ in 0..COMMIT_TRIES_MAX {
+            let row = self.directory.store.get(table, &id).await?;
+            let row = row.ok_or_else(|| faults::not_found(&id.to_string()))?;
+            let mut batch = Batch::new();
+            batch.require_revision(table, &id, row.revision);
+            batch.delete(table, &id);
+            plan(&row.value, &mut batch)?;
+            if self.directory.commit(stamp, batch).await? == Committed::Written {
+                return Ok(());
+            }
+        }
+        Err(faults::busy())
+    }
+}
+
+/// The object a path names.
+pub struct GraphTarget {
+    /// `None` when it names none, or none that exists by that name.
+    id: Option<Uuid>,
+    /// As it was written.
+    text: String,
+    /// `users`, `groups`, ... of a `users('x')` path.
+    set: String,
+}
+
+impl GraphTarget {
+    /// The object's id; 404 when the name is nobody's.
+    pub(crate) fn id(&self) -> Result<Uuid, Fault> {
+        self.id.ok_or_else(|| faults::not_found(&self.text))
+    }
+
+    pub(crate) fn not_found(&self) -> Fault {
+        faults::not_found(&self.text)
+    }
+}
+
+#[async_trait::async_trait]
+impl Service for Graph {
+    type Target = GraphTarget;
+
+    const NAME: &'static str = "graph";
+
+    fn audiences(&self, _: &RequestHead) -> Vec<String> {
+        vec![format!("https://{}", self.directory.names().graph_host), GRAPH_APP_ID.to_string()]
+    }
+
+    async fn locate(&self, _: &OpInfo, head: &RequestHead) -> Result<Located<GraphTarget>, Fault> {
+        let api = head.param("api");
+        if !api.is_empty() && !["v1.0", "beta"].contains(&api.to_ascii_lowercase().as_str()) {
+            let message = format!("Invalid version: {}", crate::login::faults::shown(api));
+            return Err(Fault::bad_request("BadRequest", message));
+        }
+        let named = keyed::Named::of(head);
+        let id = named.resolve(&self.directory.snapshot());
+        let scope = match (id, named.set.as_str()) {
+            (_, "") => ArmId::root(),
+            (Some(id), set) => ArmId::from_segments([set, &id.to_string()]).map_err(Fault::internal)?,
+            (None, set) => ArmId::from_segments([set]).map_err(Fault::internal)?,
+        };
+        Ok(Located { scope, target: GraphTarget { id, text: named.key, set: named.set } })
+    }
+
+    fn challenge(&self, _: &RequestHead, failure: &AuthFailure) -> Fault {
+        let message = match failure {
+            AuthFailure::Missing => "Access token is empty.",
+            AuthFailure::Scheme => "The authorization scheme must be Bearer.",
+            AuthFailure::Token(TokenFault::Expired | TokenFault::NotYetValid) => {
+                "Lifetime validation failed, the token is expired."
+            }
+            AuthFailure::Token(TokenFault::Audience { .. }) => {
+                "Access token validation failure. Invalid audience."
+            }
+            AuthFailure::Token(TokenFault::Issuer { .. }) => {
+                "Access token validation failure. Invalid issuer."
+            }
+            AuthFailure::Token(_) => "CompactToken parsing or validation failed.",
+        };
+        let names = self.directory.names();
+        let challenge = format!(
+            "Bearer realm=\"\", authorization_uri=\"https://{}/common/oauth2/authorize\", client_id=\"{GRAPH_APP_ID}\"",
+            names.login_host
+        );
+        let fault = Fault::new(StatusCode::UNAUTHORIZED, "InvalidAuthenticationToken", message);
+        match HeaderValue::from_str(&challenge) {
+            Ok(challenge) => fault.header(header::WWW_AUTHENTICATE, challenge),
+            Err(error) => Fault::internal(error),
+        }
+    }
+
+    fn refuse(&self, _: &RequestHead, _: &Caller, _: &Denial) -> Fault {
+        Fault::forbidden("Authorization_RequestDenied", "Insufficient privileges to complete the operation.")
+    }
+
+    fn no_such_operation(&self, head: &RequestHead, other_method_fits: bool) -> Fault {
+        if other_method_fits {
+            return Fault::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "Request_BadRequest",
+                "Specified HTTP method is not allowed for the request target.",
+            );
+        }
+        let segment = head.segments.get(1).or(head.segments.first()).map(String::as_str).unwrap_or("");
+        let segment = crate::login::faults::shown(segment);
+        Fault::bad_request("BadRequest", format!("Resource not found for the segment '{segment}'."))
+    }
+
+    fn render(&self, head: &RequestHead, fault: &Fault) -> Reply {
+        let date = self.directory.clock.now().strftime("%Y-%m-%dT%H:%M:%S").to_string();
+        let client = client_request_id(head).unwrap_or(head.request_id);
+        let mut error = Map::new();
+        error.insert("code".into(), fault.code.as_ref().into());
+        error.insert("message".into(), fault.message.as_str().into());
+        error.extend(fault.extra.clone());
+        error.insert(
+            "innerError".into(),
+            json!({ "date": date, "request-id": head.request_id, "client-request-id": client }),
+        );
+        let body = Value::Object(Map::from_iter([("error".to_owned(), Value::Object(error))]));
+        Reply::bytes(fault.status, "application/json", body.to_string())
+    }
+
+    fn finish(&self, head: &RequestHead, reply: &mut Reply) {
+        let headers = &mut reply.headers;
+        let client = client_request_id(head).unwrap_or(head.request_id);
+        for (name, id) in [("request-id", head.request_id), ("client-request-id", client)] {
+            if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
+                headers.insert(HeaderName::from_static(name), id);
+            }
+        }
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store"));
+        headers.insert(HeaderName::from_static("odata-version"), HeaderValue::from_static("4.0"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(
+            header::STRICT_TRANSPORT_SECURITY,
+            HeaderValue::from_static("max-age=31536000; includeSubDomains"),
+        );
+    }
+}
+
+/// A new id that nobody has.
+pub(crate) fn new_id(graph: &Graph) -> Uuid {
+    graph.directory.entropy.uuid()
+}

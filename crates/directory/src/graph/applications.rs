@@ -1,0 +1,321 @@
+//! Applications.
+
+use arcadia_kernel::{At, AuditStamp, CallerKind, Fault, Permit, Reply, Request, StatusCode};
+use arcadia_store::Batch;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use crate::actions::{
+    ApplicationCredentialsUpdate, ApplicationOwnersUpdate, ApplicationsCreate, ApplicationsDelete,
+    ApplicationsRead, ApplicationsUpdate,
+};
+use crate::directory::Committed;
+use crate::graph::body::{Body, Reader, reference};
+use crate::graph::credentials::{NewSecret, SentCredentials, with_secret, without_secret};
+use crate::graph::faults::{bad_request, invalid_property, taken};
+use crate::graph::objects::{add_owner, remove_owner, typed_list};
+use crate::graph::render::Shown as _;
+use crate::graph::{Graph, new_id};
+use crate::model::{
+    APPLICATIONS, Application, Credentials, DELETED_APPLICATIONS, DeletedApplication, IDENTIFIER_URIS,
+    OWNERS, OwnerLink, PRINCIPALS, Reference, fold,
+};
+use crate::names::is_display_name;
+
+/// Properties that are kept as they are sent.
+const DOCUMENT: [&str; 22] = [
+    "description",
+    "groupMembershipClaims",
+    "isDeviceOnlyAuthSupported",
+    "isFallbackPublicClient",
+    "notes",
+    "serviceManagementReference",
+    "signInAudience",
+    "tags",
+    "tokenEncryptionKeyId",
+    "defaultRedirectUri",
+    "optionalClaims",
+    "addIns",
+    "api",
+    "appRoles",
+    "info",
+    "parentalControlSettings",
+    "publicClient",
+    "requiredResourceAccess",
+    "web",
+    "spa",
+    "uniqueName",
+    "samlMetadataUrl",
+];
+const IDENTIFIER_URIS_MAX: usize = 50;
+const IDENTIFIER_URI_CHARACTERS_MAX: usize = 255;
+
+struct Sent {
+    display_name: Option<String>,
+    identifier_uris: Option<Vec<String>>,
+    credentials: SentCredentials,
+    document: Map<String, Value>,
+}
+
+impl Sent {
+    fn read(at: &At<Graph>, fields: Map<String, Value>, now: i64) -> Result<Self, Fault> {
+        let mut reader = Reader::new(fields);
+        let sent = Self {
+            display_name: reader.text("displayName")?,
+            identifier_uris: reader.texts("identifierUris")?,
+            credentials: SentCredentials::read(&mut reader, now, &*at.directory.entropy)?,
+            document: reader.document(&DOCUMENT)?,
+        };
+        reader.finish()?;
+        if sent.display_name.as_deref().is_some_and(|name| !is_display_name(name)) {
+            return Err(invalid_property("displayName"));
+        }
+        let usable = |uri: &String| {
+            let shape =
+                uri.split_once(':').is_some_and(|(scheme, rest)| !scheme.is_empty() && rest.len() > 1);
+            shape && uri.len() <= IDENTIFIER_URI_CHARACTERS_MAX && !uri.contains(char::is_whitespace)
+        };
+        if let Some(uris) = &sent.identifier_uris
+            && (uris.len() > IDENTIFIER_URIS_MAX || !uris.iter().all(usable))
+        {
+            return Err(invalid_property("identifierUris"));
+        }
+        if let Some(uri) = sent.identifier_uris.iter().flatten().find(|uri| is_platform_resource(at, uri)) {
+            return Err(bad_request(format!("The identifier URI '{uri}' belongs to the platform.")));
+        }
+        Ok(sent)
+    }
+}
+
+/// Whether tokens for this name are tokens for one of the site's own services.
+fn is_platform_resource(at: &At<Graph>, uri: &str) -> bool {
+    let name = arcadia_kernel::trim_audience(uri);
+    at.directory.names().resources.iter().any(|known| arcadia_kernel::trim_audience(known) == name)
+}
+
+/// Keeps identifier URIs unique: rows for the new ones, none for those that went.
+fn plan_uris(
+    at: &At<Graph>,
+    batch: &mut Batch,
+    id: Uuid,
+    before: &[String],
+    after: &[String],
+) -> Result<(), Fault> {
+    let folded =
+        |uris: &[String]| uris.iter().map(|uri| fold(uri)).collect::<std::collections::BTreeSet<_>>();
+    let (before, after) = (folded(before), folded(after));
+    for uri in after.difference(&before) {
+        if at.directory.snapshot().application_with_uri(uri).is_some() {
+            return Err(taken("identifierUris"));
+        }
+        batch.require_absent(IDENTIFIER_URIS, uri.as_str());
+        batch.put(IDENTIFIER_URIS, uri.as_str(), &Reference { id })?;
+    }
+    for uri in before.difference(&after) {
+        batch.delete(IDENTIFIER_URIS, uri.as_str());
+    }
+    Ok(())
+}
+
+pub(super) async fn list(
+    at: At<Graph>,
+    _: Permit<ApplicationsRead>,
+    request: Request,
+) -> Result<Reply, Fault> {
+    let snapshot = at.directory.snapshot();
+    at.list(&request, snapshot.applications.values().cloned())
+}
+
+pub(super) async fn show(
+    at: At<Graph>,
+    _: Permit<ApplicationsRead>,
+    request: Request,
+) -> Result<Reply, Fault> {
+    let id = at.target.id()?;
+    let found = at.directory.snapshot().applications.get(&id).cloned();
+    let application = found.ok_or_else(|| at.target.not_found())?;
+    at.one(&request, "applications", application.show())
+}
+
+pub(super) async fn create(
+    at: At<Graph>,
+    permit: Permit<ApplicationsCreate>,
+    body: Body,
+) -> Result<Reply, Fault> {
+    let now = permit.epoch_seconds();
+    let sent = Sent::read(&at, body.fields, now)?;
+    let display_name = sent.display_name.ok_or_else(|| {
+        bad_request("A value is required for property 'displayName' of resource 'Application'.")
+    })?;
+    let application = Application {
+        id: new_id(&at),
+        app_id: new_id(&at),
+        display_name,
+        created_seconds: now,
+        identifier_uris: sent.identifier_uris.unwrap_or_default(),
+        document: sent.document,
+        credentials: sent.credentials.apply(&Credentials::default())?,
+    };
+    let mut batch = Batch::new();
+    batch.require_absent(APPLICATIONS, &application.id);
+    batch.put(APPLICATIONS, &application.id, &application)?;
+    plan_uris(&at, &mut batch, application.id, &[], &application.identifier_uris)?;
+    if permit.caller().kind == CallerKind::User {
+        let row = OwnerLink { object: application.id, owner: permit.caller().object_id };
+        batch.put(OWNERS, &(row.object, row.owner), &row)?;
+    }
+    match at.directory.commit(permit.stamp(), batch).await? {
+        Committed::Written => at.created(&body.head, &application),
+        Committed::LostRace => Err(taken("identifierUris")),
+    }
+}
+
+pub(super) async fn update(
+    at: At<Graph>,
+    permit: Permit<ApplicationsUpdate>,
+    body: Body,
+) -> Result<Reply, Fault> {
+    let id = at.target.id()?;
+    let sent = Sent::read(&at, body.fields, permit.epoch_seconds())?;
+    if !sent.credentials.is_empty() {
+        let scope = permit.scope().clone();
+        permit.also::<ApplicationCredentialsUpdate>(&scope).map_err(|_| denied())?;
+    }
+    at.edit(permit.stamp(), APPLICATIONS, id, |application, batch| {
+        let mut application = application.clone();
+        application.credentials = sent.credentials.apply(&application.credentials)?;
+        if let Some(uris) = &sent.identifier_uris {
+            plan_uris(&at, batch, id, &application.identifier_uris, uris)?;
+            application.identifier_uris = uris.clone();
+        }
+        application.display_name = sent.display_name.clone().unwrap_or(application.display_name);
+        application.document.extend(sent.document.clone());
+        Ok(application)
+    })
+    .await?;
+    Ok(Reply::empty(StatusCode::NO_CONTENT))
+}
+
+fn denied() -> Fault {
+    Fault::forbidden("Authorization_RequestDenied", "Insufficient privileges to complete the operation.")
+}
+
+/// Moves the application to the deleted ones and removes its service principal with it.
+pub(super) async fn delete(
+    at: At<Graph>,
+    permit: Permit<ApplicationsDelete>,
+    _: Request,
+) -> Result<Reply, Fault> {
+    let id = at.target.id()?;
+    let found = at.directory.snapshot().applications.get(&id).cloned();
+    let app_id = found.ok_or_else(|| at.target.not_found())?.app_id;
+    let principal_id = at.directory.snapshot().principal_of(app_id).map(|principal| principal.id);
+    let principal = match principal_id {
+        Some(principal_id) => at.directory.store.get(PRINCIPALS, &principal_id).await?,
+        None => None,
+    };
+    let now = permit.epoch_seconds();
+    at.remove(permit.stamp(), APPLICATIONS, id, |application, batch| {
+        for uri in &application.identifier_uris {
+            batch.delete(IDENTIFIER_URIS, fold(uri).as_str());
+        }
+        if let Some(row) = &principal {
+            batch.require_revision(PRINCIPALS, &row.value.id, row.revision);
+            at.directory.plan_remove_principal(batch, &row.value);
+        }
+        at.directory.plan_remove_links(batch, id);
+        let deleted = DeletedApplication {
+            application: application.clone(),
+            principal: principal.as_ref().map(|row| row.value.clone()),
+            deleted_seconds: now,
+        };
+        batch.put(DELETED_APPLICATIONS, &id, &deleted)?;
+        Ok(())
+    })
+    .await?;
+    Ok(Reply::empty(StatusCode::NO_CONTENT))
+}
+
+pub(super) async fn add_password(
+    at: At<Graph>,
+    permit: Permit<ApplicationCredentialsUpdate>,
+    body: Body,
+) -> Result<Reply, Fault> {
+    let id = at.target.id()?;
+    let new = NewSecret::read(Reader::new(body.fields), permit.epoch_seconds(), permit.entropy())?;
+    edit_credentials(&at, permit.stamp(), id, |credentials| with_secret(credentials, &new.credential))
+        .await?;
+    at.secret(&body.head, &new)
+}
+
+pub(super) async fn remove_password(
+    at: At<Graph>,
+    permit: Permit<ApplicationCredentialsUpdate>,
+    body: Body,
+) -> Result<Reply, Fault> {
+    let id = at.target.id()?;
+    let key_id = read_key_id(body)?;
+    edit_credentials(&at, permit.stamp(), id, |credentials| without_secret(credentials, key_id)).await?;
+    Ok(Reply::empty(StatusCode::NO_CONTENT))
+}
+
+pub(super) fn read_key_id(body: Body) -> Result<Uuid, Fault> {
+    let mut reader = Reader::new(body.fields);
+    let key_id = reader.uuid("keyId")?.ok_or_else(|| invalid_property("keyId"))?;
+    reader.finish()?;
+    Ok(key_id)
+}
+
+async fn edit_credentials(
+    at: &At<Graph>,
+    stamp: &AuditStamp,
+    id: Uuid,
+    edit: impl Fn(&Credentials) -> Result<Credentials, Fault>,
+) -> Result<(), Fault> {
+    at.edit(stamp, APPLICATIONS, id, |application, _| {
+        Ok(Application { credentials: edit(&application.credentials)?, ..application.clone() })
+    })
+    .await?;
+    Ok(())
+}
+
+impl Graph {
+    pub(super) fn secret(&self, head: &arcadia_kernel::RequestHead, new: &NewSecret) -> Result<Reply, Fault> {
+        let Value::Object(shown) = new.show() else { return Err(bad_request("The secret cannot be shown.")) };
+        let mut body = self.entity(head, "", shown);
+        let context = format!(
+            "https://{}/{}/$metadata#microsoft.graph.passwordCredential",
+            self.directory.names().graph_host,
+            head.param("api")
+        );
+        body["@odata.context"] = context.into();
+        Reply::ok(&body)
+    }
+}
+
+pub(super) async fn owners(
+    at: At<Graph>,
+    _: Permit<ApplicationsRead>,
+    request: Request,
+) -> Result<Reply, Fault> {
+    let id = at.target.id()?;
+    let owners = at.directory.snapshot().owners_of(id).collect();
+    at.mixed(&request, typed_list(&at, owners))
+}
+
+pub(super) async fn owner_add(
+    at: At<Graph>,
+    permit: Permit<ApplicationOwnersUpdate>,
+    body: Body,
+) -> Result<Reply, Fault> {
+    let owner = reference(&body.fields)?;
+    add_owner(&at, permit.stamp(), at.target.id()?, owner).await
+}
+
+pub(super) async fn owner_remove(
+    at: At<Graph>,
+    permit: Permit<ApplicationOwnersUpdate>,
+    request: Request,
+) -> Result<Reply, Fault> {
+    remove_owner(&at, permit.stamp(), at.target.id()?, request.param("other")).await
+}

@@ -1,0 +1,161 @@
+//! Reading request bodies: every property is known, typed and bounded, or the request is refused.
+
+use arcadia_kernel::{Fault, Input, Request, RequestHead};
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use crate::graph::faults::{bad_request, invalid_property, unknown_property};
+
+const TEXT_CHARACTERS_MAX: usize = 4096;
+const ITEMS_MAX: usize = 1000;
+const REFERENCE_CHARACTERS_MAX: usize = 512;
+
+/// A JSON object, empty when there is no body.
+pub(crate) struct Body {
+    pub head: RequestHead,
+    pub fields: Map<String, Value>,
+}
+
+impl Input for Body {
+    fn read(request: Request) -> Result<Self, Fault> {
+        let unreadable = || {
+            Fault::bad_request(
+                "BadRequest",
+                "Unable to read JSON request payload. Please ensure Content-Type header is set and payload is of \
+                 valid JSON format.",
+            )
+        };
+        let fields = if request.body.is_empty() {
+            Map::new()
+        } else {
+            serde_json::from_slice(&request.body).map_err(|_| unreadable())?
+        };
+        Ok(Self { head: request.head, fields })
+    }
+}
+
+/// Takes properties out of an object one by one; what is left over at the end is unknown.
+pub(crate) struct Reader(Map<String, Value>);
+
+impl Reader {
+    pub(crate) fn new(fields: Map<String, Value>) -> Self {
+        Self(fields.into_iter().filter(|(name, _)| !name.starts_with("@odata.")).collect())
+    }
+
+    pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
+        self.0.remove(name)
+    }
+
+    /// Text; absent and null are both `None`.
+    pub(crate) fn text(&mut self, name: &str) -> Result<Option<String>, Fault> {
+        match self.take(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) if is_text(&text) => Ok(Some(text)),
+            Some(_) => Err(invalid_property(name)),
+        }
+    }
+
+    pub(crate) fn required_text(&mut self, name: &str) -> Result<String, Fault> {
+        let text = self.text(name)?.filter(|text| !text.is_empty());
+        text.ok_or_else(|| bad_request(format!("A value is required for property '{name}' of resource.")))
+    }
+
+    pub(crate) fn flag(&mut self, name: &str) -> Result<Option<bool>, Fault> {
+        match self.take(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(flag)),
+            Some(_) => Err(invalid_property(name)),
+        }
+    }
+
+    pub(crate) fn uuid(&mut self, name: &str) -> Result<Option<Uuid>, Fault> {
+        let text = self.text(name)?;
+        text.map(|text| Uuid::try_parse(&text).map_err(|_| invalid_property(name))).transpose()
+    }
+
+    /// Seconds since 1970 of an RFC 3339 time.
+    pub(crate) fn seconds(&mut self, name: &str) -> Result<Option<i64>, Fault> {
+        let text = self.text(name)?;
+        let parse = |text: String| text.parse::<Timestamp>().map(Timestamp::as_second);
+        text.map(|text| parse(text).map_err(|_| invalid_property(name))).transpose()
+    }
+
+    pub(crate) fn texts(&mut self, name: &str) -> Result<Option<Vec<String>>, Fault> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        let items = value.as_array().filter(|items| items.len() <= ITEMS_MAX);
+        let texts: Option<Vec<String>> = items.and_then(|items| {
+            items.iter().map(|item| item.as_str().filter(|text| is_text(text)).map(str::to_owned)).collect()
+        });
+        texts.map(Some).ok_or_else(|| invalid_property(name))
+    }
+
+    pub(crate) fn objects(&mut self, name: &str) -> Result<Option<Vec<Reader>>, Fault> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        let Value::Array(items) = value else { return Err(invalid_property(name)) };
+        if items.len() > ITEMS_MAX {
+            return Err(invalid_property(name));
+        }
+        let read = |item| match item {
+            Value::Object(fields) => Ok(Reader::new(fields)),
+            _ => Err(invalid_property(name)),
+        };
+        items.into_iter().map(read).collect::<Result<Vec<_>, _>>().map(Some)
+    }
+
+    pub(crate) fn object(&mut self, name: &str) -> Result<Option<Reader>, Fault> {
+        match self.take(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Object(fields)) => Ok(Some(Reader::new(fields))),
+            Some(_) => Err(invalid_property(name)),
+        }
+    }
+
+    /// The properties of `known` that are there, whatever their type. Lists of redirect URIs are checked.
+    pub(crate) fn document(&mut self, known: &[&str]) -> Result<Map<String, Value>, Fault> {
+        let mut document = Map::new();
+        for name in known {
+            if let Some(value) = self.take(name) {
+                check_redirects(name, &value)?;
+                document.insert((*name).to_owned(), value);
+            }
+        }
+        Ok(document)
+    }
+
+    /// Refuses what nobody has read.
+    pub(crate) fn finish(self) -> Result<(), Fault> {
+        match self.0.keys().next() {
+            None => Ok(()),
+            Some(name) => Err(unknown_property(name)),
+        }
+    }
+}
+
+fn is_text(text: &str) -> bool {
+    text.chars().count() <= TEXT_CHARACTERS_MAX
+        && !text.chars().any(|c| c.is_control() && c != '\n' && c != '\r')
+}
+
+fn check_redirects(section: &str, value: &Value) -> Result<(), Fault> {
+    let Some(uris) = value.get("redirectUris") else { return Ok(()) };
+    let usable = |uri: &Value| {
+        uri.as_str().is_some_and(|uri| {
+            uri.len() <= 2048
+                && !uri.contains(|c: char| c.is_whitespace() || c.is_control() || c == '*')
+                && uri.parse::<http::Uri>().is_ok_and(|parsed| parsed.scheme().is_some())
+                && !uri.to_ascii_lowercase().starts_with("javascript:")
+                && !uri.to_ascii_lowercase().starts_with("data:")
+        })
+    };
+    let fine = uris.as_array().is_some_and(|uris| uris.len() <= 256 && uris.iter().all(usable));
+    if fine { Ok(()) } else { Err(invalid_property(&format!("{section}.redirectUris"))) }
+}
+
+/// The object that `{"@odata.id": "https://graph.microsoft.com/v1.0/directoryObjects/ID"}` refers to.
+pub(crate) fn reference(fields: &Map<String, Value>) -> Result<Uuid, Fault> {
+    let text =
+        fields.get("@odata.id").and_then(Value::as_str).filter(|id| id.len() <= REFERENCE_CHARACTERS_MAX);
+    let id = text.and_then(|text| text.trim_end_matches('/').rsplit('/').next());
+    id.and_then(|id| Uuid::try_parse(id).ok()).ok_or_else(|| invalid_property("@odata.id"))
+}

@@ -1,0 +1,53 @@
+//! The caller itself.
+
+use arcadia_kernel::{At, CallerKind, Fault, Permit, Reply, Request, SignedIn};
+use serde_json::json;
+
+use crate::graph::render::{Shown as _, typed};
+use crate::graph::{Graph, faults};
+use crate::model::User;
+use crate::snapshot::DirectoryObject;
+
+fn caller(at: &At<Graph>, permit: &Permit<SignedIn>) -> Result<std::sync::Arc<User>, Fault> {
+    if permit.caller().kind != CallerKind::User {
+        let message = "/me request is only valid with delegated authentication flow.";
+        return Err(Fault::bad_request("BadRequest", message));
+    }
+    let id = permit.caller().object_id;
+    let snapshot = at.directory.snapshot();
+    let user = snapshot.users.get(&id).filter(|user| user.enabled);
+    user.cloned().ok_or_else(|| faults::not_found(&id.to_string()))
+}
+
+pub(super) async fn show(at: At<Graph>, permit: Permit<SignedIn>, request: Request) -> Result<Reply, Fault> {
+    let user = caller(&at, &permit)?;
+    at.one(&request, "users", user.show())
+}
+
+/// The groups the caller is in.
+pub(super) async fn member_of(
+    at: At<Graph>,
+    permit: Permit<SignedIn>,
+    request: Request,
+) -> Result<Reply, Fault> {
+    let user = caller(&at, &permit)?;
+    let items = {
+        let snapshot = at.directory.snapshot();
+        let groups = snapshot.direct_groups_of(user.id).filter_map(|id| snapshot.groups.get(&id).cloned());
+        groups.map(|group| (group.id, typed(&snapshot, &DirectoryObject::Group(group)))).collect()
+    };
+    at.mixed(&request, items)
+}
+
+/// OpenID Connect's description of the person (OpenID Connect Core section 5.3).
+pub(super) async fn user_info(at: At<Graph>, permit: Permit<SignedIn>, _: Request) -> Result<Reply, Fault> {
+    let user = caller(&at, &permit)?;
+    Reply::ok(&json!({
+        "sub": user.id,
+        "name": user.display_name,
+        "given_name": user.profile.get("givenName"),
+        "family_name": user.profile.get("surname"),
+        "preferred_username": user.upn,
+        "email": user.profile.get("mail"),
+    }))
+}
