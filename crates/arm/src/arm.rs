@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::access::{Access, Explanation};
+use crate::catalogue::Actions;
 use crate::error;
 use crate::kind::{AnyKind, RESOURCES, Resource};
 use crate::names::ArmNames;
@@ -38,6 +39,7 @@ pub struct Arm {
     pub(crate) directory: Arc<dyn PrincipalSource>,
     pub(crate) access: Arc<Access>,
     pub(crate) wake: Arc<Notify>,
+    pub(crate) actions: RwLock<Actions>,
     /// By folded type.
     kinds: BTreeMap<String, Arc<dyn AnyKind>>,
     subscriptions: Subscriptions,
@@ -79,7 +81,19 @@ impl Arm {
         }
         let kinds = kinds.into_iter().map(|kind| (kind.type_name().to_lowercase(), kind)).collect();
         let wake = Arc::new(Notify::new());
-        Ok(Arc::new(Self { store, names, directory, access, wake, kinds, subscriptions, clock, entropy }))
+        let actions = RwLock::default();
+        Ok(Arc::new(Self {
+            store,
+            names,
+            directory,
+            access,
+            wake,
+            actions,
+            kinds,
+            subscriptions,
+            clock,
+            entropy,
+        }))
     }
 
     /// Makes the first subscription and its owners. Doing it again changes nothing.
@@ -235,6 +249,13 @@ impl Arm {
             )),
             _ => Ok(()),
         }
+    }
+}
+
+impl Drop for Arm {
+    fn drop(&mut self) {
+        // The worker holds no reference; woken, it sees that there is nothing left to work for.
+        self.wake.notify_one();
     }
 }
 

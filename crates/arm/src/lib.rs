@@ -6,6 +6,7 @@
 
 mod access;
 mod arm;
+mod catalogue;
 mod engine;
 mod error;
 mod filter;
@@ -49,5 +50,7 @@ pub fn arm_ops(arm: &Arc<Arm>) -> Vec<Op<Arm>> {
     for kind in arm.kinds() {
         rows.extend(kind.ops());
     }
+    rows.extend(catalogue::rows());
+    arm.publish_operations(rows.iter().map(|row| &row.info));
     rows
 }

@@ -8,7 +8,7 @@ use arcadia_kernel::{
     Action, ArmId, At, Fault, Gate, HeaderValue, Method, Op, Permit, Plane, Reason, Reply, Request,
     RequestHead, SignedIn, StatusCode, header, signed_in,
 };
-use arcadia_store::{Batch, CommitError, Record, StoreError, Table};
+use arcadia_store::{Batch, CommitError, Record, Table};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -26,8 +26,11 @@ pub(crate) const OPERATIONS: Table<Uuid, Operation> = Table::new("arm/operations
 
 /// The version that kinds see when the site itself deletes.
 const WORK_API_VERSION: &str = "2024-11-01";
-/// Longest pause before a step that failed is tried again.
+/// Pauses before a step that failed is tried again: this long at first, then doubled up to the longest.
+const PAUSE_SECONDS_MIN: u64 = 1;
 const PAUSE_SECONDS_MAX: u64 = 30;
+/// How long an operation that ended can be asked about.
+const KEPT_SECONDS: i64 = 24 * 60 * 60;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "what")]
@@ -157,38 +160,50 @@ async fn status(at: At<Arm>, permit: Permit<SignedIn>, request: Request) -> Resu
 
 /// Runs until the resource manager is dropped.
 pub(crate) async fn work(arm: Weak<Arm>, wake: Arc<tokio::sync::Notify>, gate: Arc<Gate>) {
+    let mut pause_seconds = PAUSE_SECONDS_MIN;
     loop {
         let Some(arm) = arm.upgrade() else { return };
         let failed = match run_all(&arm, &gate).await {
             Ok(failed) => failed,
-            Err(error) => {
-                tracing::error!(%error, "asynchronous operations cannot be read");
+            Err(fault) => {
+                tracing::error!(?fault, "asynchronous operations cannot be read or swept");
                 true
             }
         };
         drop(arm);
         if failed {
-            let pause = Duration::from_secs(PAUSE_SECONDS_MAX);
-            let _ = tokio::time::timeout(pause, wake.notified()).await;
+            let _ = tokio::time::timeout(Duration::from_secs(pause_seconds), wake.notified()).await;
+            pause_seconds = (pause_seconds * 2).min(PAUSE_SECONDS_MAX);
         } else {
+            pause_seconds = PAUSE_SECONDS_MIN;
             wake.notified().await;
         }
     }
 }
 
-/// Does everything that is running; whether something is left to try again.
-async fn run_all(arm: &Arm, gate: &Arc<Gate>) -> Result<bool, StoreError> {
+/// Does everything that is running and forgets what ended long ago; whether something is left to try again.
+async fn run_all(arm: &Arm, gate: &Arc<Gate>) -> Result<bool, Fault> {
     let mut failed = false;
+    let mut old = Batch::new();
     for row in arm.store.all(OPERATIONS, &()).await? {
         let operation = row.value;
-        if !matches!(operation.progress, Progress::Running) {
-            continue;
+        match operation.progress {
+            Progress::Running => {
+                let Work::DeleteGroup { group } = &operation.work;
+                if let Err(fault) = delete_group(arm, gate, &operation, group).await {
+                    failed = true;
+                    tracing::warn!(operation = %operation.id, %group, ?fault, "tried again later");
+                }
+            }
+            Progress::Succeeded { at } | Progress::Failed { at, .. } => {
+                if gate.clock.epoch_seconds() - at.as_second() > KEPT_SECONDS {
+                    old.delete(OPERATIONS, &operation.id);
+                }
+            }
         }
-        let Work::DeleteGroup { group } = &operation.work;
-        if let Err(fault) = delete_group(arm, gate, &operation, group).await {
-            failed = true;
-            tracing::warn!(operation = %operation.id, %group, ?fault, "an operation is tried again later");
-        }
+    }
+    if !old.is_empty() {
+        arm.store.commit(gate.as_system(Reason::Sweep).stamp(), old).await?;
     }
     Ok(failed)
 }

@@ -4,6 +4,8 @@ mod condition;
 mod explain;
 mod index;
 mod pattern;
+#[cfg(test)]
+mod tests;
 
 pub use condition::ConditionFault;
 pub(crate) use condition::{

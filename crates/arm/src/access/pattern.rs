@@ -44,6 +44,18 @@ fn glob(parts: &[Box<str>], text: &str) -> bool {
 }
 
 #[cfg(test)]
+/// The ten lines that say what a pattern means.
+pub(crate) fn naive(pattern: &[u8], text: &[u8]) -> bool {
+    match (pattern.split_first(), text.split_first()) {
+        (None, None) => true,
+        (Some((b'*', rest)), _) if naive(rest, text) => true,
+        (Some((b'*', _)), Some((_, tail))) => naive(pattern, tail),
+        (Some((p, rest)), Some((t, tail))) => p.eq_ignore_ascii_case(t) && naive(rest, tail),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
@@ -72,17 +84,6 @@ mod tests {
         assert!(fits("ab*ba", "abba"));
         assert!(fits("a*b*c", "aXXbYYc"));
         assert!(!fits("", "a"));
-    }
-
-    /// The ten lines that say what a pattern means.
-    pub(crate) fn naive(pattern: &[u8], text: &[u8]) -> bool {
-        match (pattern.split_first(), text.split_first()) {
-            (None, None) => true,
-            (Some((b'*', rest)), _) if naive(rest, text) => true,
-            (Some((b'*', _)), Some((_, tail))) => naive(pattern, tail),
-            (Some((p, rest)), Some((t, tail))) => p.eq_ignore_ascii_case(t) && naive(rest, tail),
-            _ => false,
-        }
     }
 
     proptest! {

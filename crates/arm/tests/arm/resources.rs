@@ -1,0 +1,259 @@
+//! Resources of a kind, generic lists, paging and filters.
+
+use arcadia_kernel::Method;
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+#[tokio::test]
+async fn a_resource_lives() {
+    let site = Site::new().await;
+    let rg = site.group("rg").await;
+    let path = format!("{rg}/providers/Test.Widgets/widgets/Wid-1");
+    let body = json!({
+        "location": "UK South",
+        "tags": { "a": "b" },
+        "sku": { "name": "small" },
+        "properties": { "size": 3 },
+        "id": "ignored", "systemData": { "createdBy": "me" },
+    });
+    let created = site.put(OWNER, &path, body).await.is(201);
+    assert_eq!(created.body["id"], json!(path));
+    assert_eq!(created.body["location"], "uksouth");
+    assert_eq!(
+        created.body["properties"],
+        json!({ "provisioningState": "Succeeded", "size": 3, "locked": false })
+    );
+    assert_eq!(created.body["systemData"]["createdBy"], json!(format!("{}@example.net", OWNER.simple())));
+    assert_eq!(created.body["systemData"]["createdAt"], "2023-11-14T22:13:20Z");
+    assert_eq!(site.store.get(WIDGET_INDEX, "wid-1").await.unwrap().unwrap().value.size, 3);
+
+    let odd =
+        format!("{}//widgets/WID-1/", path.rsplit_once("/widgets/").unwrap().0).replace("Groups", "groups");
+    let old = site.get(OWNER, &format!("{odd}?api-version=2023-01-01-preview")).await.is(200);
+    assert_eq!(old.body["id"], json!(path));
+    assert_eq!(old.body["properties"], json!({ "provisioningState": "Succeeded", "size": 3 }));
+
+    site.clock.advance_seconds(60);
+    let patch = json!({ "tags": { "c": "d" }, "properties": { "size": 4 } });
+    let patched = site.call(OWNER, Method::PATCH, &path, patch).await.is(200);
+    assert_eq!(patched.body["tags"], json!({ "c": "d" }));
+    assert_eq!(patched.body["sku"], json!({ "name": "small" }));
+    assert_eq!(patched.body["properties"]["size"], 4);
+    assert_eq!(patched.body["systemData"]["createdAt"], "2023-11-14T22:13:20Z");
+    assert_eq!(patched.body["systemData"]["lastModifiedAt"], "2023-11-14T22:14:20Z");
+
+    site.put(OWNER, &path, json!({ "location": "uksouth" })).await.is(200);
+    site.call(OWNER, Method::HEAD, &path, Value::Null).await.is(204);
+    site.delete(OWNER, &path).await.is(200);
+    site.delete(OWNER, &path).await.is(204);
+    assert!(site.store.get(WIDGET_INDEX, "wid-1").await.unwrap().is_none());
+    let missing = site.get(OWNER, &path).await.is(404);
+    assert_eq!(missing.code(), "ResourceNotFound");
+    assert_eq!(
+        missing.message(),
+        "The Resource 'Test.Widgets/widgets/Wid-1' under resource group 'rg' was not found. For more details \
+         please go to https://aka.ms/ARMResourceNotFoundFix"
+    );
+}
+
+#[tokio::test]
+async fn bad_resources_are_refused() {
+    let site = Site::new().await;
+    let rg = site.group("rg").await;
+    let widget = |name: &str| format!("{rg}/providers/Test.Widgets/widgets/{name}");
+    let here = json!({ "location": "uksouth" });
+    for (path, body, status, code) in [
+        (widget("ab"), here.clone(), 400, "InvalidResourceName"),
+        (widget("a_b"), here.clone(), 400, "InvalidResourceName"),
+        (widget("Providers"), here.clone(), 400, "InvalidResourceName"),
+        (widget("abc"), json!({}), 400, "LocationRequired"),
+        (widget("abc"), json!({ "location": "moon" }), 400, "LocationNotAvailableForResourceType"),
+        (widget("abc"), json!({ "location": "uksouth", "properties": [] }), 400, "InvalidRequestContent"),
+        (widget("abc"), json!({ "location": "uksouth", "properties": { "size": -1 } }), 400, "InvalidSize"),
+        (widget("abc/parts/p"), json!({}), 404, "ParentResourceNotFound"),
+        (widget("abc").replace("/rg/", "/nope/"), here.clone(), 404, "ResourceGroupNotFound"),
+        (widget("abc").replace("widgets/abc", "gadgets/abc"), here.clone(), 404, "InvalidResourceType"),
+        (
+            widget("abc").replace("Test.Widgets", "Test.Gadgets"),
+            here.clone(),
+            404,
+            "InvalidResourceNamespace",
+        ),
+    ] {
+        let answer = site.put(OWNER, &path, body).await;
+        assert_eq!((answer.status, answer.code()), (status, code), "{path}");
+    }
+    site.widget(&rg, "abc").await;
+    let moved = site.put(OWNER, &widget("abc"), json!({ "location": "westus" })).await.is(409);
+    assert_eq!(moved.code(), "InvalidResourceLocation");
+    site.call(OWNER, Method::POST, &widget("abc"), Value::Null).await.is(405);
+    assert_eq!(
+        site.call(OWNER, Method::PATCH, &widget("abd"), json!({})).await.is(404).code(),
+        "ResourceNotFound"
+    );
+}
+
+#[tokio::test]
+async fn conditional_requests() {
+    let site = Site::new().await;
+    let rg = site.group("rg").await;
+    let path = site.widget(&rg, "abc").await;
+    let send = async |method: Method, name: &str, value: &str| {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(format!("{path}?{V}"))
+            .header("authorization", format!("Bearer {OWNER}"))
+            .header(name, value)
+            .body("{}".to_owned())
+            .unwrap();
+        site.send(request).await
+    };
+    let tag = site.get(OWNER, &path).await.header("etag").to_owned();
+    assert_eq!(send(Method::PUT, "if-none-match", "*").await.is(412).code(), "PreconditionFailed");
+    send(Method::PUT, "if-match", "\"0\"").await.is(412);
+    let after = send(Method::PUT, "if-match", &tag).await.is(200).header("etag").to_owned();
+    assert_ne!(after, tag);
+    send(Method::DELETE, "if-match", &tag).await.is(412);
+    send(Method::DELETE, "if-match", &after).await.is(200);
+}
+
+#[tokio::test]
+async fn nested_resources_need_their_parent_and_go_with_it() {
+    let site = Site::new().await;
+    let rg = site.group("rg").await;
+    let widget = site.widget(&rg, "one").await;
+    let made =
+        site.put(OWNER, &format!("{widget}/parts/p1"), json!({ "properties": { "x": 1 } })).await.is(200);
+    assert_eq!(made.body["type"], "Test.Widgets/widgets/parts");
+    assert!(made.body.get("location").is_none());
+    site.put(OWNER, &format!("{widget}/parts/p2"), json!({})).await.is(200);
+    let listed = site.get(OWNER, &format!("{widget}/parts")).await.is(200);
+    assert_eq!(listed.names(), ["p1", "p2"]);
+    site.get(OWNER, &format!("{rg}/providers/Test.Widgets/widgets/two/parts")).await.is(404);
+    let widgets = site.get(OWNER, &format!("{rg}/providers/Test.Widgets/widgets")).await.is(200);
+    assert_eq!(widgets.names(), ["one"]);
+    site.delete(OWNER, &widget).await.is(200);
+    site.widget(&rg, "one").await;
+    assert!(site.get(OWNER, &format!("{widget}/parts")).await.is(200).names().is_empty());
+}
+
+#[tokio::test]
+async fn lists_come_in_pages() {
+    let site = Site::new().await;
+    let rg = site.group("rg").await;
+    for number in 0..7 {
+        site.widget(&rg, &format!("w-{number}")).await;
+    }
+    let mut path = format!("{}/resources?{V}&$top=3&$filter=name ne 'w-1'", subscription());
+    let mut seen = Vec::new();
+    let mut pages = 0;
+    loop {
+        let answer = site.get(OWNER, &path).await.is(200);
+        pages += 1;
+        seen.extend(answer.names().into_iter().map(str::to_owned));
+        match answer.body.get("nextLink") {
+            None => break,
+            Some(link) => path = link.as_str().unwrap().replace("https://management.azure.com", ""),
+        }
+        assert_eq!(path.matches("skiptoken").count(), 1, "{path}");
+    }
+    assert_eq!(seen, ["w-0", "w-2", "w-3", "w-4", "w-5", "w-6"]);
+    assert!((2..=3).contains(&pages));
+    for bad in ["$top=0", "$top=x", "$skiptoken=%25%25", "$filter=name gt 'x'", "$filter=secret eq 'x'"] {
+        site.get(OWNER, &format!("{}/resources?{bad}", subscription())).await.is(400);
+    }
+}
+
+#[tokio::test]
+async fn the_filters_that_az_uses() {
+    let site = Site::new().await;
+    let (rg, rg2) = (site.group("rg").await, site.group("rg2").await);
+    for (group, name) in [(&rg, "kv1"), (&rg, "kv2"), (&rg2, "kv3")] {
+        site.widget(group, name).await;
+    }
+    for (filter, expected) in [
+        ("", vec!["kv1", "kv2", "kv3"]),
+        ("resourceType eq 'test.widgets/WIDGETS' and name eq 'KV2'", vec!["kv2"]),
+        ("resourceType eq 'Microsoft.KeyVault/vaults'", vec![]),
+        ("resourceGroup eq 'rg'", vec!["kv1", "kv2"]),
+        ("location eq 'UK South'", vec!["kv1", "kv2", "kv3"]),
+        ("location eq 'westus'", vec![]),
+        ("tagname eq 'team' and tagvalue eq 'kv3'", vec!["kv3"]),
+        ("tagname eq 'team'", vec!["kv1", "kv2", "kv3"]),
+        ("tagname eq 'other' and tagvalue eq 'kv3'", vec![]),
+        ("substringof('v2', name) or startswith(name, 'kv3')", vec!["kv2", "kv3"]),
+        ("not (name eq 'kv1')", vec!["kv2", "kv3"]),
+    ] {
+        let path = format!("{}/resources?$filter={filter}", subscription());
+        assert_eq!(site.get(OWNER, &path).await.is(200).names(), expected, "{filter}");
+    }
+    let path = format!("{rg}/resources?$expand=createdTime,changedTime,provisioningState");
+    let listed = site.get(OWNER, &path).await.is(200);
+    assert_eq!(
+        listed.body["value"][0],
+        json!({
+            "id": format!("{rg}/providers/Test.Widgets/widgets/kv1"),
+            "name": "kv1",
+            "type": "Test.Widgets/widgets",
+            "location": "uksouth",
+            "tags": { "team": "kv1" },
+            "createdTime": "2023-11-14T22:13:20Z",
+            "changedTime": "2023-11-14T22:13:20Z",
+            "provisioningState": "Succeeded",
+        })
+    );
+    // A reader of one group sees that group's resources in every list.
+    site.assign(OWNER, 1, NINA, "Reader", &rg2).await.is(201);
+    assert_eq!(site.get(NINA, &format!("{}/resources", subscription())).await.is(200).names(), ["kv3"]);
+    let all = format!("{}/providers/Test.Widgets/widgets", subscription());
+    assert_eq!(site.get(NINA, &all).await.is(200).names(), ["kv3"]);
+    assert_eq!(site.get(OWNER, &all).await.is(200).names(), ["kv1", "kv2", "kv3"]);
+    assert_eq!(site.get(NINA, &format!("{}/resourceGroups", subscription())).await.is(200).names(), ["rg2"]);
+    site.get(NINA, &format!("{rg}/resources")).await.is(403);
+}
+
+#[tokio::test]
+async fn tenants_subscriptions_locations_providers() {
+    let site = Site::new().await;
+    let tenants = site.get(STRANGER, "/tenants").await.is(200);
+    assert_eq!(tenants.body["value"][0]["tenantId"], json!(TENANT));
+    let seen = site.get(OWNER, "/subscriptions").await.is(200);
+    assert_eq!(seen.body["value"][0]["subscriptionId"], json!(SUBSCRIPTION));
+    assert_eq!(site.get(STRANGER, "/subscriptions").await.is(200).body["value"], json!([]));
+    // A role anywhere in it is enough to see it, as `az login` needs.
+    let rg = site.group("rg").await;
+    let widget = site.widget(&rg, "one").await;
+    site.assign(OWNER, 1, MACHINE, "Reader", &widget).await.is(201);
+    assert_eq!(site.get(MACHINE, "/subscriptions").await.is(200).body["value"][0]["displayName"], "First");
+    site.get(MACHINE, &subscription()).await.is(403);
+    assert_eq!(site.get(OWNER, &subscription()).await.is(200).body["state"], "Enabled");
+
+    let locations = site.get(OWNER, &format!("{}/locations", subscription())).await.is(200);
+    assert!(locations.names().contains(&"uksouth"));
+    let provider = format!("{}/providers/test.widgets", subscription());
+    let shown = site.get(OWNER, &provider).await.is(200);
+    assert_eq!(shown.body["namespace"], "Test.Widgets");
+    assert_eq!(shown.body["registrationState"], "Registered");
+    assert_eq!(shown.body["resourceTypes"][0]["resourceType"], "widgets");
+    assert_eq!(shown.body["resourceTypes"][0]["apiVersions"], json!(["2024-01-01", "2023-01-01-preview"]));
+    site.get(STRANGER, "/providers/Microsoft.Authorization").await.is(200);
+    assert_eq!(
+        site.get(OWNER, &format!("{}/providers/No.Such", subscription())).await.is(404).code(),
+        "InvalidResourceNamespace"
+    );
+
+    let operations = "/providers/Microsoft.Authorization/providerOperations";
+    let all = site.get(STRANGER, operations).await.is(200);
+    assert_eq!(all.names(), ["Microsoft.Authorization", "Microsoft.Resources", "Test.Widgets"]);
+    let mine = site.get(STRANGER, &format!("{operations}/test.widgets?$expand=resourceTypes")).await.is(200);
+    assert_eq!(mine.body["resourceTypes"][0]["operations"][0]["name"], "Test.Widgets/widgets/delete");
+
+    site.call(OWNER, Method::POST, &format!("{provider}/unregister"), Value::Null).await.is(200);
+    let refused = format!("{rg}/providers/Test.Widgets/widgets/two");
+    let answer = site.put(OWNER, &refused, json!({ "location": "uksouth" })).await.is(409);
+    assert_eq!(answer.code(), "MissingSubscriptionRegistration");
+    let back = site.call(OWNER, Method::POST, &format!("{provider}/register"), Value::Null).await.is(200);
+    assert_eq!(back.body["registrationState"], "Registered");
+    site.put(OWNER, &refused, json!({ "location": "uksouth" })).await.is(201);
+}
