@@ -19,7 +19,7 @@ use crate::{Answer, Call, ClientFault, NoProxy, Proxy, tls};
 
 pub const DEFAULT_BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// What a client is made of. The default trusts nobody: name at least one root.
+/// What a client is made of. The default trusts nobody, and reaches only plain HTTP on this machine's loopback.
 #[derive(Clone)]
 pub struct ClientOptions {
     pub proxy: Option<Proxy>,
@@ -78,7 +78,7 @@ impl Client {
             .map_err(|_| ClientFault::Header("the user agent's name"))?;
         Ok(Self(Arc::new(Inner {
             connector: Connector {
-                tls: TlsConnector::from(Arc::new(tls)),
+                tls: tls.map(|config| TlsConnector::from(Arc::new(config))),
                 proxy: options.proxy,
                 no_proxy: options.no_proxy,
             },

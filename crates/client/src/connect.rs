@@ -21,7 +21,8 @@ pub(crate) type Sender = SendRequest<Full<Bytes>>;
 
 /// How connections are made; shared by all of a client's.
 pub(crate) struct Connector {
-    pub(crate) tls: TlsConnector,
+    /// Missing when there is nobody to trust.
+    pub(crate) tls: Option<TlsConnector>,
     pub(crate) proxy: Option<Proxy>,
     pub(crate) no_proxy: NoProxy,
 }
@@ -33,14 +34,19 @@ impl Connector {
             debug_assert!(is_loopback(&origin.host));
             return handshake(tcp(&origin.host, origin.port, &origin.authority()).await?, origin).await;
         }
+        let tls = self.tls.as_ref().ok_or_else(|| {
+            ClientFault::Options(
+                "no certificate authority is known; set SSL_CERT_FILE to a file of the roots to trust"
+                    .to_owned(),
+            )
+        })?;
         let stream = match &self.proxy {
             Some(proxy) if !self.no_proxy.covers(&origin.host) => through(proxy, origin).await?,
             _ => tcp(&origin.host, origin.port, &origin.authority()).await?,
         };
         let name =
             ServerName::try_from(origin.host.clone()).map_err(|_| ClientFault::Url(origin.authority()))?;
-        let stream = self
-            .tls
+        let stream = tls
             .connect(name, stream)
             .await
             .map_err(|source| ClientFault::Tls { host: origin.host.clone(), source })?;

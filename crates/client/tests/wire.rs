@@ -115,7 +115,9 @@ async fn roots_come_from_files_too_and_their_absence_is_said() {
     client.accepted(Call::get("https://site.example.net/")).await.unwrap();
 
     let nobody = ClientOptions { root_files: Vec::new(), ..from_file.clone() };
-    assert!(Client::new(nobody).unwrap_err().to_string().contains("SSL_CERT_FILE"));
+    let fault = Client::new(nobody).unwrap().send(Call::get("https://site.example.net/")).await.unwrap_err();
+    assert!(fault.to_string().contains("SSL_CERT_FILE"), "{fault}");
+    assert_eq!(site.tunnels.lock().unwrap().len(), 1);
     std::fs::write(&file, "no certificate here").unwrap();
     assert!(Client::new(from_file.clone()).unwrap_err().to_string().contains("roots.pem"));
     std::fs::remove_file(&file).unwrap();

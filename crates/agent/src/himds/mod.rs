@@ -1,0 +1,159 @@
+//! The Hybrid Instance Metadata Service: Azure's metadata protocol, with Arc's challenge before a token.
+//!
+//! | path | what | open to |
+//! |---|---|---|
+//! | `/metadata/instance[/...]` | the machine in the cloud's words | every local process |
+//! | `/metadata/versions` | api-versions | every local process |
+//! | `/metadata/identity/info` | the tenant | every local process |
+//! | `/metadata/identity/oauth2/token` | an access token | who can read a challenge file |
+//! | `/agentstatus` | how the connection is | every local process |
+
+mod ask;
+mod instance;
+mod limit;
+mod reply;
+mod token;
+
+use http::{HeaderMap, Method, Request, header};
+use hyper::body::Incoming;
+
+use crate::daemon::Core;
+pub(crate) use limit::Limiter;
+use reply::{Answer, Refused};
+
+/// Which group of paths a request is for; groups differ in limits and in the form of their errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Area {
+    Metadata,
+    Identity,
+    Status,
+}
+
+/// Answers one request. Never fails: what cannot be served is refused in the protocol's words.
+pub(crate) async fn answer(core: &Core, request: &Request<Incoming>) -> Answer {
+    let path = arcadia_kernel::split_path(request.uri().path());
+    let segments: Vec<&str> = path.iter().flatten().map(String::as_str).collect();
+    let area = area(&segments);
+    match route(core, request, area, &segments, path.is_some()).await {
+        Ok(answer) => answer,
+        Err(refused) => refused.render(core, area),
+    }
+}
+
+fn area(segments: &[&str]) -> Area {
+    let is =
+        |index: usize, name: &str| segments.get(index).is_some_and(|found| found.eq_ignore_ascii_case(name));
+    match segments {
+        [_] if is(0, "agentstatus") => Area::Status,
+        _ if is(0, "metadata") && is(1, "identity") => Area::Identity,
+        _ => Area::Metadata,
+    }
+}
+
+async fn route(
+    core: &Core,
+    request: &Request<Incoming>,
+    area: Area,
+    segments: &[&str],
+    path_is_sound: bool,
+) -> Result<Answer, Refused> {
+    core.limiter.check(area)?;
+    check_origin(request.headers())?;
+    if request.method() != Method::GET {
+        return Err(Refused::method());
+    }
+    if !path_is_sound {
+        return Err(Refused::not_found());
+    }
+    if area == Area::Status {
+        let current = core.links.current().map_err(|fault| Refused::unavailable(&fault))?;
+        return reply::json(&core.health.status(current.config.as_deref()));
+    }
+    check_metadata(request.headers())?;
+    let fields = ask::fields(request.uri().query().unwrap_or(""), &core.options.limits)?;
+    let lower: Vec<String> = segments.iter().take(4).map(|segment| segment.to_ascii_lowercase()).collect();
+    let lower: Vec<&str> = lower.iter().map(String::as_str).collect();
+    match lower.as_slice() {
+        ["metadata", "instance", ..] => {
+            ask::api_version(&fields, area)?;
+            instance::answer(core, &segments[2..], &fields)
+        }
+        ["metadata", "versions"] if segments.len() == 2 => instance::versions(),
+        ["metadata", "identity", "info"] if segments.len() == 3 => {
+            ask::api_version(&fields, area)?;
+            token::info(core)
+        }
+        ["metadata", "identity", "oauth2", "token"] if segments.len() == 4 => {
+            token::answer(core, request.headers(), &fields).await
+        }
+        _ => Err(Refused::not_found()),
+    }
+}
+
+/// Only for processes of this machine that speak to it directly: no forwarder, and no web page whose name was made
+/// to lead here.
+fn check_origin(headers: &HeaderMap) -> Result<(), Refused> {
+    if headers.contains_key("x-forwarded-for") {
+        return Err(Refused::bad_request("Requests that carry an X-Forwarded-For header are not served."));
+    }
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = hosts.next().and_then(|host| host.to_str().ok()).unwrap_or("");
+    if hosts.next().is_some() || !is_loopback_host(host) {
+        return Err(Refused::bad_request("Use localhost, 127.0.0.1 or [::1] as the host."));
+    }
+    Ok(())
+}
+
+/// HTTP/1.0 clients may send no host at all.
+fn is_loopback_host(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(""),
+        None => host.split(':').next().unwrap_or(""),
+    };
+    host.is_empty()
+        || name.trim_end_matches('.').eq_ignore_ascii_case("localhost")
+        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn check_metadata(headers: &HeaderMap) -> Result<(), Refused> {
+    let mut values = headers.get_all("metadata").iter();
+    let first = values.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
+    if first && values.next().is_none() {
+        Ok(())
+    } else {
+        Err(Refused::bad_request("Required metadata header not specified"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        for host in
+            ["localhost:40342", "LOCALHOST", "127.0.0.1:40342", "[::1]:40342", "127.0.0.2", "", "localhost."]
+        {
+            assert!(is_loopback_host(host), "{host}");
+        }
+        for host in [
+            "evil.example.net",
+            "localhost.evil.net",
+            "127.0.0.1.nip.example",
+            "169.254.169.254",
+            "[::2]",
+            "[",
+            "0.0.0.0",
+        ] {
+            assert!(!is_loopback_host(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn areas() {
+        assert_eq!(area(&["AgentStatus"]), Area::Status);
+        assert_eq!(area(&["metadata", "Identity", "oauth2", "token"]), Area::Identity);
+        assert_eq!(area(&["metadata", "instance"]), Area::Metadata);
+        assert_eq!(area(&[]), Area::Metadata);
+    }
+}
