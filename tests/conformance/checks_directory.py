@@ -31,7 +31,8 @@ def bob_logs_in(world):
     arguments = ["login", "-u", world.bob["name"], "-p", world.bob["password"]]
     world.run_az(*arguments, who="bob-refused").fails("No subscriptions found")
     world.run_az(*arguments, "--allow-no-subscriptions", who="bob").ok()
-    world.run_az("group", "list", "--subscription", world.subscription, who="bob").fails()
+    groups = f"/subscriptions/{world.subscription}/resourcegroups?api-version=2024-11-01"
+    world.run_az("rest", "--method", "get", "--url", groups, who="bob").fails("AuthorizationFailed")
 
 
 @check("az ad user delete ends the login")

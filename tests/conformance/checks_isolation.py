@@ -16,7 +16,7 @@ def two(world):
     world.program("machine", "create", OTHER).ok()
     world.on_machine(MACHINE, "sh", "-c", "echo 127.0.0.9 only-here >> /etc/hosts; touch /var/opt/azcmagent/only-here").ok()
     equal(world.on_machine(OTHER, "grep", "-c", "only-here", "/etc/hosts").out.strip(), "0")
-    world.on_machine(OTHER, "test", "-e", "/var/opt/azcmagent/only-here").fails()
+    world.on_machine(OTHER, "test", "-e", "/var/opt/azcmagent/only-here").fails(code=1)
     with open("/etc/hosts", encoding="utf-8") as hosts:
         equal("only-here" in hosts.read(), False)
     world.on_machine(OTHER, "curl", "-s", "-H", "Metadata:true", "http://127.0.0.1:40342/metadata/versions").ok()
@@ -92,7 +92,7 @@ exec setpriv --reuid 23456 --regid 23456 --clear-groups env -i PATH="$PATH" HOME
   ./arcadia --data data up --detach > /dev/null 2>&1
   trap "./arcadia --data data down > /dev/null 2>&1" EXIT
   ./arcadia --data data machine create m1
-  ./arcadia --data data machine exec m1 -- sh -c "echo I am \$(id -u) on \$(hostname); stat -c %U /var/opt/azcmagent; curl -s -o /dev/null -w %{http_code} http://localhost:40342/metadata/versions"
+  ./arcadia --data data machine exec m1 -- sh -c "echo I am \$(id -u) on \$(hostname); stat -c %U /var/opt/azcmagent; curl -s -o /dev/null -w %{http_code} -H Metadata:true http://localhost:40342/metadata/versions"
   echo
   ./arcadia --data data machine exec m1 -- sh -c "umask 337; echo s > /var/opt/azcmagent/k; chgrp himds /var/opt/azcmagent/k" || true
   ./arcadia --data data machine exec --user arcadmin m1 -- cat /var/opt/azcmagent/k || echo refused

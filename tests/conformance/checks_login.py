@@ -51,7 +51,7 @@ def login_password_wrong(world):
 @check("az login --tenant of nobody is refused")
 def login_tenant_nobody(world):
     nobody = "99999999-8888-7777-6666-555555555555"
-    world.run_az("login", "-u", world.user, "-p", world.password, "--tenant", nobody, who="nobody4").fails()
+    world.run_az("login", "-u", world.user, "-p", world.password, "--tenant", nobody, who="nobody4").fails(nobody)
 
 
 class Form(html.parser.HTMLParser):

@@ -42,7 +42,7 @@ def connect(world, client, password, *more):
 
 @check("azcmagent connect with a wrong secret, or without the role, is refused")
 def connect_refused(world):
-    connect(world, world.client, "wrong").fails()
+    connect(world, world.client, "wrong").fails("AADSTS7000215")
     made = world.run_az("ad", "sp", "create-for-rbac", "-n", "no-onboarding").json()
     connect(world, made["appId"], made["password"]).fails("AuthorizationFailed")
     contains(world.on_machine(MACHINE, "azcmagent", "show").out, "Disconnected")
@@ -169,7 +169,7 @@ def token(world):
           (world.machine_object, world.tenant, "https://vault.azure.net", "app"))
     contains(said["xms_mirid"].lower(), f"/machines/{MACHINE}")
     equal(86_400 - 600 < said["exp"] - said["iat"] + 300, True)
-    world.on_machine(MACHINE, "test", "-e", path).fails()
+    world.on_machine(MACHINE, "test", "-e", path).fails(code=1)
     code, _ = answer(world, secret)
     equal(code, "401")
     world.vault_token = body["access_token"]
@@ -222,7 +222,9 @@ def az_identity(world):
 
 @check("az login --identity of an identity that the machine does not have is refused")
 def az_identity_other(world):
-    world.az_on_machine(MACHINE, "login", "--identity", "--client-id", "11111111-2222-3333-4444-555555555555").fails()
+    world.az_on_machine(MACHINE, "login", "--identity", "--client-id", "11111111-2222-3333-4444-555555555555").fails(
+        "dentity"
+    )
 
 
 @check("the machine and its identity outlive a restart of the site")

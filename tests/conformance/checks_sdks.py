@@ -45,10 +45,7 @@ def python_identity_async(world):
 
 @check("Python ManagedIdentityCredential as an ordinary user of the machine")
 def python_identity_ordinary(world):
-    done = world.on_machine(
-        MACHINE, "env", *words(world), *python(world, "identity.py", "--refused"), user="arcadmin"
-    )
-    return outcomes(done, 1)
+    return outcomes(on_machine(world, python(world, "identity.py", "--refused")), 1)
 
 
 @check("Python ClientSecretCredential")

@@ -1,6 +1,7 @@
 """ManagedIdentityCredential and DefaultAzureCredential on a connected machine, synchronous."""
 
 import os
+import pwd
 import sys
 
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
@@ -18,6 +19,12 @@ def read(credential):
 
 
 def refused():
+    # As root first, which works and loads everything that an ordinary user may not be able to read.
+    ManagedIdentityCredential().get_token("https://vault.azure.net/.default")
+    user = pwd.getpwnam("arcadmin")
+    os.setgroups([])
+    os.setgid(user.pw_gid)
+    os.setuid(user.pw_uid)
     try:
         ManagedIdentityCredential().get_token("https://vault.azure.net/.default")
     except (PermissionError, ClientAuthenticationError):
