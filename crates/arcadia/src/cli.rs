@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::lab;
 use crate::machine;
-use crate::commands::{access, agent, down, env, reference, run, status, token, up};
+use crate::commands::{access, agent, audit, down, env, reference, run, status, token, up};
 
 /// Gives machines that are in no cloud what a cloud gives its own: an identity, and with it secrets, without a
 /// stored password. Speaks Azure's wire protocols, so that az, the SDKs and curl work as they are.
@@ -41,6 +41,8 @@ pub enum Command {
     Token(token::Command),
     #[command(subcommand)]
     Access(access::Command),
+    #[command(subcommand)]
+    Audit(audit::Command),
     #[command(subcommand)]
     Agent(agent::Command),
     #[command(hide = true)]

@@ -36,7 +36,7 @@ pub fn start(level: &str) -> anyhow::Result<Log> {
 
 impl Log {
     /// Sends the log, and whatever else is written to standard error, to a file from now on.
-    pub fn into_file(&self, path: PathBuf) -> io::Result<()> {
+    pub fn move_to(&self, path: PathBuf) -> io::Result<()> {
         let file = LogFile::open(path)?;
         rustix::stdio::dup2_stderr(&file.file)?;
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);

@@ -58,6 +58,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Token(command) => commands::token::run(command),
         Command::Access(command) => commands::access::run(&data()?, command),
+        Command::Audit(command) => commands::audit::run(&data()?, command),
         Command::Agent(command) => commands::agent::run(command),
         Command::Reference(arguments) => commands::reference::run(arguments),
     }

@@ -151,7 +151,7 @@ mod tests {
         let (folder, data) = site();
         let source = folder.path().join("roots.pem");
         fs::write(&source, pem('A')).unwrap();
-        let first = bundle(&data, "roots", &[source.clone()]).unwrap();
+        let first = bundle(&data, "roots", std::slice::from_ref(&source)).unwrap();
         assert_eq!(bundle(&data, "roots", &[first.clone(), source]).unwrap(), first);
         fs::write(data.ca_file(), pem('T')).unwrap();
         let second = bundle(&data, "roots", &[first.clone(), first.clone()]).unwrap();

@@ -91,6 +91,7 @@ pub async fn serve(
     tracing::info!("stopping");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     Running::clear(data);
+    stop_machines(data).await;
     let _ = std::fs::remove_file(&socket_path);
     tokio::select! {
         finished = drainer.drain(DRAIN_PATIENCE) => {
@@ -137,7 +138,8 @@ async fn listen(asked: Option<u16>, last: Option<u16>) -> anyhow::Result<TcpList
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             let listener = net::bind_loopback(0).await.context("no free port on 127.0.0.1")?;
             let port = listener.local_addr()?.port();
-            tracing::warn!("port {preferred} is taken; listening on {port}. Run `arcadia env` again in open shells");
+            let again = if last.is_some() { "; run `arcadia env` again in open shells" } else { "" };
+            tracing::warn!("port {preferred} is taken, so the proxy listens on {port}{again}");
             Ok(listener)
         }
         Err(error) => Err(error).context(format!("port {preferred} of 127.0.0.1 cannot be listened on")),
@@ -181,6 +183,23 @@ fn restart_machines(data: &DataDir) {
             Err(error) => tracing::warn!("machines were not started: {error:#}"),
         }
     });
+}
+
+/// Machines stop before the site does, so that what they have under way is answered.
+async fn stop_machines(data: &DataDir) {
+    let path = data.path().to_owned();
+    let stopped = tokio::task::spawn_blocking(move || machine::stop_all(&path)).await;
+    match stopped {
+        Ok(Ok(machines)) => {
+            for (name, result) in machines {
+                if let Err(error) = result {
+                    tracing::warn!(%name, "the machine does not stop: {error:#}");
+                }
+            }
+        }
+        Ok(Err(error)) => tracing::warn!("machines were not stopped: {error:#}"),
+        Err(error) => tracing::warn!("machines were not stopped: {error}"),
+    }
 }
 
 /// SIGTERM, SIGINT, and SIGHUP of a terminal that is closed.

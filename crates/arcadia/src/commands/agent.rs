@@ -1,5 +1,6 @@
 //! `arcadia agent`, and the names under which this program is the agent.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
@@ -17,18 +18,22 @@ pub enum Command {
 
 pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Run => Ok(arcadia_agent::azcmagent("himds", Vec::new())),
+        Command::Run => Ok(agent(vec!["himds".into()])),
     }
 }
 
 /// Answers as `azcmagent` or `himds` when called by that name.
 pub fn answer_by_name() -> Option<ExitCode> {
-    let mut arguments = std::env::args_os();
-    let called = arguments.next()?;
-    let name = Path::new(&called).file_name()?.to_str()?.to_owned();
-    if !matches!(name.as_str(), "azcmagent" | "himds") {
-        return None;
-    }
-    let rest: Vec<OsString> = arguments.collect();
-    Some(arcadia_agent::azcmagent(&name, rest))
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let name = Path::new(arguments.first()?).file_name()?;
+    (name == "azcmagent" || name == "himds").then(|| agent(arguments))
+}
+
+fn agent(arguments: Vec<OsString>) -> ExitCode {
+    // Variables that are not text are none that the agent knows.
+    let environment: HashMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let code = arcadia_agent::azcmagent(arguments, &environment);
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
 }

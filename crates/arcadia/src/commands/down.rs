@@ -10,8 +10,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use crate::site::{DataDir, holder};
 use crate::terminal::note;
 
-/// The site itself waits ten seconds for requests under way.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The site itself waits for its machines to stop, and then ten seconds for requests under way.
+const PATIENCE: Duration = Duration::from_secs(60);
 const GLANCE: Duration = Duration::from_millis(20);
 const SILENCE: Duration = Duration::from_secs(1);
 

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod agent;
+pub mod audit;
 pub mod down;
 pub mod env;
 pub mod reference;

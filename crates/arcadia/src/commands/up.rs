@@ -69,7 +69,7 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     runtime.block_on(serve::serve(data, options, |ready| {
         show(data, ready);
         if detached {
-            log.into_file(data.log_file())?;
+            log.move_to(data.log_file())?;
             let nowhere = std::fs::OpenOptions::new().write(true).open("/dev/null")?;
             // The parent sees the end of its pipe and returns.
             rustix::stdio::dup2_stdout(&nowhere)?;

@@ -50,7 +50,7 @@ const NOT_SERVED: &str =
 
 /// Where a name leads.
 pub enum Route {
-    Here(Arc<dyn Endpoint>),
+    Here,
     Withheld(&'static str),
     Outside,
 }
@@ -81,8 +81,8 @@ impl HostTable {
     }
 
     pub fn route(&self, host: &str) -> Route {
-        if let Some(endpoint) = self.find(host) {
-            return Route::Here(endpoint.clone());
+        if self.find(host).is_some() {
+            return Route::Here;
         }
         let host = fold_host(host);
         let covers = |pattern: &str| match pattern.strip_prefix('*') {
@@ -102,14 +102,6 @@ impl HostTable {
         let below = below.map(|(parent, endpoint)| (format!("*.{parent}"), endpoint.service_name()));
         let mut all: Vec<_> = exact.chain(below).collect();
         all.sort();
-        all
-    }
-
-    /// Every service once, in order of their names.
-    pub fn services(&self) -> Vec<Arc<dyn Endpoint>> {
-        let mut all: Vec<_> = self.exact.values().chain(self.one_label_below.values()).cloned().collect();
-        all.sort_by_key(|endpoint| endpoint.service_name());
-        all.dedup_by_key(|endpoint| endpoint.service_name());
         all
     }
 }

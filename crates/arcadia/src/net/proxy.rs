@@ -94,7 +94,7 @@ impl Proxy {
         let not_connected = |reason: &str| format!("Arcadia's proxy does not connect to {host}: {reason}.");
         let route = if port == TUNNEL_PORT { self.hosts.route(host) } else { Route::Outside };
         match route {
-            Route::Here(_) => {
+            Route::Here => {
                 self.serve_here(stream, from, host).await;
                 Ok(())
             }

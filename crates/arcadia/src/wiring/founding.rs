@@ -68,8 +68,8 @@ fn secret(entropy: &dyn Entropy) -> Zeroizing<String> {
     let mut secret = Zeroizing::new(String::with_capacity(SECRET_CHARACTERS));
     while secret.len() < SECRET_CHARACTERS {
         let more = Zeroizing::new(entropy.token(SECRET_CHARACTERS));
-        let usable = more.chars().filter(char::is_ascii_alphanumeric);
-        secret.extend(usable.take(SECRET_CHARACTERS - secret.len()));
+        let missing = SECRET_CHARACTERS - secret.len();
+        secret.extend(more.chars().filter(char::is_ascii_alphanumeric).take(missing));
     }
     secret
 }

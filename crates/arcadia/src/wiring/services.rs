@@ -47,7 +47,7 @@ pub async fn assemble(
     let principals = Arc::new(Principals(directory.clone()));
     let keyvault = KeyVault::open(store.clone(), KeyVaultNames::azure(), principals.clone()).await?;
     let machines = Machines::open(store.clone(), directory.clone(), clock.clone()).await?;
-    let kinds = vec![registered(Arc::new(Vaults::new(keyvault.clone()))), registered(machines.clone())];
+    let kinds = vec![registered(Arc::new(Vaults(keyvault.clone()))), registered(machines.clone())];
     let arm =
         Arm::open(store.clone(), ArmNames::azure(), principals, kinds, clock.clone(), entropy.clone()).await?;
 

@@ -1,0 +1,204 @@
+//! Starting, stopping, starting again.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::support::{ARM, ARM_SCOPE, SECRETS_OFFICER, Site, VAULT_SCOPE, arcadia};
+
+#[test]
+fn up_says_what_it_serves_and_ends_with_ready() {
+    let site = Site::start();
+    let text = site.printed.join("\n");
+    assert_eq!(site.printed.last().unwrap(), "ready");
+    for part in ["*.vault.azure.net", "management.azure.com", "arcadia env --admin", "credentials.json"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert!(!text.contains('\u{1b}'), "no colours in a pipe");
+    let admin = site.env(true);
+    for secret in ["AZURE_CLIENT_SECRET", "ARCADIA_PASSWORD"] {
+        assert!(!text.contains(&admin[secret]), "{secret} is not printed");
+    }
+    let mode = |name: &str| std::fs::metadata(site.data.join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(""), 0o700);
+    for name in ["credentials.json", "root.key", "ring.json", "ca.key.pem", "site.json", "store.db"] {
+        assert_eq!(mode(name), 0o600, "{name}");
+    }
+    assert_eq!(mode("ca.pem"), 0o644);
+}
+
+#[test]
+fn a_second_site_on_the_same_data_is_refused() {
+    let site = Site::start();
+    for arguments in [&["up", "--offline"][..], &["up", "--offline", "--detach"]] {
+        let second = site.command(arguments);
+        let told = String::from_utf8_lossy(&second.stderr);
+        assert_eq!(second.status.code(), Some(1));
+        assert!(told.contains("another site is running") && told.contains(&site.pid().to_string()), "{told}");
+        assert!(!String::from_utf8_lossy(&second.stdout).contains("ready"));
+    }
+    assert_eq!(site.status()["state"], "running", "the first is not disturbed");
+}
+
+#[test]
+fn detached_it_runs_until_down() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    let run = |arguments: &[&str]| arcadia(&data).args(arguments).output().unwrap();
+    assert_eq!(run(&["status"]).status.code(), Some(1));
+    assert_eq!(run(&["env"]).status.code(), Some(1), "there is no site yet");
+    assert_eq!(run(&["down"]).status.code(), Some(0));
+    let up = run(&["up", "--detach", "--offline"]);
+    assert!(up.status.success() && up.stdout.ends_with(b"\nready\n"), "{up:?}");
+    let status: serde_json::Value = serde_json::from_slice(&run(&["status", "--json"]).stdout).unwrap();
+    assert_eq!(status["state"], "running");
+    assert_eq!(status["dataDirectory"], data.to_str().unwrap());
+    assert!(data.join("log/site.log").exists());
+    let pid = status["pid"].as_i64().unwrap();
+    let down = run(&["down"]);
+    assert!(down.status.success(), "{down:?}");
+    assert!(!Path::new(&format!("/proc/{pid}")).exists() || run(&["status"]).status.code() == Some(1));
+    let status: serde_json::Value = serde_json::from_slice(&run(&["status", "--json"]).stdout).unwrap();
+    assert_eq!(status["state"], "stopped");
+}
+
+#[test]
+fn run_returns_the_exit_status_and_env_is_complete() {
+    let site = Site::start();
+    let run = |arguments: &[&str]| site.command(arguments);
+    assert_eq!(run(&["run", "--", "sh", "-c", "exit 42"]).status.code(), Some(42));
+    assert_eq!(run(&["run", "--", "no-such-program-here"]).status.code(), Some(127));
+    assert_eq!(run(&["run"]).status.code(), Some(2));
+    assert_eq!(run(&["nonsense"]).status.code(), Some(2));
+    let plain = run(&["run", "--", "sh", "-c", "echo ${AZURE_CLIENT_SECRET:-none} ${HTTP_PROXY:-none}"]);
+    assert_eq!(plain.stdout, b"none none\n");
+    let answer = run(&["run", "--", "curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", ARM]);
+    assert!(answer.status.success(), "{answer:?}");
+
+    let env = site.env(true);
+    let proxy = site.proxy();
+    for name in ["HTTPS_PROXY", "https_proxy"] {
+        assert_eq!(env[name], proxy);
+    }
+    for name in ["NO_PROXY", "no_proxy"] {
+        assert_eq!(env[name], "localhost,127.0.0.1");
+    }
+    for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY"] {
+        assert!(!env.contains_key(name));
+    }
+    for [azure, terraform] in [
+        ["AZURE_TENANT_ID", "ARM_TENANT_ID"],
+        ["AZURE_CLIENT_ID", "ARM_CLIENT_ID"],
+        ["AZURE_CLIENT_SECRET", "ARM_CLIENT_SECRET"],
+        ["AZURE_SUBSCRIPTION_ID", "ARM_SUBSCRIPTION_ID"],
+    ] {
+        assert_eq!(env[azure], env[terraform]);
+    }
+    assert!(env["ARCADIA_USER"].contains('@') && env["ARCADIA_PASSWORD"].len() >= 20);
+    assert_eq!((&*env["NODE_USE_ENV_PROXY"], &*env["AZURE_CORE_COLLECT_TELEMETRY"]), ("1", "no"));
+    for name in ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"] {
+        let bundle = std::fs::read_to_string(&env[name]).unwrap();
+        let authority = std::fs::read_to_string(site.data.join("ca.pem")).unwrap();
+        assert!(bundle.contains(&authority), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_written_and_issued_survives_a_restart() {
+    const NEEDLE: &str = "needle-in-the-haystack-7f3a";
+    // A port of its own, which no other test takes while the site is down.
+    let port = (20_000 + std::process::id() % 10_000).to_string();
+    let mut site = Site::start_with(&["--offline", "--port", &port]);
+    let wire = site.client();
+    let vault = wire.vault("kvrestart").await;
+    let officer = wire.application("officer").await;
+    wire.assign(&vault, SECRETS_OFFICER, &officer.object_id).await;
+    let token = wire.token_of(&officer.app_id, &officer.secret, VAULT_SCOPE).await;
+    let arm = wire.admin_token(ARM_SCOPE).await;
+    let url = "https://kvrestart.vault.azure.net/secrets/s1?api-version=7.4";
+    wire.must("PUT", url, &token, Some(json!({ "value": NEEDLE }))).await;
+    let proxy = site.proxy();
+
+    assert_eq!(site.command(&["audit", "tail"]).status.code(), Some(1), "not under a running site");
+    site.stop();
+    let tail = site.command(&["audit", "tail", "-n", "3", "--json"]);
+    let lines: Vec<&str> = std::str::from_utf8(&tail.stdout).unwrap().lines().collect();
+    assert_eq!(lines.len(), 3, "{tail:?}");
+    assert!(lines.iter().any(|line| line.contains("setSecret") && line.contains("kvrestart")), "{lines:?}");
+    let verified = site.command(&["audit", "verify"]);
+    assert!(verified.status.success() && verified.stdout.ends_with(b"unbroken\n"), "{verified:?}");
+    assert!(!holds(&site.data, NEEDLE.as_bytes()), "the value is nowhere in the clear");
+    assert!(!holds(&site.data, officer.secret.as_bytes()), "neither is a client's secret");
+    site.up(&["--offline"]);
+    assert_eq!(site.proxy(), proxy, "shells keep working");
+    let wire = site.client();
+    assert_eq!(wire.must("GET", url, &token, None).await["value"], NEEDLE);
+    wire.must("GET", &format!("{ARM}{vault}?api-version=2026-02-01"), &arm, None).await;
+
+    // Killed without warning, it has lost nothing either.
+    wire.must("PUT", url, &token, Some(json!({ "value": "second" }))).await;
+    site.signal(Signal::KILL);
+    site.ended();
+    site.up(&["--offline"]);
+    assert_eq!(site.client().must("GET", url, &token, None).await["value"], "second");
+}
+
+/// Whether any file below `folder` has these bytes.
+fn holds(folder: &Path, needle: &[u8]) -> bool {
+    std::fs::read_dir(folder).unwrap().map(Result::unwrap).any(|entry| {
+        let kind = entry.file_type().unwrap();
+        let path = entry.path();
+        (kind.is_dir() && holds(&path, needle))
+            || (kind.is_file()
+                && std::fs::read(&path).unwrap().windows(needle.len()).any(|window| window == needle))
+    })
+}
+
+#[tokio::test]
+async fn requests_under_way_are_finished() {
+    let mut site = Site::start();
+    let proxy = site.proxy();
+    let mut stream = tokio::net::TcpStream::connect(proxy.strip_prefix("http://").unwrap()).await.unwrap();
+    stream.write_all(b"CONNECT login.microsoftonline.com:443 HTTP/1.1\r\n\r\n").await.unwrap();
+    let mut answer = [0; "HTTP/1.1 200 Connection established\r\n\r\n".len()];
+    stream.read_exact(&mut answer).await.unwrap();
+    let mut tls = connector(&site.data)
+        .connect("login.microsoftonline.com".try_into().unwrap(), stream)
+        .await
+        .unwrap();
+    tls.write_all(
+        b"POST /organizations/oauth2/v2.0/token HTTP/1.1\r\nHost: login.microsoftonline.com\r\n\
+          Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 21\r\n\r\ngrant_type=",
+    )
+    .await
+    .unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    site.signal(Signal::TERM);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let refused = tokio::net::TcpStream::connect(proxy.strip_prefix("http://").unwrap()).await;
+    assert!(refused.is_err(), "nobody listens any more");
+    tls.write_all(b"somethings").await.unwrap();
+    let mut text = String::new();
+    let _ = tls.read_to_string(&mut text).await;
+    assert!(text.starts_with("HTTP/1.1 400 "), "{text}");
+    assert_eq!(site.ended(), Some(0));
+}
+
+fn connector(data: &Path) -> tokio_rustls::TlsConnector {
+    use rustls_pki_types::pem::PemObject as _;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(rustls_pki_types::CertificateDer::from_pem_file(data.join("ca.pem")).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    tokio_rustls::TlsConnector::from(Arc::new(config))
+}
