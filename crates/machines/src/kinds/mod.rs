@@ -1,0 +1,3 @@
+//! One file a resource kind.
+
+pub mod machine;
