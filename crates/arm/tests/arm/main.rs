@@ -5,6 +5,7 @@
 
 mod assignments;
 mod groups;
+mod races;
 mod refusals;
 mod resources;
 mod support;
