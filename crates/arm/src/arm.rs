@@ -96,19 +96,21 @@ impl Arm {
         }))
     }
 
-    /// Makes the first subscription and its owners. Doing it again changes nothing.
+    /// Makes the first subscription and its owners, in one commit. Where the subscription exists this changes
+    /// nothing: an owner that was removed since stays removed.
     pub async fn found(&self, permit: Permit<SystemWork>, founding: Founding) -> Result<(), Fault> {
-        let mut batch = Batch::new();
-        if self.subscription(founding.subscription_id).is_none() {
-            let subscription = Subscription {
-                id: founding.subscription_id,
-                tenant_id: founding.tenant_id,
-                display_name: founding.display_name,
-                created_at: permit.now(),
-            };
-            batch.require_absent(SUBSCRIPTIONS, &subscription.id);
-            batch.put(SUBSCRIPTIONS, &subscription.id, &subscription)?;
+        if self.subscription(founding.subscription_id).is_some() {
+            return Ok(());
         }
+        let subscription = Subscription {
+            id: founding.subscription_id,
+            tenant_id: founding.tenant_id,
+            display_name: founding.display_name,
+            created_at: permit.now(),
+        };
+        let mut batch = Batch::new();
+        batch.require_absent(SUBSCRIPTIONS, &subscription.id);
+        batch.put(SUBSCRIPTIONS, &subscription.id, &subscription)?;
         let id = founding.subscription_id.to_string();
         let scope = ArmId::from_segments(["subscriptions", &id]).map_err(Fault::internal)?;
         for (principal_id, principal_type) in founding.owners {
@@ -126,11 +128,9 @@ impl Arm {
                 created_by: Uuid::nil(),
                 updated_by: Uuid::nil(),
             };
-            roles::put_founding(&self.store, &assignment, &mut batch).await?;
+            roles::put_founding(&assignment, &mut batch)?;
         }
-        if !batch.is_empty() {
-            self.store.commit(permit.stamp(), batch).await?;
-        }
+        self.store.commit(permit.stamp(), batch).await?;
         Ok(())
     }
 

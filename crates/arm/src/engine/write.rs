@@ -65,7 +65,7 @@ pub(super) async fn put(
         let mut plan = plan(arm, work, &id, api_version, &mut batch);
         let before = current.as_ref().map(|row| &row.value);
         let resource = kind.put(&mut plan, before, desired.clone()).await?;
-        let resource = stamped(resource, before, work);
+        let resource = stamped(resource, &id, before, work);
         let created = before.is_none();
         match commit(arm, work, current.as_ref(), &resource, batch).await {
             Ok(revision) => return reply(&*kind, &resource, api_version, created, revision),
@@ -94,7 +94,7 @@ pub(super) async fn patch(
         prepare(arm, &*kind, &id, Some(&current), &change, &mut batch).await?;
         let mut plan = plan(arm, work, &id, api_version, &mut batch);
         let resource = kind.patch(&mut plan, &current.value, change.clone()).await?;
-        let resource = stamped(resource, Some(&current.value), work);
+        let resource = stamped(resource, &id, Some(&current.value), work);
         match commit(arm, work, Some(&current), &resource, batch).await {
             Ok(revision) => {
                 return Reply::ok(&view(&*kind, &resource, api_version))?
@@ -211,8 +211,9 @@ fn check_same_location(current: &Resource, wanted: Option<&str>) -> Result<(), F
     }
 }
 
-/// `systemData` is the engine's: whatever the kind made of it, it says who created and who changed.
-fn stamped(mut resource: Resource, before: Option<&Resource>, work: &Work<'_>) -> Resource {
+/// Identifier and `systemData` are the engine's: whatever the kind made of them, they say what was asked for,
+/// who created it and who changed it.
+fn stamped(mut resource: Resource, id: &ArmId, before: Option<&Resource>, work: &Work<'_>) -> Resource {
     let (name, kind) = (caller_name(work.caller), caller_type(work.caller).to_owned());
     match before {
         Some(before) => {
@@ -222,6 +223,7 @@ fn stamped(mut resource: Resource, before: Option<&Resource>, work: &Work<'_>) -
             resource.created_by_type = before.created_by_type.clone();
         }
         None => {
+            resource.id = id.clone();
             resource.created_at = work.now;
             resource.created_by = name.clone();
             resource.created_by_type = kind.clone();

@@ -4,7 +4,7 @@ use arcadia_kernel::{
     Action, ArmId, At, AuditStamp, Decision, Fault, Method, Op, Permit, Question, Reply, Request, StatusCode,
     action, op,
 };
-use arcadia_store::{Batch, CommitError, Row, Store};
+use arcadia_store::{Batch, CommitError, Row};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -346,16 +346,9 @@ fn remove(assignment: &Assignment, batch: &mut Batch) {
     batch.delete(ASSIGNMENT_GRANTS, &assignment.grant_key());
 }
 
-/// Adds the assignment unless what it grants is granted already.
-pub(crate) async fn put_founding(
-    store: &Store,
-    assignment: &Assignment,
-    batch: &mut Batch,
-) -> Result<(), Fault> {
-    if store.get(ASSIGNMENT_GRANTS, &assignment.grant_key()).await?.is_none() {
-        insert(assignment, batch)?;
-    }
-    Ok(())
+/// Plans an assignment that nobody had to allow: those of the first owners.
+pub(crate) fn put_founding(assignment: &Assignment, batch: &mut Batch) -> Result<(), Fault> {
+    insert(assignment, batch)
 }
 
 /// The role exists, can be assigned here, and stays so until the commit.

@@ -310,3 +310,16 @@ async fn definitions_are_all_there() {
     assert_eq!(explained.considered[0].role_name.as_deref(), Some("Owner"));
     site.call(OWNER, Method::PATCH, &assignment(&rg, 1), json!({})).await.is(405);
 }
+
+#[tokio::test]
+async fn founding_happens_once() {
+    let site = Site::new().await;
+    site.assign(OWNER, 1, NINA, "Owner", &subscription()).await.is(201);
+    let listed = site.get(NINA, &list(&subscription(), &format!("principalId eq '{OWNER}'"))).await.is(200);
+    let first = listed.body["value"][0]["id"].as_str().unwrap().to_owned();
+    site.delete(NINA, &first).await.is(200);
+    let site = site.restarted().await;
+    // The founding ran again; it did not make an owner of somebody who was removed.
+    site.get(OWNER, &subscription()).await.is(403);
+    site.get(NINA, &subscription()).await.is(200);
+}
