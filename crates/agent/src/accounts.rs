@@ -8,6 +8,15 @@ use std::path::Path;
 const NAME: &str = "himds";
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
+/// Whom a file or folder belongs to. What only root may change stays out of the daemon's reach, who runs as `himds`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Root,
+    /// Root's, and the group `himds` may read it.
+    RootAndGroup,
+    Himds,
+}
+
 /// The user and group that own what the daemon makes. Where the machine has neither, root keeps everything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Accounts {
@@ -30,16 +39,21 @@ impl Accounts {
         Self { user: id(passwd, 2), group: id(group, 2).or_else(|| id(passwd, 3)) }
     }
 
-    /// Gives `file` to `himds` with the mode `shared`, or leaves it to whoever runs the daemon with the mode
-    /// `alone`: when there is no such group, and when the system does not allow it (an ordinary user, or ids that
-    /// the user namespace does not map). Never more than `alone` before the owner is right.
-    pub(crate) fn give(&self, file: &File, shared: u32, alone: u32) -> io::Result<()> {
+    /// Gives `file` to `owner` with the mode `shared`, or leaves it to whoever runs this with the mode `alone`: when
+    /// there is no such group, and when the system does not allow it (an ordinary user, or ids that the user
+    /// namespace does not map). Never more than `alone` before the owner is right.
+    pub(crate) fn give(&self, file: &File, owner: Owner, shared: u32, alone: u32) -> io::Result<()> {
         file.set_permissions(Permissions::from_mode(alone))?;
-        let Some(group) = self.group else { return Ok(()) };
-        match fchown(file, self.user, Some(group)) {
+        let (user, group) = match (owner, self.group) {
+            (Owner::Root, _) => (Some(0), Some(0)),
+            (Owner::RootAndGroup, Some(group)) => (Some(0), Some(group)),
+            (Owner::Himds, Some(group)) => (self.user, Some(group)),
+            (_, None) => return Ok(()),
+        };
+        match fchown(file, user, group) {
             Ok(()) => file.set_permissions(Permissions::from_mode(shared)),
             Err(fault) => {
-                tracing::debug!(%fault, "cannot give a file to the himds group");
+                tracing::debug!(%fault, "a file stays with the user who made it");
                 Ok(())
             }
         }
@@ -64,7 +78,7 @@ mod tests {
     fn a_file_that_cannot_be_given_stays_private() {
         let folder = tempfile::tempdir().unwrap();
         let file = File::create(folder.path().join("f")).unwrap();
-        Accounts::default().give(&file, 0o440, 0o400).unwrap();
+        Accounts::default().give(&file, Owner::Himds, 0o440, 0o400).unwrap();
         assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o400);
     }
 }

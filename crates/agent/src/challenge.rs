@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arcadia_crypto::{Zeroizing, constant_time_eq, sha256};
 use arcadia_kernel::{Clock, Entropy, EntropyExt as _};
 
-use crate::accounts::Accounts;
-use crate::files::{create_in, open_folder, remove_in};
+use crate::accounts::{Accounts, Owner};
+use crate::files::{create_in, remove_in};
+use crate::layout::Part;
 use crate::{AgentFault, HimdsLimits, Layout};
 
 /// 288 bits; written as 48 characters without a line break, well under the 4096 bytes that clients accept.
@@ -75,11 +76,11 @@ impl Challenges {
     }
 
     fn write(&self, name: &str, secret: &[u8]) -> io::Result<()> {
-        let folder = open_folder(&self.layout.tokens())?;
+        let folder = self.layout.open_part(Part::Tokens)?;
         let write = || {
             let mut file = create_in(&folder, name)?;
             file.write_all(secret)?;
-            self.accounts.give(&file, 0o440, 0o400)
+            self.accounts.give(&file, Owner::Himds, 0o440, 0o400)
         };
         write().inspect_err(|_| {
             let _ = remove_in(&folder, name);
@@ -127,7 +128,7 @@ impl Challenges {
     pub(crate) fn sweep_all(&self) -> Result<usize, AgentFault> {
         let path = self.layout.tokens();
         let fault = |source| AgentFault::file("cannot empty", &path, source);
-        let folder = open_folder(&path).map_err(fault)?;
+        let folder = self.layout.open_part(Part::Tokens).map_err(fault)?;
         self.lock().clear();
         let mut count = 0;
         for entry in std::fs::read_dir(&path).map_err(fault)? {
@@ -149,7 +150,7 @@ impl Challenges {
         if names.peek().is_none() {
             return;
         }
-        let folder = match open_folder(&self.layout.tokens()) {
+        let folder = match self.layout.open_part(Part::Tokens) {
             Ok(folder) => folder,
             Err(fault) => return tracing::warn!(%fault, "used challenges cannot be removed"),
         };

@@ -10,9 +10,10 @@ use arcadia_kernel::Entropy;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::AgentFault;
-use crate::accounts::Accounts;
+use crate::accounts::{Accounts, Owner};
 use crate::files::{Ownership, read_bounded, write_atomic};
+use crate::layout::CONFIG;
+use crate::{AgentFault, Layout};
 
 const CONFIG_BYTES_MAX: u64 = 256 * 1024;
 
@@ -60,14 +61,18 @@ impl AgentConfig {
 
     pub(crate) fn write(
         &self,
-        path: &Path,
+        layout: &Layout,
         accounts: &Accounts,
         entropy: &dyn Entropy,
     ) -> Result<(), AgentFault> {
-        let mut json = serde_json::to_vec_pretty(self).map_err(|fault| AgentFault::content(path, fault))?;
+        let path = layout.config();
+        let mut json = serde_json::to_vec_pretty(self).map_err(|fault| AgentFault::content(&path, fault))?;
         json.push(b'\n');
-        write_atomic(path, &json, Ownership { accounts, mode: 0o644 }, entropy)
-            .map_err(|fault| AgentFault::file("cannot write", path, fault))
+        let ownership = Ownership { accounts, owner: Owner::Root, mode: 0o644 };
+        layout
+            .open_root()
+            .and_then(|root| write_atomic(&root, CONFIG, &json, ownership, entropy))
+            .map_err(|fault| AgentFault::file("cannot write", &path, fault))
     }
 }
 
@@ -156,16 +161,17 @@ pub(crate) mod tests {
     #[test]
     fn a_running_daemon_sees_connect_change_and_disconnect() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("agentconfig.json");
+        let layout = Layout::new(folder.path().to_owned());
+        let path = layout.config();
         let watch = ConfigWatch::new(path.clone());
         assert!(watch.current().unwrap().config.is_none());
         let mut config = example();
-        config.write(&path, &Accounts::default(), &SystemEntropy).unwrap();
+        config.write(&layout, &Accounts::default(), &SystemEntropy).unwrap();
         let first = watch.current().unwrap();
         assert_eq!(first.config.as_deref(), Some(&config));
         assert_eq!(watch.current().unwrap().generation, first.generation);
         config.location = "ukwest".to_owned();
-        config.write(&path, &Accounts::default(), &SystemEntropy).unwrap();
+        config.write(&layout, &Accounts::default(), &SystemEntropy).unwrap();
         let second = watch.current().unwrap();
         assert_eq!(second.config.unwrap().location, "ukwest");
         assert!(second.generation > first.generation);
@@ -176,13 +182,14 @@ pub(crate) mod tests {
     #[test]
     fn a_broken_file_is_said_and_not_taken_for_absence() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("agentconfig.json");
+        let layout = Layout::new(folder.path().to_owned());
+        let path = layout.config();
         std::fs::write(&path, b"{\"subscriptionId\": 1}").unwrap();
         let watch = ConfigWatch::new(path.clone());
         for _ in 0..2 {
             assert!(watch.current().err().unwrap().to_string().contains("agentconfig.json"));
         }
-        example().write(&path, &Accounts::default(), &SystemEntropy).unwrap();
+        example().write(&layout, &Accounts::default(), &SystemEntropy).unwrap();
         assert!(watch.current().unwrap().config.is_some());
     }
 

@@ -1,6 +1,6 @@
 //! Files that are whole or not there, read within bounds, never through a planted link.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::path::Path;
 use arcadia_kernel::{Entropy, EntropyExt as _};
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 
-use crate::accounts::Accounts;
+use crate::accounts::{Accounts, Owner};
 
 /// Reads a file of at most `bytes_max`; a longer one is an error.
 pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
@@ -40,54 +40,48 @@ pub(crate) fn remove_in(folder: impl AsFd, name: &str) -> io::Result<()> {
     }
 }
 
-/// Who may read a file that is written.
+/// Whose a file is that is written.
 #[derive(Clone, Copy)]
 pub(crate) struct Ownership<'a> {
     pub(crate) accounts: &'a Accounts,
+    pub(crate) owner: Owner,
     pub(crate) mode: u32,
 }
 
 /// Replaces a file's content as one step that survives a crash: temporary file, fsync, rename, fsync of the folder.
 pub(crate) fn write_atomic(
-    path: &Path,
+    folder: &File,
+    name: &str,
     content: &[u8],
     ownership: Ownership<'_>,
     entropy: &dyn Entropy,
 ) -> io::Result<()> {
-    let folder_path = path.parent().ok_or_else(|| io::Error::other("it has no folder"))?;
-    let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(|| io::Error::other("its name"))?;
-    let folder = File::open(folder_path)?;
     let temporary = format!(".{name}.{}", entropy.uuid());
     let write = || {
-        let mut file = create_in(&folder, &temporary)?;
-        ownership.accounts.give(&file, ownership.mode, ownership.mode)?;
+        let mut file = create_in(folder, &temporary)?;
+        ownership.accounts.give(&file, ownership.owner, ownership.mode, ownership.mode)?;
         file.write_all(content)?;
         file.sync_all()?;
-        rustix::fs::renameat(&folder, &temporary, &folder, name)?;
+        rustix::fs::renameat(folder, &temporary, folder, name)?;
         folder.sync_all()
     };
     write().inspect_err(|_| {
-        let _ = remove_in(&folder, &temporary);
+        let _ = remove_in(folder, &temporary);
     })
-}
-
-/// Removes a file. That it is gone already is no error.
-pub(crate) fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(()),
-        outcome => outcome,
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use arcadia_crypto::SystemEntropy;
     use std::os::unix::fs::PermissionsExt as _;
 
     fn write(path: &Path, content: &[u8]) -> io::Result<()> {
-        let ownership = Ownership { accounts: &Accounts::default(), mode: 0o600 };
-        write_atomic(path, content, ownership, &SystemEntropy)
+        let ownership = Ownership { accounts: &Accounts::default(), owner: Owner::Himds, mode: 0o600 };
+        let folder = open_folder(path.parent().unwrap())?;
+        write_atomic(&folder, path.file_name().unwrap().to_str().unwrap(), content, ownership, &SystemEntropy)
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! How the connection is: what the site said last, and when.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arcadia_kernel::{Clock, Entropy};
@@ -10,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::accounts::Accounts;
+use crate::accounts::{Accounts, Owner};
 use crate::files::{Ownership, read_bounded, write_atomic};
+use crate::layout::{HEARTBEAT, Part};
 use crate::{AGENT_VERSION, AgentConfig, AgentFault, Layout};
 
 const FILE_BYTES_MAX: u64 = 256 * 1024;
@@ -41,8 +41,7 @@ struct Trouble {
 }
 
 pub(crate) struct Health {
-    path: PathBuf,
-    log_file: PathBuf,
+    layout: Layout,
     accounts: Accounts,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -62,12 +61,12 @@ impl Health {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Self {
-        let path = layout.heartbeat();
+        let path = layout.part(Part::State).join(HEARTBEAT);
         // What was heard is a cache: an unreadable one is none, and the next heartbeat brings it back.
         let heard =
             read_bounded(&path, FILE_BYTES_MAX).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let state = Mutex::new(State { heard, trouble: None });
-        Self { path, log_file: layout.log_file(), accounts, clock, entropy, state }
+        Self { layout: layout.clone(), accounts, clock, entropy, state }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -76,11 +75,14 @@ impl Health {
 
     /// Takes over what the site said, and keeps it on disk.
     pub(crate) fn heard(&self, heard: Heard) -> Result<(), AgentFault> {
-        let fault = |fault: std::io::Error| AgentFault::file("cannot write", &self.path, fault);
-        let json = serde_json::to_vec(&heard).map_err(|error| AgentFault::content(&self.path, error))?;
+        let path = self.layout.part(Part::State).join(HEARTBEAT);
+        let json = serde_json::to_vec(&heard).map_err(|error| AgentFault::content(&path, error))?;
         *self.lock() = State { heard: Some(heard), trouble: None };
-        write_atomic(&self.path, &json, Ownership { accounts: &self.accounts, mode: 0o644 }, &*self.entropy)
-            .map_err(fault)
+        let ownership = Ownership { accounts: &self.accounts, owner: Owner::Himds, mode: 0o644 };
+        self.layout
+            .open_part(Part::State)
+            .and_then(|folder| write_atomic(&folder, HEARTBEAT, &json, ownership, &*self.entropy))
+            .map_err(|fault| AgentFault::file("cannot write", &path, fault))
     }
 
     pub(crate) fn failed(&self, code: &str, details: &str) {
@@ -139,7 +141,7 @@ impl Health {
             "vmId": config.vm_id,
             "correlationId": config.correlation_id,
             "cloud": config.cloud,
-            "agentLogfile": self.log_file,
+            "agentLogfile": self.layout.log_file(),
         })
     }
 }
@@ -170,6 +172,7 @@ mod tests {
     fn what_was_heard_outlives_a_restart_and_ages() {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::new(folder.path().to_owned());
+        layout.prepare(&Accounts::default()).unwrap();
         let clock = Arc::new(FixedClock::at_epoch_seconds(1_800_000_000));
         let open = || Health::open(&layout, Accounts::default(), clock.clone(), Arc::new(SystemEntropy));
         let config = crate::config::tests::example();

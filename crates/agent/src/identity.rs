@@ -7,8 +7,9 @@ use arcadia_crypto::{RsaBits, RsaKeyPair, Zeroizing, b64, pem_decode, pem_encode
 use arcadia_kernel::{Entropy, EntropyExt as _};
 use uuid::Uuid;
 
-use crate::accounts::Accounts;
-use crate::files::{Ownership, read_bounded, remove, write_atomic};
+use crate::accounts::{Accounts, Owner};
+use crate::files::{Ownership, read_bounded, write_atomic};
+use crate::layout::{KEY, Part, VM_ID};
 use crate::{AgentFault, Layout};
 
 const FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -25,8 +26,8 @@ pub struct MachineIdentity {
 impl MachineIdentity {
     /// `None` when none was made yet, or only half of one.
     pub(crate) fn load(layout: &Layout) -> Result<Option<Self>, AgentFault> {
-        let Some(vm_id) = load_vm_id(&layout.vm_id())? else { return Ok(None) };
-        let Some(key) = load_key(&layout.key())? else { return Ok(None) };
+        let Some(vm_id) = load_vm_id(&layout.part(Part::Certs).join(VM_ID))? else { return Ok(None) };
+        let Some(key) = load_key(layout)? else { return Ok(None) };
         Ok(Some(Self { vm_id, key }))
     }
 
@@ -39,21 +40,27 @@ impl MachineIdentity {
             return Ok(identity);
         }
         let identity = Self { vm_id: entropy.uuid(), key: RsaKeyPair::generate(RsaBits::Bits2048)? };
-        let ownership = Ownership { accounts, mode: 0o600 };
         let pem = pem_encode_secret(PEM_LABEL, &identity.key.to_pkcs8_der()?);
+        let write = |name: &str, content: &[u8], owner: Owner| {
+            let ownership = Ownership { accounts, owner, mode: 0o600 };
+            let path = layout.part(Part::Certs).join(name);
+            layout
+                .open_part(Part::Certs)
+                .and_then(|folder| write_atomic(&folder, name, content, ownership, entropy))
+                .map_err(|fault| AgentFault::file("cannot write", &path, fault))
+        };
         // The id comes last: without it the key counts for nothing.
-        for (path, content) in
-            [(layout.key(), pem.as_bytes()), (layout.vm_id(), identity.vm_id.to_string().as_bytes())]
-        {
-            write_atomic(&path, content, ownership, entropy)
-                .map_err(|fault| AgentFault::file("cannot write", &path, fault))?;
-        }
+        write(KEY, pem.as_bytes(), Owner::Himds)?;
+        write(VM_ID, identity.vm_id.to_string().as_bytes(), Owner::Root)?;
         Ok(identity)
     }
 
     pub(crate) fn remove(layout: &Layout) -> Result<(), AgentFault> {
-        for path in [layout.vm_id(), layout.key()] {
-            remove(&path).map_err(|fault| AgentFault::file("cannot remove", &path, fault))?;
+        for name in [VM_ID, KEY] {
+            let path = layout.part(Part::Certs).join(name);
+            layout
+                .remove(Part::Certs, name)
+                .map_err(|fault| AgentFault::file("cannot remove", &path, fault))?;
         }
         Ok(())
     }
@@ -65,7 +72,8 @@ impl MachineIdentity {
 }
 
 /// The key alone, for signing in.
-pub(crate) fn load_key(path: &Path) -> Result<Option<RsaKeyPair>, AgentFault> {
+pub(crate) fn load_key(layout: &Layout) -> Result<Option<RsaKeyPair>, AgentFault> {
+    let path = &layout.part(Part::Certs).join(KEY);
     let Some(bytes) = load(path)? else { return Ok(None) };
     let text = std::str::from_utf8(&bytes).map_err(|fault| AgentFault::content(path, fault))?;
     let blocks = pem_decode(text).map_err(|fault| AgentFault::content(path, fault))?;
@@ -104,9 +112,14 @@ mod tests {
         let made = MachineIdentity::load_or_make(&layout, &accounts, &SystemEntropy).unwrap();
         let again = MachineIdentity::load_or_make(&layout, &accounts, &SystemEntropy).unwrap();
         assert_eq!((made.vm_id, made.public_key()), (again.vm_id, again.public_key()));
-        let mode = std::fs::metadata(layout.key()).unwrap().permissions().mode() & 0o777;
+        let mode =
+            std::fs::metadata(layout.part(Part::Certs).join(KEY)).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600);
-        assert!(std::fs::read_to_string(layout.key()).unwrap().starts_with("-----BEGIN PRIVATE KEY-----\n"));
+        assert!(
+            std::fs::read_to_string(layout.part(Part::Certs).join(KEY))
+                .unwrap()
+                .starts_with("-----BEGIN PRIVATE KEY-----\n")
+        );
         MachineIdentity::remove(&layout).unwrap();
         MachineIdentity::remove(&layout).unwrap();
         assert!(MachineIdentity::load(&layout).unwrap().is_none());
@@ -119,8 +132,11 @@ mod tests {
         let accounts = Accounts::default();
         layout.prepare(&accounts).unwrap();
         MachineIdentity::load_or_make(&layout, &accounts, &SystemEntropy).unwrap();
-        std::fs::write(layout.key(), "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
-            .unwrap();
+        std::fs::write(
+            layout.part(Part::Certs).join(KEY),
+            "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+        )
+        .unwrap();
         let fault = MachineIdentity::load_or_make(&layout, &accounts, &SystemEntropy).unwrap_err();
         assert!(fault.to_string().contains("machine.key"), "{fault}");
     }

@@ -1,30 +1,69 @@
 //! Where things are on the machine.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::AgentFault;
-use crate::accounts::Accounts;
-use crate::files::open_folder;
+use crate::accounts::{Accounts, Owner};
+use crate::files::{open_folder, remove_in};
 
 /// Clients look for challenge files nowhere else.
 pub const DEFAULT_ROOT: &str = "/var/opt/azcmagent";
 
-/// The agent's files:
+/// The agent's files. Root's are those that decide what root's own commands do; the daemon may run as `himds`.
 ///
-/// | path | what | mode |
+/// | path | what | owner, mode |
 /// |---|---|---|
-/// | `agentconfig.json` | the connection; present exactly while the machine is connected | 0644 |
-/// | `heartbeat.json` | what the site said last: tags, location, when | 0644 |
-/// | `certs/machine.key`, `certs/vmid` | the machine's own key (PKCS#8 PEM) and the id it was made with | 0600 |
-/// | `tokens/` | challenge files, each for one use | 0750, files 0440 |
-/// | `log/himds.log` | | 0640 |
+/// | `agentconfig.json` | the connection; present exactly while the machine is connected | root 0644 |
+/// | `certs/machine.key` | the machine's own key (PKCS#8 PEM) | himds 0600, in a folder of root's |
+/// | `certs/vmid` | the id that the key was made with | root 0600 |
+/// | `tokens/` | challenge files, each for one use | himds 0750, files 0440 |
+/// | `state/heartbeat.json` | what the site said last: tags, location, when | himds 0644 |
+/// | `log/himds.log` | | himds 0640 |
+///
+/// Without a group `himds` all of it belongs to whoever runs the agent, and what the group could read only they can.
 #[derive(Clone, Debug)]
 pub struct Layout {
     root: PathBuf,
 }
+
+/// The folders below the root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Certs,
+    Tokens,
+    State,
+    Log,
+}
+
+impl Part {
+    const ALL: [Self; 4] = [Self::Certs, Self::Tokens, Self::State, Self::Log];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Certs => "certs",
+            Self::Tokens => "tokens",
+            Self::State => "state",
+            Self::Log => "log",
+        }
+    }
+
+    /// Owner, mode, and mode where there is no group `himds`.
+    fn access(self) -> (Owner, u32, u32) {
+        match self {
+            Self::Certs => (Owner::RootAndGroup, 0o750, 0o700),
+            Self::Tokens => (Owner::Himds, 0o750, 0o700),
+            Self::State | Self::Log => (Owner::Himds, 0o755, 0o755),
+        }
+    }
+}
+
+pub(crate) const CONFIG: &str = "agentconfig.json";
+pub(crate) const KEY: &str = "machine.key";
+pub(crate) const VM_ID: &str = "vmid";
+pub(crate) const HEARTBEAT: &str = "heartbeat.json";
 
 impl Layout {
     pub fn new(root: PathBuf) -> Self {
@@ -36,53 +75,68 @@ impl Layout {
     }
 
     pub fn config(&self) -> PathBuf {
-        self.root.join("agentconfig.json")
-    }
-
-    pub(crate) fn heartbeat(&self) -> PathBuf {
-        self.root.join("heartbeat.json")
-    }
-
-    fn certs(&self) -> PathBuf {
-        self.root.join("certs")
-    }
-
-    pub(crate) fn key(&self) -> PathBuf {
-        self.certs().join("machine.key")
-    }
-
-    pub(crate) fn vm_id(&self) -> PathBuf {
-        self.certs().join("vmid")
+        self.root.join(CONFIG)
     }
 
     pub fn tokens(&self) -> PathBuf {
-        self.root.join("tokens")
+        self.part(Part::Tokens)
     }
 
     pub fn log_file(&self) -> PathBuf {
-        self.root.join("log/himds.log")
+        self.part(Part::Log).join("himds.log")
+    }
+
+    pub(crate) fn part(&self, part: Part) -> PathBuf {
+        self.root.join(part.name())
+    }
+
+    /// The root may be a link: it lies in a folder of the system's.
+    pub(crate) fn open_root(&self) -> io::Result<File> {
+        File::open(&self.root)
+    }
+
+    /// A folder below it may not: whoever the daemon runs as could have planted it.
+    pub(crate) fn open_part(&self, part: Part) -> io::Result<File> {
+        open_folder(&self.part(part))
+    }
+
+    /// Removes a file from a folder below the root. That either is gone already is no error.
+    pub(crate) fn remove(&self, part: Part, name: &str) -> io::Result<()> {
+        match self.open_part(part) {
+            Ok(folder) => remove_in(&folder, name),
+            Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(fault) => Err(fault),
+        }
     }
 
     /// Makes what is missing and sets owners and modes.
     pub(crate) fn prepare(&self, accounts: &Accounts) -> Result<(), AgentFault> {
-        make(&self.root, accounts, 0o755, 0o755)?;
-        make(&self.certs(), accounts, 0o700, 0o700)?;
-        make(&self.tokens(), accounts, 0o750, 0o700)?;
-        make(&self.root.join("log"), accounts, 0o755, 0o755)
+        let fault = |path: &Path, source| AgentFault::file("cannot prepare the folder", path, source);
+        make(&self.root, 0o755)
+            .and_then(|()| allow(accounts, &self.open_root()?, (Owner::Root, 0o755, 0o755)))
+            .map_err(|source| fault(&self.root, source))?;
+        for part in Part::ALL {
+            let access = part.access();
+            make(&self.part(part), access.2)
+                .and_then(|()| allow(accounts, &self.open_part(part)?, access))
+                .map_err(|source| fault(&self.part(part), source))?;
+        }
+        Ok(())
     }
 }
 
-fn make(path: &Path, accounts: &Accounts, shared: u32, alone: u32) -> Result<(), AgentFault> {
-    let fault = |source| AgentFault::file("cannot prepare the folder", path, source);
-    match fs::DirBuilder::new().recursive(true).mode(alone).create(path) {
-        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => return Err(fault(source)),
-        _ => {}
+fn make(path: &Path, mode: u32) -> io::Result<()> {
+    match fs::DirBuilder::new().recursive(true).mode(mode).create(path) {
+        Err(fault) if fault.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        outcome => outcome,
     }
-    let folder = open_folder(path).map_err(fault)?;
-    // A folder that belongs to another user was set up by them, for example by the package for the daemon's own user.
-    match accounts.give(&folder, shared, alone) {
-        Err(source) if source.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-        outcome => outcome.map_err(fault),
+}
+
+/// A folder that belongs to another user was set up by them, for example by root for the daemon.
+fn allow(accounts: &Accounts, folder: &File, (owner, shared, alone): (Owner, u32, u32)) -> io::Result<()> {
+    match accounts.give(folder, owner, shared, alone) {
+        Err(fault) if fault.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        outcome => outcome,
     }
 }
 
@@ -98,7 +152,11 @@ mod tests {
         layout.prepare(&Accounts::default()).unwrap();
         layout.prepare(&Accounts::default()).unwrap();
         let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode(layout.tokens()), mode(layout.certs())), (0o700, 0o700));
+        assert_eq!((mode(layout.tokens()), mode(layout.part(Part::Certs))), (0o700, 0o700));
+
+        let linked = Layout::new(folder.path().join("link"));
+        std::os::unix::fs::symlink(layout.root(), linked.root()).unwrap();
+        linked.prepare(&Accounts::default()).unwrap();
 
         fs::remove_dir(layout.tokens()).unwrap();
         std::os::unix::fs::symlink("/tmp", layout.tokens()).unwrap();

@@ -7,6 +7,7 @@ use arcadia_client::{AssertionKey, Client, ClientOptions, Endpoints, NoProxy, Pr
 
 use crate::config::{ConfigWatch, Current};
 use crate::identity::load_key;
+use crate::layout::{KEY, Part};
 use crate::{AGENT_VERSION, AgentConfig, AgentFault, AgentOptions, Reach};
 
 /// Tokens, heartbeats and resources are small.
@@ -49,8 +50,9 @@ impl Links {
             return Ok(link.clone());
         }
         *made = None;
-        let key_path = self.options.layout().key();
-        let key = load_key(&key_path)?.ok_or_else(|| {
+        let layout = self.options.layout();
+        let key_path = layout.part(Part::Certs).join(KEY);
+        let key = load_key(&layout)?.ok_or_else(|| {
             AgentFault::content(&key_path, "it is missing; disconnect and connect the machine again")
         })?;
         let client = Client::new(client_options(&self.options, Some(&config))?)?;

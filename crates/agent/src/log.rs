@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arcadia_kernel::Clock;
 use rustix::fs::{Mode, OFlags};
 
-use crate::accounts::Accounts;
+use crate::accounts::{Accounts, Owner};
 
 /// At this size the file becomes `himds.log.1` and a new one is begun.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -92,7 +92,7 @@ impl Log {
 fn open_log(path: &Path, accounts: &Accounts) -> io::Result<Open> {
     let flags = OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
     let file: File = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?.into();
-    accounts.give(&file, 0o640, 0o600)?;
+    accounts.give(&file, Owner::Himds, 0o640, 0o600)?;
     let bytes = file.metadata()?.len();
     Ok(Open { file, bytes })
 }

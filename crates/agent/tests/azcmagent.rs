@@ -290,7 +290,7 @@ async fn show_with_and_without_the_daemon() {
     assert_eq!(ran.out, expected);
 
     let daemon = Daemon::start(bench::options(&bench.root, &bench.site, Arc::new(Now))).await;
-    let heard = bench.root.path().join("heartbeat.json");
+    let heard = bench.root.path().join("state/heartbeat.json");
     bench::until("a heartbeat", || heard.exists()).await;
     let address = daemon.addresses[0].to_string();
     let ran = bench.run_at(&address, &["show", "-j"]).await;

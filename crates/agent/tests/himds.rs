@@ -478,7 +478,7 @@ async fn metadata_is_the_machine_s_and_outlives_the_site() {
     let config = bench.connect().await;
     bench.site.known().tags = Some(json!({"datacentre": "Elsewhere"}));
     let daemon = Daemon::start(bench.options()).await;
-    until("a heartbeat", || bench.layout().root().join("heartbeat.json").exists()).await;
+    until("a heartbeat", || bench.layout().root().join("state/heartbeat.json").exists()).await;
     daemon.stop().await;
     bench.site.known().failing = Some(503);
 
@@ -501,10 +501,7 @@ async fn metadata_is_the_machine_s_and_outlives_the_site() {
         ("/metadata/instance?api-version=2020-06-01&format=text", "compute/\nnetwork/"),
         ("/METADATA/Instance/Compute/Name?API-Version=2020-06-01&Format=TEXT", "ubuntu-01"),
         ("/metadata/instance/network?api-version=2020-06-01", "{}"),
-        (
-            &format!("/metadata/identity/info?api-version=2020-09-01"),
-            &format!(r#"{{"tenantId":"{TENANT}"}}"#),
-        ),
+        ("/metadata/identity/info?api-version=2020-09-01", &format!(r#"{{"tenantId":"{TENANT}"}}"#)),
     ];
     for (path, expected) in cases {
         let (status, _, body) = get(path).await;
@@ -533,7 +530,7 @@ async fn before_and_after_connect_and_disconnect() {
     assert_eq!(curl(&instance, &METADATA).await.0, 200, "at once, with the same daemon");
     let site = bench.site.known.clone();
     until("a heartbeat after connect", || !site.lock().unwrap().heartbeats.is_empty()).await;
-    until("what it said", || bench.layout().root().join("heartbeat.json").exists()).await;
+    until("what it said", || bench.layout().root().join("state/heartbeat.json").exists()).await;
     let status = status_of().await;
     assert_eq!((&status["status"], &status["resourceName"]), (&json!("Connected"), &json!("ubuntu-01")));
     assert_eq!(status["lastHeartbeat"], "2027-01-15T08:00:00Z");

@@ -14,7 +14,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
 use serde_json::{Map, Value, json};
 
-use crate::onboard::{self, Disconnected, Failure, OnboardFault};
+use crate::onboard::{self, Disconnected, Failure, OnboardFault, Service};
 use crate::{AGENT_VERSION, AgentOptions};
 use args::{Azcmagent, Command, Common, Himds};
 use surroundings::{Surroundings, runtime};
@@ -35,7 +35,7 @@ pub fn azcmagent_to(
 ) -> i32 {
     let called = args.first().map(|name| Path::new(name).file_name().unwrap_or(name).to_owned());
     if called.is_some_and(|name| name == "himds") {
-        return himds(args, env, err);
+        return himds(args, env, out, err);
     }
     let parsed = config_file::expand(args).and_then(|args| match Azcmagent::try_parse_from(args) {
         Ok(parsed) => Ok(parsed),
@@ -110,11 +110,14 @@ fn command(
                 runtime()?.block_on(onboard::connect(&options, request, &mut |event| voice.event(event)))?;
             voice.info("Connected machine to Azure");
             voice.info(&format!("Machine overview page: {}", done.portal_page));
-            let is_served = runtime()?.block_on(onboard::show(&options))?.iter().any(is_running);
-            if !is_served {
-                voice.warning(
+            match done.service {
+                Service::Connected => {}
+                Service::NotYet => {
+                    voice.warning("The agent's service has not reached the site yet; see 'azcmagent show'.")
+                }
+                Service::NotRunning => voice.warning(
                     "The agent's service does not run; start it with 'himds' or 'arcadia agent run'.",
-                );
+                ),
             }
             voice.result(
                 common.json,
@@ -153,10 +156,6 @@ fn command(
         Command::Help { command } => help(command.as_deref(), voice)?,
     }
     Ok(())
-}
-
-fn is_running(field: &onboard::Field) -> bool {
-    field.key == "himdsStatus" && field.value == "running"
 }
 
 /// Only who can write the agent's files can connect and disconnect the machine: root, unless they were placed
@@ -223,11 +222,16 @@ fn help(command: Option<&str>, voice: &mut Voice<'_>) -> Result<(), OnboardFault
 }
 
 /// The daemon, until SIGTERM or SIGINT.
-fn himds(args: Vec<OsString>, env: &HashMap<String, String>, err: &mut dyn Write) -> i32 {
+fn himds(
+    args: Vec<OsString>,
+    env: &HashMap<String, String>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> i32 {
     let parsed = match Himds::try_parse_from(args) {
         Ok(parsed) => parsed,
         Err(fault) if is_help(&fault) => {
-            let _ = write!(err, "{fault}");
+            let _ = write!(out, "{fault}");
             return 0;
         }
         Err(fault) => {

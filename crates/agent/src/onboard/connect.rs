@@ -1,6 +1,7 @@
 //! `azcmagent connect`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use arcadia_client::{Answer, Ask, AssertionKey, Client, Endpoints, OAuth, header};
 use arcadia_kernel::EntropyExt as _;
@@ -9,6 +10,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::arm::{Arm, Place};
+use super::show::ask_daemon;
 use super::sign_in::sign_in;
 use super::{Event, Failure, Listener, OnboardFault, SignIn};
 use crate::accounts::Accounts;
@@ -19,6 +21,8 @@ use crate::{AGENT_VERSION, AgentConfig, AgentOptions, Facts, MachineIdentity};
 /// Tells which application the machine's identity is. Azure tells its agents over a protocol of their own.
 const CLIENT_ID_HEADER: &str = "x-ms-arcadia-identity-client-id";
 const CLOCK_SKEW_SECONDS_MAX: i64 = 120;
+const SERVICE_LOOK: Duration = Duration::from_millis(100);
+const SERVICE_LOOKS_MAX: usize = 100;
 
 pub struct ConnectRequest {
     /// Id or name.
@@ -46,6 +50,30 @@ pub struct Connected {
     pub config: AgentConfig,
     /// Where a person can look at the machine.
     pub portal_page: String,
+    pub service: Service,
+}
+
+/// What the daemon has made of the new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// It has told the site that the machine is there.
+    Connected,
+    /// It runs, and has not reached the site in ten seconds.
+    NotYet,
+    NotRunning,
+}
+
+/// A daemon that runs notices the new connection by itself within a second. Waiting for its first heartbeat makes the
+/// end of `connect` the moment from which the site shows the machine as connected.
+async fn await_service(options: &AgentOptions) -> Service {
+    for _ in 0..SERVICE_LOOKS_MAX {
+        match ask_daemon(options).await {
+            None => return Service::NotRunning,
+            Some(status) if status["status"] == "Connected" => return Service::Connected,
+            Some(_) => tokio::time::sleep(SERVICE_LOOK).await,
+        }
+    }
+    Service::NotYet
 }
 
 /// Makes this machine a machine of the site: its key, its resource, its identity's first token, its configuration.
@@ -98,10 +126,10 @@ pub async fn connect(
     let config = configuration(&request, &answer, &place, known)?;
     prove(options, &client, &identity, &config).await?;
     listener(Event::Progress(80));
-    config.write(&layout.config(), &accounts, &*options.entropy)?;
+    config.write(&layout, &accounts, &*options.entropy)?;
     listener(Event::Progress(100));
-    let portal_page = portal_page(&config);
-    Ok(Connected { config, portal_page })
+    let service = await_service(options).await;
+    Ok(Connected { portal_page: portal_page(&config), config, service })
 }
 
 pub(super) fn portal_page(config: &AgentConfig) -> String {

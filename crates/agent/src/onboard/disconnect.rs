@@ -5,8 +5,10 @@ use arcadia_client::{Client, ClientFault};
 use super::arm::{Arm, Place};
 use super::sign_in::sign_in;
 use super::{Event, Failure, Listener, OnboardFault, SignIn};
+use crate::files::remove_in;
+use crate::layout::{CONFIG, HEARTBEAT, Part};
 use crate::link::client_options;
-use crate::{AgentConfig, AgentFault, AgentOptions, MachineIdentity, files};
+use crate::{AgentConfig, AgentFault, AgentOptions, MachineIdentity};
 
 pub struct DisconnectRequest {
     /// `None`: only what is on the machine is removed (`--force-local-only`).
@@ -94,9 +96,13 @@ fn check_writable(layout: &crate::Layout) -> Result<(), OnboardFault> {
 fn forget(options: &AgentOptions) -> Result<bool, OnboardFault> {
     let layout = options.layout();
     let was_connected = layout.config().exists();
-    for path in [layout.config(), layout.heartbeat()] {
-        files::remove(&path).map_err(|fault| AgentFault::file("cannot remove", &path, fault))?;
+    if was_connected {
+        let removed = layout.open_root().and_then(|root| remove_in(&root, CONFIG));
+        removed.map_err(|fault| AgentFault::file("cannot remove", &layout.config(), fault))?;
     }
+    layout
+        .remove(Part::State, HEARTBEAT)
+        .map_err(|fault| AgentFault::file("cannot empty", &layout.part(Part::State), fault))?;
     MachineIdentity::remove(&layout)?;
     Ok(was_connected)
 }

@@ -9,7 +9,7 @@ mod fault;
 mod show;
 mod sign_in;
 
-pub use connect::{ConnectRequest, Connected, connect};
+pub use connect::{ConnectRequest, Connected, Service, connect};
 pub use disconnect::{DisconnectRequest, Disconnected, disconnect};
 pub use fault::{Failure, OnboardFault};
 pub use show::{Field, show};

@@ -75,7 +75,8 @@ pub async fn show(options: &AgentOptions) -> Result<Vec<Field>, OnboardFault> {
     ])
 }
 
-async fn ask_daemon(options: &AgentOptions) -> Option<Value> {
+/// What the daemon says of itself; `None` when none answers.
+pub(super) async fn ask_daemon(options: &AgentOptions) -> Option<Value> {
     let address = options.addresses.first()?;
     let whole_timeout = Duration::from_secs(3);
     let client = ClientOptions { whole_timeout, ..ClientOptions::new(options.clock.clone()) };
