@@ -31,8 +31,10 @@ def bob_logs_in(world):
     arguments = ["login", "-u", world.bob["name"], "-p", world.bob["password"]]
     world.run_az(*arguments, who="bob-refused").fails("No subscriptions found")
     world.run_az(*arguments, "--allow-no-subscriptions", who="bob").ok()
-    groups = f"/subscriptions/{world.subscription}/resourcegroups?api-version=2024-11-01"
-    world.run_az("rest", "--method", "get", "--url", groups, who="bob").fails("AuthorizationFailed")
+    own = world.run_az("account", "get-access-token", "--query", "accessToken", "-o", "tsv", who="bob").text()
+    groups = f"https://management.azure.com/subscriptions/{world.subscription}/resourcegroups?api-version=2024-11-01"
+    found = world.run(["curl", "-sS", "-H", f"Authorization: Bearer {own}", groups]).json()
+    equal(found["error"]["code"], "AuthorizationFailed")
 
 
 @check("az ad user delete ends the login")

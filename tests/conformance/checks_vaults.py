@@ -75,4 +75,4 @@ def purge(world):
 
 @check("az keyvault create with a bad name is refused")
 def create_bad(world):
-    world.run_az("keyvault", "create", "--name", "1-bad", "-g", "arc-hack", "-l", "uksouth").fails("VaultName")
+    world.run_az("keyvault", "create", "--name", "1-bad", "-g", "arc-hack", "-l", "uksouth").fails("Name", "1-bad")

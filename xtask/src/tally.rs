@@ -15,7 +15,7 @@ impl Tally {
     }
 
     /// The sum of `test result: ok. 3 passed; 0 failed; ...` lines of `cargo test`, and of `3 passed, 0 failed`
-    /// lines of our own programs.
+    /// and `30 of 36 steps` lines of our own programs.
     pub fn of_lines(lines: &[String]) -> Self {
         let mut sum = Self::default();
         for line in lines {
@@ -23,7 +23,7 @@ impl Tally {
                 .strip_prefix("test result: ")
                 .and_then(|rest| rest.split_once(". "))
                 .map(|(_, counts)| counts);
-            if let Some(tally) = parse(counts.unwrap_or(line)) {
+            if let Some(tally) = parse(counts.unwrap_or(line)).or_else(|| parse_steps(line)) {
                 sum += tally;
             }
         }
@@ -45,6 +45,14 @@ fn parse(text: &str) -> Option<Tally> {
     let passed = parts.next()?.strip_suffix(" passed")?.parse().ok()?;
     let failed = parts.next()?.strip_suffix(" failed")?.parse().ok()?;
     Some(Tally { passed, failed })
+}
+
+/// `30 of 36 steps ...`, at the start of the line: the rest has failed.
+fn parse_steps(line: &str) -> Option<Tally> {
+    let (done, rest) = line.split_once(" of ")?;
+    let (all, rest) = rest.split_once(' ')?;
+    let (passed, all): (u64, u64) = (done.parse().ok()?, all.parse().ok()?);
+    rest.starts_with("steps").then(|| Tally { passed, failed: all.saturating_sub(passed) })
 }
 
 impl AddAssign for Tally {
@@ -72,9 +80,11 @@ mod tests {
             "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s",
             "40 passed, 1 failed",
             "it passed, nothing failed",
+            "30 of 36 steps in 12 s",
+            "one of two steps",
         ]
         .map(str::to_owned);
-        assert_eq!(Tally::of_lines(&lines), Tally { passed: 44, failed: 3 });
+        assert_eq!(Tally::of_lines(&lines), Tally { passed: 74, failed: 9 });
     }
 
     #[test]
