@@ -6,7 +6,7 @@ mod bench;
 
 use std::collections::HashMap;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +38,10 @@ impl Bench {
     }
 
     async fn connect(&self) -> AgentConfig {
+        self.connect_with(self.options()).await
+    }
+
+    async fn connect_with(&self, options: AgentOptions) -> AgentConfig {
         let request = ConnectRequest {
             subscription: SUBSCRIPTION.to_owned(),
             resource_group: "arc-hack".to_owned(),
@@ -58,7 +62,7 @@ impl Bench {
             no_proxy: None,
             certificate_files: Vec::new(),
         };
-        connect(&self.options(), request, &mut |_| {}).await.unwrap().config
+        connect(&options, request, &mut |_| {}).await.unwrap().config
     }
 
     fn layout(&self) -> Layout {
@@ -263,14 +267,15 @@ async fn a_restart_voids_what_was_outstanding_and_sweeps_it() {
 #[tokio::test]
 async fn only_root_and_the_himds_group_can_read_a_challenge() {
     let bench = Bench::new().await;
-    bench.connect().await;
     let is_root = rustix::process::geteuid().is_root();
     let accounts = FactSources {
         passwd: bench.root.write("passwd", "himds:*:64501:64502::/:/usr/sbin/nologin\n"),
         group: bench.root.write("group", "himds:x:64502:\n"),
         ..FactSources::default()
     };
-    let with_group = Daemon::start(AgentOptions { sources: accounts, ..bench.options() }).await;
+    let options = AgentOptions { sources: accounts, ..bench.options() };
+    bench.connect_with(options.clone()).await;
+    let with_group = Daemon::start(options).await;
     let (_, head, _) = curl(&with_group.url(TOKEN), &METADATA).await;
     let file = challenge(&head);
     let mode = |path: PathBuf| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -280,8 +285,13 @@ async fn only_root_and_the_himds_group_can_read_a_challenge() {
         return with_group.stop().await;
     }
     assert_eq!((mode(bench.layout().tokens()), mode(file.clone())), (0o750, 0o440));
-    let owner = std::fs::metadata(&file).unwrap();
-    assert_eq!((owner.uid(), owner.gid()), (64501, 64502));
+    let owner = |path: &Path| std::fs::metadata(path).map(|found| (found.uid(), found.gid())).unwrap();
+    assert_eq!(owner(&file), (64501, 64502));
+    // The daemon's user reads the key and changes nothing that root's commands go by.
+    let root = bench.root.path();
+    assert_eq!((owner(&root.join("certs")), mode(root.join("certs"))), ((0, 64502), 0o750));
+    assert_eq!(owner(&root.join("certs/machine.key")), (64501, 64502));
+    assert_eq!((owner(&root), owner(&bench.layout().config())), ((0, 0), (0, 0)));
     let (shown, config) = (file.display(), bench.layout().config());
     let nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups";
     bash(&format!("{nobody} cat {} > /dev/null", config.display())).await;
