@@ -1,5 +1,7 @@
 //! Machines over the real dispatchers, with real tokens from the real directory.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod heartbeats;
 mod resources;
 mod world;
