@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::commands::{access, agent, audit, down, env, reference, run, status, token, up};
 use crate::lab;
 use crate::machine;
-use crate::commands::{access, agent, audit, down, env, reference, run, status, token, up};
 
 /// Gives machines that are in no cloud what a cloud gives its own: an identity, and with it secrets, without a
 /// stored password. Speaks Azure's wire protocols, so that az, the SDKs and curl work as they are.

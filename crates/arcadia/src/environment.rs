@@ -82,8 +82,7 @@ fn leads_around(entry: &str) -> bool {
     let within = |inner: &str, outer: &str| {
         inner.strip_suffix(outer).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     };
-    entry.is_empty()
-        || PERMITTED_DNS_SUBTREES.iter().any(|ours| within(ours, &entry) || within(&entry, ours))
+    entry.is_empty() || PERMITTED_DNS_SUBTREES.iter().any(|ours| within(ours, &entry) || within(&entry, ours))
 }
 
 fn text(path: PathBuf) -> anyhow::Result<String> {

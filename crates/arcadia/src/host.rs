@@ -11,7 +11,10 @@ use jiff::Timestamp;
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[allow(clippy::disallowed_methods, reason = "the program's one clock, which it hands to everything else")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the program's one clock, which it hands to everything else"
+    )]
     fn now(&self) -> Timestamp {
         Timestamp::now()
     }

@@ -71,11 +71,9 @@ fn resolved(data: &DataDir, sources: &[PathBuf]) -> Vec<PathBuf> {
 
 fn origins_of(bundle: &Path) -> Vec<PathBuf> {
     match fs::read_to_string(bundle) {
-        Ok(text) => text
-            .lines()
-            .filter_map(|line| line.strip_prefix(SOURCE_MARK))
-            .map(PathBuf::from)
-            .collect(),
+        Ok(text) => {
+            text.lines().filter_map(|line| line.strip_prefix(SOURCE_MARK)).map(PathBuf::from).collect()
+        }
         // A bundle that is gone: the system's roots are the likeliest that it had.
         Err(_) => system_bundle().into_iter().collect(),
     }

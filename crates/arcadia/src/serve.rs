@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use arcadia_crypto::SystemEntropy;
 use arcadia_kernel::Clock;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::host::SystemClock;
 use crate::machine;
@@ -202,11 +202,11 @@ async fn stop_machines(data: &DataDir) {
     }
 }
 
-/// SIGTERM, SIGINT, and SIGHUP of a terminal that is closed.
+/// SIGTERM, SIGINT, and SIGHUP of a terminal that is closed (unless `nohup` had it ignored).
 struct StopSignals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    hang_up: tokio::signal::unix::Signal,
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Option<Signal>,
 }
 
 impl StopSignals {
@@ -214,15 +214,31 @@ impl StopSignals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
+            hang_up: if hang_up_is_ignored() { None } else { Some(signal(SignalKind::hangup())?) },
         })
     }
 
     async fn wait(&mut self) {
+        let hang_up = async {
+            match &mut self.hang_up {
+                Some(hang_up) => hang_up.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
-            _ = self.hang_up.recv() => {}
+            _ = hang_up => {}
         }
     }
+}
+
+/// Taking a signal would undo that it is ignored, so this is asked first.
+fn hang_up_is_ignored() -> bool {
+    const HANG_UP_BIT: u64 = 1;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & HANG_UP_BIT != 0)
 }

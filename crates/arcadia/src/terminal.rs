@@ -22,7 +22,10 @@ pub fn note(line: impl AsRef<str>) {
 }
 
 /// Writing to a pipe that nobody reads ends the command as it would any other.
-#[allow(clippy::disallowed_methods, reason = "the one place where a command ends early, by its reader's wish")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the one place where a command ends early, by its reader's wish"
+)]
 fn give_up_quietly(result: io::Result<()>) {
     if let Err(error) = result {
         let quiet = error.kind() == io::ErrorKind::BrokenPipe;

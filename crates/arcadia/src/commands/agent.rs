@@ -11,8 +11,10 @@ use clap::Subcommand;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the agent's daemon: the metadata service on 127.0.0.1:40342, and heartbeats
-    #[command(after_help = "Examples:\n  arcadia agent run\n\nThe same program answers as `azcmagent` and `himds` \
-                            when it is called by these names.")]
+    #[command(
+        after_help = "Examples:\n  arcadia agent run\n\nThe same program answers as `azcmagent` and `himds` \
+                            when it is called by these names."
+    )]
     Run,
 }
 

@@ -17,7 +17,9 @@ use crate::terminal::{DIM, RESET, say};
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show the last records; the site must be stopped
-    #[command(after_help = "Examples:\n  arcadia audit tail\n  arcadia audit tail -n 100 --json | jq -r .operation")]
+    #[command(
+        after_help = "Examples:\n  arcadia audit tail\n  arcadia audit tail -n 100 --json | jq -r .operation"
+    )]
     Tail {
         /// How many
         #[arg(short = 'n', long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
@@ -27,7 +29,9 @@ pub enum Command {
         json: bool,
     },
     /// Walk the whole chain: no record was changed, removed or put in between. The site must be stopped
-    #[command(after_help = "Examples:\n  arcadia audit verify && echo untouched\n\nExits with 1 when the chain is broken.")]
+    #[command(
+        after_help = "Examples:\n  arcadia audit verify && echo untouched\n\nExits with 1 when the chain is broken."
+    )]
     Verify,
 }
 

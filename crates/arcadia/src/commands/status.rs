@@ -75,7 +75,11 @@ fn show(data: &DataDir, state: &State) {
         State::Running(running) => {
             say(format!("{BOLD}running{RESET}, pid {}, Arcadia {}", running.pid, running.version));
             say(format!("  data    {}", data.path().display()));
-            say(format!("  proxy   http://{}{}", running.proxy, if running.offline { " (offline)" } else { "" }));
+            say(format!(
+                "  proxy   http://{}{}",
+                running.proxy,
+                if running.offline { " (offline)" } else { "" }
+            ));
             say(format!("  socket  {}", running.proxy_socket.display()));
             say(format!("  since   {}", running.started_at));
             for (name, service) in &running.names {

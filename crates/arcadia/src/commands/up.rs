@@ -19,10 +19,12 @@ const READY: &str = "ready";
 
 /// Run a site
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  arcadia up\n  arcadia up --detach\n  arcadia up --data /srv/site --port 9000 \
+#[command(
+    after_help = "Examples:\n  arcadia up\n  arcadia up --detach\n  arcadia up --data /srv/site --port 9000 \
                         --offline\n\nThe last line printed when the site can serve is `ready`. SIGTERM and Ctrl-C \
                         finish the requests under way and stop it.\nThe Internet is reached by the proxy that \
-                        HTTPS_PROXY names when the site starts, except for the hosts in NO_PROXY.")]
+                        HTTPS_PROXY names when the site starts, except for the hosts in NO_PROXY."
+)]
 pub struct Arguments {
     /// Return when the site can serve, and leave it running in the background
     #[arg(long)]
@@ -34,14 +36,34 @@ pub struct Arguments {
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
     /// The first user's name before the @, at the first start
-    #[arg(long, value_name = "NAME", default_value = "admin")]
+    #[arg(long, value_name = "NAME", default_value = "admin", value_parser = user_name)]
     user_name: String,
     /// The domain of user names, at the first start
-    #[arg(long, value_name = "DOMAIN", default_value = "arcadia.example")]
+    #[arg(long, value_name = "DOMAIN", default_value = "arcadia.example", value_parser = user_domain)]
     user_domain: String,
     /// Set in the process that `--detach` leaves behind
     #[arg(long, hide = true)]
     detached: bool,
+}
+
+/// Checked before anything is made: what the first user is called is kept.
+fn user_name(text: &str) -> Result<String, String> {
+    let fits = (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        && !text.starts_with(['.', '-'])
+        && !text.ends_with('.');
+    if fits { Ok(text.to_owned()) } else { Err("use 1 to 64 letters, digits and . _ -".to_owned()) }
+}
+
+fn user_domain(text: &str) -> Result<String, String> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let fits = text.len() <= 253 && text.contains('.') && text.split('.').all(label);
+    if fits { Ok(text.to_lowercase()) } else { Err("use a domain such as arcadia.example".to_owned()) }
 }
 
 pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
@@ -159,4 +181,23 @@ fn show(data: &DataDir, ready: &Ready) {
 /// Whether a command without `--data` finds this site.
 fn is_default(data: &DataDir) -> bool {
     crate::host::data_directory(None).is_ok_and(|path| path == data.path())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked_before_they_are_kept() {
+        for good in ["admin", "nina.o-x_1"] {
+            assert!(user_name(good).is_ok(), "{good}");
+        }
+        for bad in ["", "a@b", "-a", ".a", "a.", "a b", "a'b", &"a".repeat(65)] {
+            assert!(user_name(bad).is_err(), "{bad}");
+        }
+        assert_eq!(user_domain("Arcadia.Example").unwrap(), "arcadia.example");
+        for bad in ["", "example", "a..b", "-a.b", "a_b.c", "a.b/", &"a.".repeat(130)] {
+            assert!(user_domain(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -87,7 +87,11 @@ fn http2_builder() -> http2::Builder<TokioExecutor> {
 }
 
 /// Runs a connection to its end; once a drain is requested, to the end of the requests under way.
-async fn drive<C, E>(mut served: Pin<&mut C>, mut drain: Drain, finish: impl FnOnce(Pin<&mut C>)) -> Result<(), E>
+async fn drive<C, E>(
+    mut served: Pin<&mut C>,
+    mut drain: Drain,
+    finish: impl FnOnce(Pin<&mut C>),
+) -> Result<(), E>
 where
     C: Future<Output = Result<(), E>>,
 {

@@ -17,6 +17,8 @@ use super::stream::BoxStream;
 
 /// The most connections at a time, of each listener; more wait in the system's queue.
 const CONNECTIONS_MAX: usize = 1024;
+/// What the system's address of a socket file holds.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// Rest after an accept that failed, for example because the process is out of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -28,6 +30,10 @@ pub async fn bind_loopback(port: u16) -> io::Result<TcpListener> {
 /// Binds a socket file that only its owner can connect to. A file left by an earlier run is replaced: the caller
 /// holds the lock of the data directory it is in.
 pub fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+        let told = "the path is too long for a socket; use a data directory with a shorter one";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, told));
+    }
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

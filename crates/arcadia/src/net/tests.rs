@@ -60,6 +60,10 @@ struct Fixture {
 }
 
 async fn fixture(body_timeout: Duration) -> Fixture {
+    fixture_with(body_timeout, Outside::new(true, None)).await
+}
+
+async fn fixture_with(body_timeout: Duration, outside: Outside) -> Fixture {
     let mut hosts = HostTable::default();
     hosts.serve("management.azure.com", Arc::new(Echo("arm")));
     hosts.serve("*.vault.azure.net", Arc::new(Echo("vault")));
@@ -69,7 +73,6 @@ async fn fixture(body_timeout: Duration) -> Fixture {
     let authority = ca.certificate_der().to_vec();
     let clock: Arc<dyn Clock> = Arc::new(FixedClock::at_epoch_seconds(NOW));
     let tls = SiteTls::new(ca, hosts.clone(), clock).unwrap();
-    let outside = Outside::new(true, None);
     let proxy = Arc::new(Proxy { hosts, tls, outside, body_timeout });
     let listener = bind_loopback(0).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -138,9 +141,10 @@ async fn exchange(stream: &mut Tls, request: &str) -> String {
         answer.extend_from_slice(&chunk[..count]);
         let text = String::from_utf8_lossy(&answer).into_owned();
         let complete = text.split_once("\r\n\r\n").is_some_and(|(head, body)| {
-            let length = head.to_lowercase().split_once("content-length: ").map(|(_, rest)| {
-                rest.split("\r\n").next().unwrap_or_default().parse::<usize>().unwrap()
-            });
+            let length = head
+                .to_lowercase()
+                .split_once("content-length: ")
+                .map(|(_, rest)| rest.split("\r\n").next().unwrap_or_default().parse::<usize>().unwrap());
             length.is_some_and(|length| body.len() >= length)
         });
         if count == 0 || complete {
@@ -202,7 +206,8 @@ async fn http2_is_spoken_where_it_is_offered() {
 #[tokio::test]
 async fn names_that_are_not_served_have_no_certificate() {
     let fixture = fixture(Duration::from_secs(5)).await;
-    for name in ["graph.microsoft.com", "a.b.vault.azure.net", "azcliprod.blob.core.windows.net", "pypi.org"] {
+    for name in ["graph.microsoft.com", "a.b.vault.azure.net", "azcliprod.blob.core.windows.net", "pypi.org"]
+    {
         let result = fixture.tls("kv1.vault.azure.net", name, fixture.connector(&[], true)).await;
         assert!(result.is_err(), "{name}");
     }
@@ -273,6 +278,63 @@ async fn a_drain_finishes_what_is_under_way_and_takes_nothing_new() {
     assert!(slow.await.unwrap().contains("vault GET /slow"));
     assert_eq!(idle.read(&mut [0]).await.unwrap_or(0), 0, "idle connections are closed");
     assert!(TcpStream::connect(address).await.is_err(), "nobody listens");
+}
+
+/// Resolves everything to a public address, which is then not connected to: the upstream proxy is.
+struct Public;
+
+#[async_trait::async_trait]
+impl super::outside::Resolve for Public {
+    async fn resolve(&self, _: &str) -> std::io::Result<Vec<std::net::IpAddr>> {
+        Ok(vec![[1, 1, 1, 1].into()])
+    }
+}
+
+#[tokio::test]
+async fn other_hosts_go_through_the_upstream_proxy() {
+    // An upstream that says what it was asked and then returns what it gets; it refuses one host.
+    let upstream = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = upstream.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = upstream.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            let head = String::from_utf8(head).unwrap();
+            if head.starts_with("CONNECT refused.example.com") {
+                stream.write_all(b"HTTP/1.1 407 Who are you\r\n\r\n").await.unwrap();
+                continue;
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\nVia: x\r\n\r\n").await.unwrap();
+            stream.write_all(head.as_bytes()).await.unwrap();
+            tokio::spawn(async move {
+                let (mut from, mut to) = stream.split();
+                let _ = tokio::io::copy(&mut from, &mut to).await;
+            });
+        }
+    });
+    let upstream = Upstream::parse(&format!("http://me:secret@{at}"), "").unwrap();
+    let outside = Outside::with_resolver(false, Some(upstream), Arc::new(Public));
+    let fixture = fixture_with(Duration::from_secs(5), outside).await;
+
+    let (answer, mut stream) = fixture.ask("CONNECT pypi.org:443 HTTP/1.0\r\n\r\nearly").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let expected = "CONNECT pypi.org:443 HTTP/1.1\r\nHost: pypi.org:443\r\n\
+                    Proxy-Authorization: Basic bWU6c2VjcmV0\r\n\r\nearly";
+    let mut got = vec![0; expected.len()];
+    stream.read_exact(&mut got).await.unwrap();
+    assert_eq!(String::from_utf8(got).unwrap(), expected);
+    stream.write_all(b"later").await.unwrap();
+    let mut got = [0; 5];
+    stream.read_exact(&mut got).await.unwrap();
+    assert_eq!(&got, b"later");
+
+    let (answer, mut stream) = fixture.ask("CONNECT refused.example.com:443 HTTP/1.1\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+    let mut told = String::new();
+    stream.read_to_string(&mut told).await.unwrap();
+    assert!(told.contains("407") && !told.contains("secret"), "{told}");
 }
 
 #[test]

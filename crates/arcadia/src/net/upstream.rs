@@ -73,7 +73,9 @@ impl Upstream {
         let host = fold_host(host);
         self.bypass.iter().any(|entry| {
             entry == "*"
-                || host.strip_suffix(entry.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+                || host
+                    .strip_suffix(entry.as_str())
+                    .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
         })
     }
 

@@ -11,13 +11,13 @@ use crate::net::create_authority;
 /// an error, because a new one would open nothing.
 pub fn load_or_create_ring(data: &DataDir, entropy: &dyn Entropy) -> Result<KeyRing, SiteFault> {
     let (root_file, ring_file) = (data.root_key_file(), data.ring_file());
-    let damaged = |path: &std::path::Path, reason: String| SiteFault::Damaged { path: path.to_owned(), reason };
+    let damaged =
+        |path: &std::path::Path, reason: String| SiteFault::Damaged { path: path.to_owned(), reason };
     let wrapped: Option<Vec<WrappedKey>> = read_json(&ring_file)?;
     let root = match read_bounded(&root_file)? {
         Some(bytes) => {
-            let bytes: [u8; 32] = bytes
-                .try_into()
-                .map_err(|_| damaged(&root_file, "a root key has 32 bytes".to_owned()))?;
+            let bytes: [u8; 32] =
+                bytes.try_into().map_err(|_| damaged(&root_file, "a root key has 32 bytes".to_owned()))?;
             RootKey::from_bytes(&bytes)
         }
         None if wrapped.is_some() => return Err(SiteFault::KeyMissing(root_file)),

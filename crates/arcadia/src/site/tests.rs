@@ -74,7 +74,12 @@ fn the_authority_is_the_same_after_a_restart() {
 #[test]
 fn a_newer_record_is_refused() {
     let (_folder, data) = data();
-    let mut record = SiteRecord::new(uuid::Uuid::nil(), uuid::Uuid::nil(), "a.example".into(), jiff::Timestamp::UNIX_EPOCH);
+    let mut record = SiteRecord::new(
+        uuid::Uuid::nil(),
+        uuid::Uuid::nil(),
+        "a.example".into(),
+        jiff::Timestamp::UNIX_EPOCH,
+    );
     record.save(&data).unwrap();
     assert_eq!(SiteRecord::load(&data).unwrap().unwrap().user_domain, "a.example");
     record.schema = 99;

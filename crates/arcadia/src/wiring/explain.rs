@@ -68,7 +68,8 @@ pub fn explain_ops(explainer: Arc<Explainer>) -> Vec<Op<Arm>> {
 
 impl Explainer {
     fn answer(&self, scope: &ArmId, asked: Asked) -> Result<Reply, Fault> {
-        if asked.action.is_empty() || asked.action.len() > ACTION_CHARACTERS_MAX || asked.action.contains('*') {
+        if asked.action.is_empty() || asked.action.len() > ACTION_CHARACTERS_MAX || asked.action.contains('*')
+        {
             let message = "The property 'action' must be one action without wildcards.";
             return Err(Fault::bad_request("InvalidAction", message));
         }

@@ -35,7 +35,9 @@ impl PrincipalSource for Principals {
                 default_domain: tenant.domain.clone(),
             },
             // Before the directory is founded nothing is served, and no principal exists.
-            None => TenantInfo { id: Uuid::nil(), display_name: String::new(), default_domain: String::new() },
+            None => {
+                TenantInfo { id: Uuid::nil(), display_name: String::new(), default_domain: String::new() }
+            }
         }
     }
 }

@@ -48,8 +48,8 @@ pub async fn assemble(
     let keyvault = KeyVault::open(store.clone(), KeyVaultNames::azure(), principals.clone()).await?;
     let machines = Machines::open(store.clone(), directory.clone(), clock.clone()).await?;
     let kinds = vec![registered(Arc::new(Vaults(keyvault.clone()))), registered(machines.clone())];
-    let arm =
-        Arm::open(store.clone(), ArmNames::azure(), principals, kinds, clock.clone(), entropy.clone()).await?;
+    let arm = Arm::open(store.clone(), ArmNames::azure(), principals, kinds, clock.clone(), entropy.clone())
+        .await?;
 
     let keys = Arc::new(PublishedKeys::default());
     let decider = Arc::new(SiteDecider::new(directory.clone(), keyvault.decider(arm.decider())));

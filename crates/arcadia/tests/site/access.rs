@@ -26,15 +26,8 @@ async fn curl_with_the_first_secret_makes_a_group() {
         "{ARM}/subscriptions/{}/resourceGroups/arc-hack?api-version=2024-11-01",
         admin["AZURE_SUBSCRIPTION_ID"]
     );
-    let made = site.curl(&[
-        "--request",
-        "PUT",
-        "--header",
-        &bearer,
-        "--json",
-        r#"{"location":"uksouth"}"#,
-        &group,
-    ]);
+    let made =
+        site.curl(&["--request", "PUT", "--header", &bearer, "--json", r#"{"location":"uksouth"}"#, &group]);
     assert_eq!(made.status, 201, "{made:?}");
     assert_eq!(site.curl(&["--header", &bearer, &group]).json()["name"], "arc-hack");
     assert_eq!(site.curl(&[&group]).status, 401);
@@ -94,8 +87,9 @@ async fn explain_says_why() {
     let reader = wire.application("reader").await;
     let action = "Microsoft.KeyVault/vaults/secrets/getSecret/action";
     let explain = |caller: &str| {
-        let output =
-            site.command(&["access", "explain", "--caller", caller, "--action", action, "--scope", &vault, "--json"]);
+        let output = site.command(&[
+            "access", "explain", "--caller", caller, "--action", action, "--scope", &vault, "--json",
+        ]);
         assert!(output.status.success(), "{output:?}");
         serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
     };
@@ -115,7 +109,15 @@ async fn explain_says_why() {
     let body = json!({ "principal": reader.object_id, "action": action });
     assert_eq!(wire.send("POST", &url, Some(&token), Some(body.clone())).await.status, 403);
     assert_eq!(wire.send("POST", &url, None, Some(body)).await.status, 401);
-    let unknown =
-        site.command(&["access", "explain", "--caller", "nobody@x.example", "--action", action, "--scope", &vault]);
+    let unknown = site.command(&[
+        "access",
+        "explain",
+        "--caller",
+        "nobody@x.example",
+        "--action",
+        action,
+        "--scope",
+        &vault,
+    ]);
     assert_eq!(unknown.status.code(), Some(1));
 }

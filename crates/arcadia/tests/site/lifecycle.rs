@@ -168,10 +168,8 @@ async fn requests_under_way_are_finished() {
     stream.write_all(b"CONNECT login.microsoftonline.com:443 HTTP/1.1\r\n\r\n").await.unwrap();
     let mut answer = [0; "HTTP/1.1 200 Connection established\r\n\r\n".len()];
     stream.read_exact(&mut answer).await.unwrap();
-    let mut tls = connector(&site.data)
-        .connect("login.microsoftonline.com".try_into().unwrap(), stream)
-        .await
-        .unwrap();
+    let mut tls =
+        connector(&site.data).connect("login.microsoftonline.com".try_into().unwrap(), stream).await.unwrap();
     tls.write_all(
         b"POST /organizations/oauth2/v2.0/token HTTP/1.1\r\nHost: login.microsoftonline.com\r\n\
           Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 21\r\n\r\ngrant_type=",
@@ -201,4 +199,76 @@ fn connector(data: &Path) -> tokio_rustls::TlsConnector {
         .with_root_certificates(roots)
         .with_no_client_auth();
     tokio_rustls::TlsConnector::from(Arc::new(config))
+}
+
+#[test]
+fn every_command_explains_itself() {
+    let folder = TempDir::new().unwrap();
+    let run = |arguments: &[&str]| arcadia(folder.path()).args(arguments).output().unwrap();
+    for command in [
+        &["up"][..],
+        &["down"],
+        &["status"],
+        &["env"],
+        &["run"],
+        &["lab"],
+        &["machine"],
+        &["token", "decode"],
+        &["access", "explain"],
+        &["audit", "tail"],
+        &["audit", "verify"],
+        &["agent", "run"],
+    ] {
+        let help = run(&[command, &["--help"]].concat());
+        let text = String::from_utf8_lossy(&help.stdout);
+        assert!(help.status.success() && text.contains("Examples:"), "{command:?}: {text}");
+        assert_eq!(
+            run(&[command, &["--no-such-option"]].concat()).status.code(),
+            Some(if command == ["run"] { 1 } else { 2 }),
+            "{command:?}"
+        );
+    }
+    assert_eq!(run(&["up", "--user-name", "a b"]).status.code(), Some(2));
+    assert_eq!(run(&["up", "--port", "0"]).status.code(), Some(2));
+    assert!(!folder.path().join("credentials.json").exists(), "nothing was made");
+}
+
+#[test]
+fn a_port_that_is_taken_is_an_error_when_it_was_asked_for() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let folder = TempDir::new().unwrap();
+    let up = arcadia(&folder.path().join("data")).args(["up", "--port", &port]).output().unwrap();
+    assert_eq!(up.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&up.stderr).contains("--port"), "{up:?}");
+}
+
+#[test]
+fn an_interrupted_first_start_is_taken_up_with_the_same_credentials() {
+    let mut site = Site::start();
+    let before = site.env(true);
+    site.stop();
+    // What is left when the site dies between founding the directory and writing its record.
+    std::fs::remove_file(site.data.join("site.json")).unwrap();
+    site.up(&["--offline"]);
+    let after = site.env(true);
+    for name in ["AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "ARCADIA_PASSWORD"] {
+        assert_eq!(before[name], after[name]);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let wire = site.client();
+    let token = runtime.block_on(wire.admin_token(ARM_SCOPE));
+    assert!(!token.is_empty());
+}
+
+#[test]
+fn a_lost_root_key_is_told_and_not_replaced() {
+    let mut site = Site::start();
+    site.stop();
+    std::fs::rename(site.data.join("root.key"), site.data.join("root.key.away")).unwrap();
+    let up = site.command(&["up", "--offline"]);
+    assert_eq!(up.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&up.stderr).contains("root.key"), "{up:?}");
+    std::fs::rename(site.data.join("root.key.away"), site.data.join("root.key")).unwrap();
+    site.up(&["--offline"]);
 }

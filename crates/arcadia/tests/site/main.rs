@@ -1,5 +1,7 @@
 //! A started site, from outside: the program, its proxy, real curl, the public wire.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+
 mod access;
 mod lifecycle;
 mod proxy;

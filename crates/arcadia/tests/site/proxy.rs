@@ -32,7 +32,8 @@ fn curl_reaches_the_site_and_trusts_its_authority_alone() {
         assert_eq!(site.curl(&[version, "https://management.azure.com/subscriptions"]).status, 401);
     }
     // Without the authority nothing verifies.
-    let untrusting = site.curl(&["--cacert", "/etc/ssl/certs/ca-certificates.crt", "https://management.azure.com/"]);
+    let untrusting =
+        site.curl(&["--cacert", "/etc/ssl/certs/ca-certificates.crt", "https://management.azure.com/"]);
     assert_eq!(untrusting.exit, 60, "{untrusting:?}");
     let page = site.curl(&["--location", "https://jwt.ms/"]);
     assert!(page.status == 200 && page.body.contains("token"), "{page:?}");
@@ -75,7 +76,8 @@ fn what_is_not_carried_is_refused() {
         let answer = ask(&site, &format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n"));
         assert!(answer.starts_with("HTTP/1.1 403 "), "{target} -> {answer}");
     }
-    let plain = ask(&site, "GET http://localhost:40342/metadata/instance HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let plain =
+        ask(&site, "GET http://localhost:40342/metadata/instance HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(plain.starts_with("HTTP/1.1 403 "), "{plain}");
     assert_eq!(site.curl(&["https://169.254.169.254/"]).proxy_status, 403);
 }

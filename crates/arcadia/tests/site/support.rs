@@ -59,8 +59,7 @@ impl Site {
     /// Starts the site again on its data.
     pub fn up(&mut self, arguments: &[&str]) {
         assert!(self.child.is_none(), "it runs already");
-        let mut child =
-            arcadia(&self.data).arg("up").args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = arcadia(&self.data).arg("up").args(arguments).stdout(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         self.child = Some(child);
         self.printed.clear();
@@ -120,7 +119,14 @@ impl Site {
         let output = Command::new("curl")
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-            .args(["--silent", "--show-error", "--max-time", "20", "--write-out", "\n%{http_code} %{http_connect}"])
+            .args([
+                "--silent",
+                "--show-error",
+                "--max-time",
+                "20",
+                "--write-out",
+                "\n%{http_code} %{http_connect}",
+            ])
             .args(["--proxy", &self.proxy(), "--cacert"])
             .arg(self.data.join("ca.pem"))
             .args(arguments)

@@ -34,7 +34,8 @@ async fn forged_and_misdirected_tokens_are_refused_by_every_plane() {
         (VAULT_SCOPE, "https://kvtokens.vault.azure.net/secrets?api-version=7.4".to_owned()),
     ];
     let foreign = RsaKeyPair::generate(RsaBits::Bits2048).unwrap();
-    let keys = wire.must("GET", &format!("{LOGIN}/{}/discovery/v2.0/keys", wire.tenant()), "none", None).await;
+    let keys =
+        wire.must("GET", &format!("{LOGIN}/{}/discovery/v2.0/keys", wire.tenant()), "none", None).await;
     let modulus = b64url_decode(keys["keys"][0]["n"].as_str().unwrap()).unwrap();
 
     for (at, (scope, url)) in planes.iter().enumerate() {
@@ -63,7 +64,10 @@ async fn forged_and_misdirected_tokens_are_refused_by_every_plane() {
         for (what, token) in bad {
             let answer = wire.send("GET", url, Some(&token), None).await;
             assert_eq!(answer.status, 401, "{what} at {url}");
-            assert!(answer.header_named("www-authenticate").is_some_and(|value| value.starts_with("Bearer")), "{what} at {url}");
+            assert!(
+                answer.header_named("www-authenticate").is_some_and(|value| value.starts_with("Bearer")),
+                "{what} at {url}"
+            );
         }
     }
 }
@@ -71,7 +75,8 @@ async fn forged_and_misdirected_tokens_are_refused_by_every_plane() {
 #[test]
 fn decode_shows_a_token_without_a_site() {
     let folder = tempfile::TempDir::new().unwrap();
-    let token = format!("{}.{}.AA", b64url(br#"{"alg":"RS256"}"#), b64url(br#"{"exp":1800000000,"oid":"x"}"#));
+    let token =
+        format!("{}.{}.AA", b64url(br#"{"alg":"RS256"}"#), b64url(br#"{"exp":1800000000,"oid":"x"}"#));
     let run = |arguments: &[&str]| crate::support::arcadia(folder.path()).args(arguments).output().unwrap();
     let shown = run(&["token", "decode", &token]);
     let text = String::from_utf8(shown.stdout).unwrap();
