@@ -1,6 +1,6 @@
 //! Vaults with access policies instead of roles.
 
-use arcadia_kernel::Method;
+use arcadia_kernel::{ArmId, Decision, Method, Plane, Question};
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -184,4 +184,26 @@ async fn the_model_of_a_new_vault_follows_the_api_version() {
         let again = world.send_arm(Some(&world.owner), Method::PUT, &path, other, body.clone()).await.ok();
         assert_eq!(again["properties"]["enableRbacAuthorization"], rbac, "{version}");
     }
+}
+
+#[tokio::test]
+async fn policies_answer_for_the_data_of_their_own_vault_alone() {
+    let world = World::new().await;
+    let nina = world.caller("nina");
+    policy_vault(&world, json!([policy(&nina, &["all"])])).await;
+    let caller = world.directory.kernel_caller("nina");
+    let action = "Microsoft.KeyVault/vaults/secrets/getSecret/action";
+    let decide = |scope: &str, action: &str, plane: Plane| {
+        let scope = ArmId::parse(scope).unwrap();
+        world.keyvault.decide_by_policy(&Question { caller: &caller, action, plane, scope: &scope })
+    };
+    let secret = format!("{}/secrets/s", world.vault("KV1"));
+    assert!(matches!(decide(&secret, action, Plane::Data), Some(Decision::Allowed { .. })));
+    let other = "Microsoft.Storage/storageAccounts/blobServices/containers/blobs/read";
+    assert!(matches!(decide(&secret, other, Plane::Data), Some(Decision::Denied(_))));
+    assert_eq!(decide(&secret, "Microsoft.KeyVault/vaults/write", Plane::Control), None);
+    let elsewhere = secret.replace("/resourceGroups/rg/", "/resourceGroups/rg2/");
+    assert_eq!(decide(&elsewhere, action, Plane::Data), None);
+    assert_eq!(decide(GROUP, action, Plane::Data), None);
+    assert_eq!(decide("/", action, Plane::Data), None);
 }

@@ -1,59 +1,124 @@
-//! Many at once: nothing acknowledged is lost, nothing is half done.
+//! Many at once, over a store that lets them run into one another: nothing acknowledged is lost, nothing is half
+//! done.
 
 use std::sync::Arc;
 
 use arcadia_kernel::Method;
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::*;
 
+async fn let_others_run() {
+    for _ in 0..30 {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Every operation on one secret, over and over, by several at once.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[tokio::test]
 async fn a_secret_is_live_or_deleted_or_gone_and_never_two_of_them() {
-    let world = Arc::new(World::with_vault("kv1").await);
+    let world = Arc::new(World::interleaved().await);
+    world.make_vault("kv1").await;
     let officer = world.officer().await;
-    let tasks: Vec<_> = (0..8_usize)
-        .map(|task| {
-            let (world, officer) = (world.clone(), officer.clone());
-            tokio::spawn(async move {
-                for round in 0..60 {
-                    let (method, path) = match (task + round * 7) % 5 {
-                        0 | 1 => (Method::PUT, "/secrets/s"),
-                        2 => (Method::DELETE, "/secrets/s"),
-                        3 => (Method::POST, "/deletedsecrets/s/recover"),
-                        _ => (Method::DELETE, "/deletedsecrets/s"),
-                    };
-                    let body = json!({ "value": format!("{task}/{round}") });
-                    let answer = world.data_with(&officer, method.clone(), "kv1", path, body).await;
-                    let known = matches!(answer.status, 200 | 204 | 400 | 404 | 409);
-                    assert!(known, "{method} {path}: {} {}", answer.status, answer.text);
-                    let live = world.rows("keyvault/secrets").await;
-                    assert!(live <= 1 && world.rows("keyvault/deletedsecrets").await <= 1);
-                }
-            })
+    let tasks = (0..8_usize).map(|task| {
+        let (world, officer) = (world.clone(), officer.clone());
+        tokio::spawn(async move {
+            for round in 0..60 {
+                let (method, path) = match (task + round * 7) % 5 {
+                    0 | 1 => (Method::PUT, "/secrets/s"),
+                    2 => (Method::DELETE, "/secrets/s"),
+                    3 => (Method::POST, "/deletedsecrets/s/recover"),
+                    _ => (Method::DELETE, "/deletedsecrets/s"),
+                };
+                let body = json!({ "value": format!("{task}/{round}") });
+                let answer = world.data_with(&officer, method.clone(), "kv1", path, body).await;
+                let known = matches!(answer.status, 200 | 204 | 400 | 404 | 409);
+                assert!(known, "{method} {path}: {} {}", answer.status, answer.text);
+            }
         })
-        .collect();
-    for task in tasks {
+    });
+    for task in tasks.collect::<Vec<_>>() {
         task.await.unwrap();
+        let live = world.rows("keyvault/secrets").await;
+        let deleted = world.rows("keyvault/deletedsecrets").await;
+        assert!(live <= 1 && deleted <= 1, "{live} live and {deleted} deleted");
     }
     let live = world.rows("keyvault/secrets").await;
     let deleted = world.rows("keyvault/deletedsecrets").await;
     assert!(live + deleted <= 1, "{live} live and {deleted} deleted");
     assert_eq!(world.rows("keyvault/due").await, deleted);
     assert_eq!(world.rows("keyvault/remnants").await, 0);
-    // Every version that is left can be reached.
-    let got = world.data(&officer, Method::POST, "kv1", "/deletedsecrets/s/recover").await.status;
-    assert_eq!(got == 200, deleted == 1);
+    // Every version that is left belongs to the secret that is left.
+    if deleted == 1 {
+        world.data(&officer, Method::POST, "kv1", "/deletedsecrets/s/recover").await.ok();
+    }
     let versions = world.rows("keyvault/versions").await;
-    let blob = world.data(&officer, Method::POST, "kv1", "/secrets/s/backup").await;
-    assert_eq!(blob.status == 200, versions > 0);
+    assert_eq!(versions > 0, live + deleted == 1);
+    let mut listed = 0;
+    let mut path = "/secrets/s/versions".to_owned();
+    loop {
+        let page = world.data(&officer, Method::GET, "kv1", &path).await.ok();
+        listed += page["value"].as_array().unwrap().len();
+        match page["nextLink"].as_str() {
+            Some(next) => path = next.strip_prefix("https://kv1.vault.azure.net").unwrap().to_owned(),
+            None => break,
+        }
+    }
+    assert_eq!(listed, versions);
+}
+
+#[tokio::test]
+async fn first_sets_of_one_name_make_one_secret() {
+    let world = World::interleaved().await;
+    world.make_vault("kv1").await;
+    let officer = world.officer().await;
+    let sets = (0..12).map(|round| {
+        let (world, officer) = (&world, &officer);
+        async move { world.set(officer, "kv1", "s", &format!("{round}")).await }
+    });
+    join_all(sets).await;
+    let listed = world.data(&officer, Method::GET, "kv1", "/secrets/s/versions").await.ok();
+    assert_eq!(listed["value"].as_array().unwrap().len(), 12);
+    assert_eq!(world.rows("keyvault/versions").await, 12);
+}
+
+#[tokio::test]
+async fn updates_of_different_fields_are_all_kept() {
+    let world = World::interleaved().await;
+    world.make_vault("kv1").await;
+    let officer = world.officer().await;
+    for is_newest in [true, false] {
+        let name = if is_newest { "newest" } else { "older" };
+        let id = world.set(&officer, "kv1", name, "x").await["id"].as_str().unwrap().to_owned();
+        if !is_newest {
+            world.set(&officer, "kv1", name, "y").await;
+        }
+        let path = id.strip_prefix("https://kv1.vault.azure.net").unwrap();
+        let changes = [
+            json!({ "contentType": "c" }),
+            json!({ "tags": { "t": "v" } }),
+            json!({ "attributes": { "exp": 2_000_000_000 } }),
+            json!({ "attributes": { "nbf": 1_000_000_000 } }),
+        ];
+        let updates = changes.into_iter().map(|change| {
+            let (world, officer) = (&world, &officer);
+            async move { world.data_with(officer, Method::PATCH, "kv1", path, change).await.ok() }
+        });
+        join_all(updates).await;
+        let got = world.data(&officer, Method::GET, "kv1", path).await.ok();
+        assert_eq!((&got["contentType"], &got["tags"]["t"]), (&json!("c"), &json!("v")), "{name}");
+        assert_eq!(got["attributes"]["exp"], 2_000_000_000, "{name}");
+        assert_eq!(got["attributes"]["nbf"], 1_000_000_000, "{name}");
+    }
 }
 
 /// Sets while the vault is deleted and recovered: what was acknowledged is there afterwards, and nothing is
 /// written into a vault that is deleted.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[tokio::test]
 async fn a_vault_that_comes_and_goes_keeps_what_was_acknowledged() {
-    let world = Arc::new(World::with_vault("kv1").await);
+    let world = Arc::new(World::interleaved().await);
+    world.make_vault("kv1").await;
     let officer = world.officer().await;
     let writers: Vec<_> = (0..6)
         .map(|task| {
@@ -81,9 +146,10 @@ async fn a_vault_that_comes_and_goes_keeps_what_was_acknowledged() {
         let vault = world.vault("kv1");
         assert_eq!(world.manage(&world.owner, Method::DELETE, &vault, Value::Null).await.status, 200);
         let before = world.rows("keyvault/secrets").await;
-        tokio::task::yield_now().await;
+        let_others_run().await;
         assert_eq!(world.rows("keyvault/secrets").await, before);
         assert_eq!(world.put_vault("kv1", recovering.clone()).await.status, 200);
+        let_others_run().await;
     }
     let mut kept = 0;
     for writer in writers {
@@ -92,5 +158,106 @@ async fn a_vault_that_comes_and_goes_keeps_what_was_acknowledged() {
             kept += 1;
         }
     }
+    assert!(kept > 0);
     assert_eq!(world.rows("keyvault/secrets").await, kept);
+}
+
+#[tokio::test]
+async fn one_of_many_gets_a_vaults_name() {
+    let world = World::interleaved().await;
+    let groups: Vec<String> = (0..5).map(|number| format!("{GROUP}{number}")).collect();
+    for group in &groups {
+        world.manage(&world.owner, Method::PUT, group, json!({ "location": "uksouth" })).await;
+    }
+    let body = json!({ "location": "uksouth", "properties": vault_properties() });
+    let makes = groups.iter().map(|group| {
+        let (world, body) = (&world, body.clone());
+        let path = format!("{group}/providers/Microsoft.KeyVault/vaults/wanted");
+        async move { world.manage(&world.owner, Method::PUT, &path, body).await.refusal() }
+    });
+    let mut answers = join_all(makes).await;
+    answers.sort();
+    assert_eq!(answers[0], "200 -");
+    assert!(answers[1..].iter().all(|answer| answer == "409 VaultAlreadyExists"), "{answers:?}");
+    assert_eq!(world.rows("arm/resources").await, 1);
+}
+
+/// A recovery and a purge of the same vault or secret: one of them wins.
+#[tokio::test]
+async fn recovered_or_purged_but_not_both() {
+    for round in 0..12 {
+        let world = World::interleaved().await;
+        world.make_vault("kv1").await;
+        let officer = world.officer().await;
+        for _ in 0..round {
+            world.set(&officer, "kv1", "other", "x").await;
+        }
+        world.set(&officer, "kv1", "s", "x").await;
+        world.data(&officer, Method::DELETE, "kv1", "/secrets/s").await.ok();
+        let recover = world.data(&officer, Method::POST, "kv1", "/deletedsecrets/s/recover");
+        let purge = world.data(&officer, Method::DELETE, "kv1", "/deletedsecrets/s");
+        let (recover, purge) = futures_util::future::join(recover, purge).await;
+        assert_eq!((recover.status == 200) as u8 + (purge.status == 204) as u8, 1);
+        let value = world.value(&officer, "kv1", "s").await;
+        assert_eq!(value == "x", recover.status == 200, "{value}");
+
+        let vault = world.vault("kv1");
+        assert_eq!(world.manage(&world.owner, Method::DELETE, &vault, Value::Null).await.status, 200);
+        let mut properties = vault_properties();
+        properties["createMode"] = json!("recover");
+        let path = format!(
+            "/subscriptions/{SUBSCRIPTION}/providers/Microsoft.KeyVault/locations/uksouth/deletedVaults/kv1/purge"
+        );
+        let recover = world.put_vault("kv1", properties);
+        let purge = world.manage(&world.owner, Method::POST, &path, Value::Null);
+        let (recover, purge) = futures_util::future::join(recover, purge).await;
+        let (recovered, purged) = (recover.status == 200, purge.status == 202);
+        assert!(recovered != purged, "{} {}", recover.text, purge.text);
+        assert_eq!(world.rows("keyvault/names").await, usize::from(recovered));
+        assert_eq!(world.rows("keyvault/versions").await > 0, recovered && (value == "x" || round > 0));
+    }
+}
+
+/// A set and a deletion: the one that comes second sees what the first did.
+#[tokio::test]
+async fn a_set_and_a_deletion_take_turns() {
+    let world = World::interleaved().await;
+    world.make_vault("kv1").await;
+    let officer = world.officer().await;
+    for round in 0..60 {
+        let name = format!("s-{round}");
+        let path = format!("/secrets/{name}");
+        world.set(&officer, "kv1", &name, "old").await;
+        let set = world.data_with(&officer, Method::PUT, "kv1", &path, json!({ "value": "new" }));
+        let delete = world.data(&officer, Method::DELETE, "kv1", &path);
+        let (set, delete) = futures_util::future::join(set, delete).await;
+        assert_eq!(delete.status, 200);
+        let recover = format!("/deletedsecrets/{name}/recover");
+        world.data(&officer, Method::POST, "kv1", &recover).await.ok();
+        let expected = if set.status == 200 { "new" } else { "old" };
+        assert_eq!(world.value(&officer, "kv1", &name).await, expected, "set answered {}", set.status);
+    }
+}
+
+/// A first set beside one that is deleted again at once: the name is never live and deleted.
+#[tokio::test]
+async fn a_first_set_sees_a_deletion_of_the_moment_before() {
+    let world = World::interleaved().await;
+    world.make_vault("kv1").await;
+    let officer = world.officer().await;
+    for round in 0..150 {
+        let name = format!("s-{round}");
+        let path = format!("/secrets/{name}");
+        let put =
+            |value: &str| world.data_with(&officer, Method::PUT, "kv1", &path, json!({ "value": value }));
+        let short = async {
+            put("short").await;
+            world.data(&officer, Method::DELETE, "kv1", &path).await.status
+        };
+        let (slow, deleted) = futures_util::future::join(put("slow"), short).await;
+        let live = world.value(&officer, "kv1", &name).await;
+        let gone = format!("/deletedsecrets/{name}");
+        let is_deleted = world.data(&officer, Method::GET, "kv1", &gone).await.status == 200;
+        assert_eq!(is_deleted, live.starts_with("404"), "{live}, set {}, deleted {deleted}", slow.status);
+    }
 }

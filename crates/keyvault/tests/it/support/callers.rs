@@ -40,6 +40,21 @@ impl Directory {
         Caller { name: name.to_owned(), object_id }
     }
 
+    /// The caller as its verified token describes it. A name that starts with `machine` is a managed identity's.
+    pub fn kernel_caller(&self, name: &str) -> kernel::Caller {
+        let is_machine = name.starts_with("machine");
+        kernel::Caller {
+            kind: if is_machine { CallerKind::ManagedIdentity } else { CallerKind::User },
+            tenant_id: self.tenant,
+            object_id: self.caller(name).object_id,
+            app_id: Uuid::from_u128(0xa99),
+            name: name.to_owned(),
+            resource_id: is_machine.then(|| format!("/subscriptions/s/resourcegroups/rg/machines/{name}")),
+            issuer: format!("https://sts.windows.net/{}/", self.tenant),
+            delegated_scopes: None,
+        }
+    }
+
     pub fn join(&self, member: &Caller, group: &Caller) {
         self.groups.lock().unwrap().entry(member.object_id).or_default().insert(group.object_id);
     }
@@ -74,8 +89,7 @@ impl PrincipalSource for Directory {
     }
 }
 
-/// Reads `name|audience`, or `!fault`: the checks of real tokens are tested where tokens are made. A name that
-/// starts with `machine` is a managed identity's.
+/// Reads `name|audience`, or `!fault`: the checks of real tokens are tested where tokens are made.
 pub struct Tokens(pub Arc<Directory>);
 
 impl Authenticator for Tokens {
@@ -94,17 +108,7 @@ impl Authenticator for Tokens {
             _ => {}
         }
         let (name, audience) = token.split_once('|').ok_or(TokenFault::Malformed)?;
-        let is_machine = name.starts_with("machine");
-        let caller = kernel::Caller {
-            kind: if is_machine { CallerKind::ManagedIdentity } else { CallerKind::User },
-            tenant_id: self.0.tenant,
-            object_id: self.0.caller(name).object_id,
-            app_id: Uuid::from_u128(0xa99),
-            name: name.to_owned(),
-            resource_id: is_machine.then(|| format!("/subscriptions/s/resourcegroups/rg/machines/{name}")),
-            issuer,
-            delegated_scopes: None,
-        };
+        let caller = self.0.kernel_caller(name);
         Ok(VerifiedToken { caller: Arc::new(caller), audience: audience.to_owned(), expires_at: now + 3600 })
     }
 }

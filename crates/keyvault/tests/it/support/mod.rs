@@ -8,12 +8,13 @@
 //! ```
 
 mod callers;
+mod interleaved;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use arcadia_arm::{Arm, ArmNames, Founding, PrincipalType, arm_ops, registered};
-use arcadia_crypto::SystemEntropy;
+use arcadia_crypto::{KeyRing, SystemEntropy};
 use arcadia_kernel::{
     Dispatcher, Endpoint, EntropyExt as _, FixedClock, Gate, HeaderMap, Incoming, Limits, Method, OpInfo,
     Reason, full_body,
@@ -107,6 +108,16 @@ impl World {
         let clock = Arc::new(FixedClock::at_epoch_seconds(START));
         let entropy = Arc::new(SystemEntropy);
         let store = Store::in_memory(clock.clone(), entropy.clone());
+        Self::over(store, clock, Arc::new(Directory::new(TENANT))).await
+    }
+
+    /// A site whose requests run into one another wherever they can.
+    pub async fn interleaved() -> Self {
+        let clock = Arc::new(FixedClock::at_epoch_seconds(START));
+        let entropy = Arc::new(SystemEntropy);
+        let ring = KeyRing::generate(&*entropy).unwrap();
+        let backend = Arc::new(interleaved::Interleaved::new(START));
+        let store = Store::over(backend, ring, entropy).await.unwrap();
         Self::over(store, clock, Arc::new(Directory::new(TENANT))).await
     }
 

@@ -1,0 +1,79 @@
+//! A backend that lets other requests run between any two of its answers, so that races happen every time and
+//! not once in a while.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arcadia_store::{
+    AuditRow, Backend, CommitError, Health, MemoryBackend, RawBatch, RawChanges, RawPage, RawRow, Revision,
+    StoreError,
+};
+
+pub struct Interleaved {
+    rows: MemoryBackend,
+    turn: AtomicU64,
+}
+
+impl Interleaved {
+    pub fn new(created_epoch_seconds: i64) -> Self {
+        Self { rows: MemoryBackend::new(created_epoch_seconds), turn: AtomicU64::new(1) }
+    }
+
+    /// Between none and six others, in an order that is always the same.
+    async fn let_others_run(&self) {
+        let turn = self.turn.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        for _ in 0..(turn >> 40) % 7 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Backend for Interleaved {
+    async fn get(&self, key: &[u8]) -> Result<Option<RawRow>, StoreError> {
+        let row = self.rows.get(key).await;
+        self.let_others_run().await;
+        row
+    }
+
+    async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<RawRow>>, StoreError> {
+        let rows = self.rows.get_many(keys).await;
+        self.let_others_run().await;
+        rows
+    }
+
+    async fn range(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<RawPage, StoreError> {
+        let page = self.rows.range(prefix, after, limit).await;
+        self.let_others_run().await;
+        page
+    }
+
+    async fn commit(&self, batch: RawBatch) -> Result<Revision, CommitError> {
+        self.let_others_run().await;
+        self.rows.commit(batch).await
+    }
+
+    async fn changes(&self, since: Revision, limit: usize) -> Result<RawChanges, StoreError> {
+        self.rows.changes(since, limit).await
+    }
+
+    async fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditRow>, StoreError> {
+        self.rows.audit(after, limit).await
+    }
+
+    async fn audit_head(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.rows.audit_head().await
+    }
+
+    async fn backup(&self, path: &Path) -> Result<(), StoreError> {
+        self.rows.backup(path).await
+    }
+
+    async fn health(&self) -> Result<Health, StoreError> {
+        self.rows.health().await
+    }
+
+    fn exclusively(&self, job: &mut dyn FnMut()) {
+        self.rows.exclusively(job);
+    }
+}
