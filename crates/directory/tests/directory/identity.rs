@@ -1,0 +1,227 @@
+use std::sync::Arc;
+
+use arcadia_crypto::{RsaBits, RsaKeyPair, SystemEntropy};
+use arcadia_directory::{ManagedIdentity, ManagedIdentitySpec};
+use arcadia_kernel::{ArmId, CallerKind, Decision, Plane, Question, Reason};
+use arcadia_store::Batch;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::world::{ARM, Answer, START, World, assertion, key, sign, text};
+
+const MACHINE: &str =
+    "/subscriptions/s/resourceGroups/arc-hack/providers/Microsoft.HybridCompute/machines/ubuntu-01";
+const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+async fn machine(world: &World) -> ManagedIdentity {
+    let mut batch = Batch::new();
+    let spec = ManagedIdentitySpec {
+        display_name: "ubuntu-01".into(),
+        resource_id: ArmId::parse(MACHINE).unwrap(),
+        public_key: key().public().clone(),
+    };
+    let identity = world.directory.plan_managed_identity(&mut batch, spec, &SystemEntropy).unwrap();
+    commit(world, batch).await;
+    identity
+}
+
+async fn commit(world: &World, batch: Batch) {
+    let permit = world.gate.as_system(Reason::AsyncOperation);
+    world.store.commit(permit.stamp(), batch).await.unwrap();
+}
+
+fn audience(world: &World) -> String {
+    format!("https://login.microsoftonline.com/{}/oauth2/v2.0/token", world.tenant())
+}
+
+async fn show(world: &World, client: &str, assertion: &str) -> Answer {
+    let fields = [
+        ("grant_type", "client_credentials"),
+        ("client_id", client),
+        ("client_assertion", assertion),
+        ("client_assertion_type", TYPE),
+        ("scope", "https://vault.azure.net/.default"),
+    ];
+    world.token(&world.tenant(), &fields).await
+}
+
+#[tokio::test]
+async fn a_machine_proves_itself_with_its_own_key() {
+    let world = World::new().await;
+    let identity = machine(&world).await;
+    let client = identity.app_id.to_string();
+    let answer = show(&world, &client, &assertion(&key(), &client, &audience(&world), START, "1")).await.ok();
+    assert_eq!(answer["expires_in"], 86_399);
+    let token = text(&answer, "access_token");
+    let claims = world.claims(&token);
+    assert_eq!(claims["exp"].as_i64(), Some(START + 86_400));
+    assert_eq!(claims["xms_mirid"], MACHINE.replace("resourceGroups", "resourcegroups"));
+    assert_eq!((&claims["appidacr"], &claims["idtyp"]), (&json!("2"), &json!("app")));
+    assert_eq!(claims["oid"], identity.object_id.to_string());
+    let caller = arcadia_kernel::Authenticator::verify(&*world.verifier, &token, START).unwrap().caller;
+    assert_eq!(caller.kind, CallerKind::ManagedIdentity);
+    let facts = world.directory.principal(identity.object_id).unwrap();
+    assert_eq!((facts.kind, facts.app_id), (CallerKind::ManagedIdentity, Some(identity.app_id)));
+    let scope = ArmId::parse(&format!("/servicePrincipals/{}", identity.object_id)).unwrap();
+    let question = Question {
+        caller: &caller,
+        action: "microsoft.directory/servicePrincipals/standard/read",
+        plane: Plane::Directory,
+        scope: &scope,
+    };
+    assert!(matches!(world.directory.decide(&question), Decision::Denied(_)));
+}
+
+#[tokio::test]
+async fn assertions_that_are_not_the_machines_own_are_refused() {
+    let world = World::new().await;
+    let client = machine(&world).await.app_id.to_string();
+    let other = world.first.app_id.to_string();
+    let good = audience(&world);
+    let stranger = RsaKeyPair::generate(RsaBits::Bits2048).unwrap();
+    let header = json!({ "alg": "RS256" });
+    let claims = json!({ "iss": client, "sub": client, "aud": good, "exp": START + 60, "jti": "x" });
+    let with = |name: &str, value: Value| {
+        let mut claims = claims.clone();
+        claims[name] = value;
+        sign(&key(), &header, &claims)
+    };
+    let cases = [
+        (assertion(&stranger, &client, &good, START, "1"), 700_027),
+        (sign(&key(), &json!({ "alg": "none" }), &claims), 700_027),
+        (sign(&key(), &json!({ "alg": "HS256" }), &claims), 700_027),
+        (with("iss", json!(other)), 700_021),
+        (with("sub", json!(other)), 700_021),
+        (with("aud", json!("https://login.microsoftonline.com/common/oauth2/v2.0/token")), 700_023),
+        (with("aud", json!("https://evil.example/token")), 700_023),
+        (with("exp", json!(START - 400)), 700_024),
+        (with("exp", json!(START + 48 * 3600)), 700_024),
+        (with("nbf", json!(START + 400)), 700_024),
+        (with("exp", Value::Null), 50_027),
+        ("a.b.c".to_owned(), 50_027),
+        (String::from("x"), 50_027),
+    ];
+    for (assertion, number) in cases {
+        let address = format!("10.0.0.{}", number % 250);
+        let fields = [
+            ("grant_type", "client_credentials"),
+            ("client_id", client.as_str()),
+            ("client_assertion", assertion.as_str()),
+            ("client_assertion_type", TYPE),
+            ("scope", ARM),
+        ];
+        let path = format!("/{}/oauth2/v2.0/token", world.tenant());
+        let answer = world.post_from(&address, &path, &fields).await;
+        assert_eq!(answer.refusal().2, number, "{}", answer.text);
+    }
+    let mut wrong_type = vec![("grant_type", "client_credentials"), ("client_id", client.as_str())];
+    let fine = assertion(&key(), &client, &good, START, "t");
+    wrong_type.extend([("client_assertion", fine.as_str()), ("client_assertion_type", "x"), ("scope", ARM)]);
+    assert_eq!(world.token(&world.tenant(), &wrong_type).await.refusal().2, 50_027);
+}
+
+#[tokio::test]
+async fn an_assertion_is_good_once_for_a_machine() {
+    let world = World::new().await;
+    let client = machine(&world).await.app_id.to_string();
+    let shown = assertion(&key(), &client, &audience(&world), START, "1");
+    show(&world, &client, &shown).await.ok();
+    assert_eq!(show(&world, &client, &shown).await.refusal(), (401, "invalid_client".into(), 50_027));
+    let world = world.restarted().await;
+    assert_eq!(show(&world, &client, &shown).await.refusal().2, 50_027, "also after a restart");
+    // Without a `jti` the assertion itself is what is remembered.
+    let claims = json!({ "iss": client, "sub": client, "aud": audience(&world), "exp": START + 60 });
+    let nameless = sign(&key(), &json!({ "alg": "RS256" }), &claims);
+    show(&world, &client, &nameless).await.ok();
+    assert_eq!(show(&world, &client, &nameless).await.refusal().2, 50_027);
+}
+
+#[tokio::test]
+async fn of_many_requests_with_one_assertion_one_is_answered() {
+    let world = Arc::new(World::new().await);
+    let client = machine(&world).await.app_id.to_string();
+    let shown = assertion(&key(), &client, &audience(&world), START, "race");
+    let tries: Vec<_> = (0..8)
+        .map(|_| {
+            let (world, client, shown) = (world.clone(), client.clone(), shown.clone());
+            tokio::spawn(async move { show(&world, &client, &shown).await.status.as_u16() })
+        })
+        .collect();
+    let mut statuses = Vec::new();
+    for one in tries {
+        statuses.push(one.await.unwrap());
+    }
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{statuses:?}");
+}
+
+#[tokio::test]
+async fn a_replaced_key_and_a_deleted_identity_prove_nothing() {
+    let world = World::new().await;
+    let identity = machine(&world).await;
+    let client = identity.app_id.to_string();
+    let next = RsaKeyPair::generate(RsaBits::Bits2048).unwrap();
+    let mut batch = Batch::new();
+    world
+        .directory
+        .plan_replace_key(&mut batch, identity.object_id, next.public(), &SystemEntropy)
+        .await
+        .unwrap();
+    commit(&world, batch).await;
+    let by = |key: &RsaKeyPair, jti: &str| assertion(key, &client, &audience(&world), START, jti);
+    assert_eq!(show(&world, &client, &by(&key(), "1")).await.refusal().2, 700_027);
+    show(&world, &client, &by(&next, "2")).await.ok();
+    let mut batch = Batch::new();
+    world.directory.plan_delete_identity(&mut batch, identity.object_id).await.unwrap();
+    commit(&world, batch).await;
+    assert_eq!(show(&world, &client, &by(&next, "3")).await.refusal().2, 700_016);
+    assert!(world.directory.principal(identity.object_id).is_none());
+    let mut batch = Batch::new();
+    world.directory.plan_delete_identity(&mut batch, identity.object_id).await.unwrap();
+    assert!(batch.is_empty(), "deleting twice is nothing");
+    let mut batch = Batch::new();
+    let missing =
+        world.directory.plan_replace_key(&mut batch, Uuid::nil(), next.public(), &SystemEntropy).await;
+    assert_eq!(missing.unwrap_err().status, 404);
+}
+
+#[tokio::test]
+async fn a_certificate_proves_an_application_and_one_address_may_show_it_again() {
+    let world = World::new().await;
+    let (id, app_id, ..) = world.application("robot").await;
+    let der = arcadia_crypto::self_signed("robot", &key(), START, 1).unwrap();
+    let admin = world.admin_graph_token().await;
+    let wrapped: String = arcadia_crypto::b64(&der)
+        .as_bytes()
+        .chunks(64)
+        .map(|line| format!("{}\n", std::str::from_utf8(line).unwrap()))
+        .collect();
+    let body = json!({ "keyCredentials": [{
+        "@odata.type": "#microsoft.graph.keyCredential", "displayName": null,
+        "endDateTime": "2027-11-21T16:49:08Z", "key": wrapped,
+    }] });
+    let path = format!("/v1.0/applications/{id}");
+    world.graph(&admin, "PATCH", &path, body).await.ok();
+    let shown = assertion(&key(), &app_id, &audience(&world), START, "c");
+    let answer = show(&world, &app_id, &shown).await.ok();
+    let claims = world.claims(&text(&answer, "access_token"));
+    assert_eq!((&claims["appidacr"], answer["expires_in"].as_i64()), (&json!("2"), Some(3599)));
+    show(&world, &app_id, &shown).await.ok();
+    let fields = [
+        ("grant_type", "client_credentials"),
+        ("client_id", app_id.as_str()),
+        ("client_assertion", shown.as_str()),
+        ("client_assertion_type", TYPE),
+        ("scope", ARM),
+    ];
+    let path_token = format!("/{}/oauth2/v2.0/token", world.tenant());
+    let elsewhere = world.post_from("10.9.9.9", &path_token, &fields).await;
+    assert_eq!(elsewhere.refusal(), (401, "invalid_client".into(), 50_027));
+    // Keys are kept by their id and go when they are not named.
+    let kept = world.graph(&admin, "GET", &path, Value::Null).await.ok()["keyCredentials"].clone();
+    assert_eq!(kept[0]["key"], Value::Null);
+    world.graph(&admin, "PATCH", &path, json!({ "keyCredentials": kept })).await.ok();
+    show(&world, &app_id, &assertion(&key(), &app_id, &audience(&world), START, "d")).await.ok();
+    world.graph(&admin, "PATCH", &path, json!({ "keyCredentials": [] })).await.ok();
+    let gone = show(&world, &app_id, &assertion(&key(), &app_id, &audience(&world), START, "e")).await;
+    assert_eq!(gone.refusal().2, 700_027);
+}

@@ -1,0 +1,214 @@
+use arcadia_directory::AZURE_CLI_APP_ID;
+use serde_json::{Value, json};
+
+use crate::world::{ARM, World, text};
+
+#[tokio::test]
+async fn wrong_and_expired_secrets() {
+    let world = World::new().await;
+    let app = world.first.app_id.to_string();
+    let answer = world.secret_token(&app, "wrong", ARM).await;
+    assert_eq!(answer.refusal(), (401, "invalid_client".into(), 7_000_215));
+    assert!(answer.headers.get("retry-after").is_none());
+    let id = text(&answer.json(), "trace_id");
+    assert_eq!(answer.headers["x-ms-request-id"], id.as_str());
+    let token = world.admin_graph_token().await;
+    let path = format!("/v1.0/applications/{}/addPassword", world.first.application_object_id);
+    let body =
+        json!({ "passwordCredential": { "displayName": "short", "endDateTime": "2026-11-30T00:00:00Z" } });
+    let secret = text(&world.graph(&token, "POST", &path, body).await.ok(), "secretText");
+    world.secret_token(&app, &secret, ARM).await.ok();
+    world.clock.advance_seconds(30 * 24 * 3600);
+    assert_eq!(
+        world.secret_token(&app, &secret, ARM).await.refusal(),
+        (401, "invalid_client".into(), 7_000_222)
+    );
+}
+
+#[tokio::test]
+async fn malformed_token_requests() {
+    let world = World::new().await;
+    let tenant = world.tenant();
+    let az = AZURE_CLI_APP_ID.to_string();
+    let app = world.first.app_id.to_string();
+    let secret = world.first.client_secret.clone();
+    let cases: &[(&str, Vec<(&str, &str)>, (u16, &str, u64))] = &[
+        (&tenant, vec![], (400, "invalid_request", 900_144)),
+        (&tenant, vec![("grant_type", "client_credentials")], (400, "invalid_request", 900_144)),
+        (&tenant, vec![("grant_type", "x"), ("client_id", &az)], (400, "unsupported_grant_type", 70_003)),
+        (
+            &tenant,
+            vec![("grant_type", "client_credentials"), ("client_id", "nobody")],
+            (400, "unauthorized_client", 700_016),
+        ),
+        (
+            &tenant,
+            vec![("grant_type", "client_credentials"), ("client_id", &app), ("scope", ARM)],
+            (401, "invalid_client", 7_000_216),
+        ),
+        (
+            "organizations",
+            vec![("grant_type", "client_credentials"), ("client_id", &app), ("client_secret", &secret)],
+            (400, "invalid_request", 50_059),
+        ),
+        (
+            &tenant,
+            vec![("grant_type", "client_credentials"), ("client_id", &app), ("client_secret", &secret)],
+            (400, "invalid_request", 900_144),
+        ),
+        (
+            &tenant,
+            vec![
+                ("grant_type", "client_credentials"),
+                ("client_id", &app),
+                ("client_secret", &secret),
+                ("scope", "https://management.azure.com/user_impersonation"),
+            ],
+            (400, "invalid_scope", 1_002_012),
+        ),
+        (
+            &tenant,
+            vec![("grant_type", "password"), ("client_id", &az), ("client_secret", "x"), ("scope", ARM)],
+            (401, "invalid_client", 700_025),
+        ),
+        (
+            &tenant,
+            vec![("grant_type", "password"), ("client_id", &app), ("scope", ARM)],
+            (401, "invalid_client", 7_000_218),
+        ),
+        ("common", vec![("grant_type", "password"), ("client_id", &az)], (400, "invalid_request", 9_001_023)),
+        ("nosuch", vec![("grant_type", "password"), ("client_id", &az)], (400, "invalid_request", 90_002)),
+    ];
+    for (tenant, fields, (status, error, number)) in cases {
+        let answer = world.token(tenant, fields).await;
+        assert_eq!(answer.refusal(), (*status, (*error).to_owned(), *number), "{fields:?}");
+        if *status == 400 {
+            assert_eq!(answer.headers["retry-after"], "0", "a cached refusal would last a minute");
+        }
+    }
+}
+
+#[tokio::test]
+async fn people_who_may_not_sign_in() {
+    let world = World::new().await;
+    let id = world.user("nina").await;
+    let upn = "nina@arcadia.example";
+    assert_eq!(
+        world.password_token(upn, "wrong", ARM).await.refusal(),
+        (400, "invalid_grant".into(), 50_126)
+    );
+    assert_eq!(world.password_token("nobody@arcadia.example", "x", ARM).await.refusal().2, 50_034);
+    let refresh_token = text(&world.password_token(upn, "Passw0rd!", ARM).await.ok(), "refresh_token");
+    let admin = world.admin_graph_token().await;
+    let path = format!("/v1.0/users/{id}");
+    world.graph(&admin, "PATCH", &path, json!({ "accountEnabled": false })).await.ok();
+    assert_eq!(world.password_token(upn, "Passw0rd!", ARM).await.refusal().2, 50_057);
+    let az = AZURE_CLI_APP_ID.to_string();
+    let fields = [
+        ("grant_type", "refresh_token"),
+        ("client_id", &*az),
+        ("refresh_token", &*refresh_token),
+        ("scope", ARM),
+    ];
+    assert_eq!(world.token("organizations", &fields).await.refusal().2, 50_057);
+    world.graph(&admin, "PATCH", &path, json!({ "accountEnabled": true })).await.ok();
+    assert_eq!(world.token("organizations", &fields).await.refusal().2, 50_173, "dead for good");
+    world.graph(&admin, "DELETE", &path, Value::Null).await.ok();
+    assert_eq!(world.token("organizations", &fields).await.refusal().2, 50_034);
+}
+
+#[tokio::test]
+async fn a_new_password_ends_sessions() {
+    let world = World::new().await;
+    let id = world.user("nina").await;
+    let upn = "nina@arcadia.example";
+    let refresh_token = text(&world.password_token(upn, "Passw0rd!", ARM).await.ok(), "refresh_token");
+    let admin = world.admin_graph_token().await;
+    let body =
+        json!({ "passwordProfile": { "password": "Fr3shPassword", "forceChangePasswordNextSignIn": false } });
+    world.graph(&admin, "PATCH", &format!("/v1.0/users/{id}"), body).await.ok();
+    assert_eq!(world.password_token(upn, "Passw0rd!", ARM).await.refusal().2, 50_126);
+    world.password_token(upn, "Fr3shPassword", ARM).await.ok();
+    let az = AZURE_CLI_APP_ID.to_string();
+    let fields = [("grant_type", "refresh_token"), ("client_id", &*az), ("refresh_token", &*refresh_token)];
+    assert_eq!(world.token("organizations", &fields).await.refusal().2, 50_173);
+}
+
+#[tokio::test]
+async fn disabled_and_deleted_applications_get_nothing() {
+    let world = World::new().await;
+    let (id, app_id, principal, secret) = world.application("robot").await;
+    world.secret_token(&app_id, &secret, ARM).await.ok();
+    let graph_token = text(
+        &world.secret_token(&app_id, &secret, "https://graph.microsoft.com/.default").await.ok(),
+        "access_token",
+    );
+    let own = format!("/v1.0/servicePrincipals/{principal}");
+    world.graph(&graph_token, "GET", &own, Value::Null).await.ok();
+    let admin = world.admin_graph_token().await;
+    world.graph(&admin, "PATCH", &own, json!({ "accountEnabled": false })).await.ok();
+    assert_eq!(world.secret_token(&app_id, &secret, ARM).await.refusal().2, 7_000_112);
+    assert_eq!(world.graph(&graph_token, "GET", &own, Value::Null).await.graph_refusal().0, 403);
+    world.graph(&admin, "PATCH", &own, json!({ "accountEnabled": true })).await.ok();
+    world.graph(&admin, "DELETE", &own, Value::Null).await.ok();
+    assert_eq!(
+        world.secret_token(&app_id, &secret, ARM).await.refusal(),
+        (401, "invalid_client".into(), 7_000_229)
+    );
+    world.graph(&admin, "DELETE", &format!("/v1.0/applications/{id}"), Value::Null).await.ok();
+    assert_eq!(world.secret_token(&app_id, &secret, ARM).await.refusal().2, 700_016);
+    assert!(world.directory.groups_of(principal.parse().unwrap()).is_none());
+}
+
+#[tokio::test]
+async fn guessing_a_password_locks_the_account_for_a_minute_where_it_is_guessed() {
+    let world = World::new().await;
+    world.user("nina").await;
+    let upn = "nina@arcadia.example";
+    for _ in 0..10 {
+        assert_eq!(world.password_token(upn, "wrong", ARM).await.refusal().2, 50_126);
+    }
+    assert_eq!(
+        world.password_token(upn, "Passw0rd!", ARM).await.refusal(),
+        (400, "invalid_grant".into(), 50_053)
+    );
+    let az = AZURE_CLI_APP_ID.to_string();
+    let fields = [
+        ("grant_type", "password"),
+        ("client_id", az.as_str()),
+        ("username", upn),
+        ("password", "Passw0rd!"),
+        ("scope", ARM),
+    ];
+    world.post_from("10.1.2.3", "/organizations/oauth2/v2.0/token", &fields).await.ok();
+    world.clock.advance_seconds(61);
+    world.password_token(upn, "Passw0rd!", ARM).await.ok();
+}
+
+#[tokio::test]
+async fn signing_in_well_is_never_throttled() {
+    let world = World::new().await;
+    for _ in 0..30 {
+        world.first_principal_token(ARM).await.ok();
+    }
+    for _ in 0..10 {
+        assert_eq!(
+            world.secret_token(&world.first.app_id.to_string(), "x", ARM).await.refusal().2,
+            7_000_215
+        );
+    }
+    let answer = world.first_principal_token(ARM).await;
+    assert_eq!(answer.refusal().0, 429);
+    assert_eq!(answer.headers["retry-after"], "60");
+}
+
+#[tokio::test]
+async fn nothing_else_is_served() {
+    let world = World::new().await;
+    assert_eq!(world.get("/whatever/it/is").await.status, 404);
+    assert_eq!(world.get(&format!("/{}/oauth2/v2.0/token", world.tenant())).await.status, 404);
+    let page = world.get("/decode").await;
+    let policy = page.headers["content-security-policy"].to_str().unwrap();
+    assert!(policy.contains("connect-src 'none'") && policy.contains("default-src 'none'"));
+    assert!(!page.text.contains("src=") && !page.text.contains("fetch("));
+}
