@@ -368,12 +368,6 @@ impl Service for Arm {
             .and_then(|text| Uuid::try_parse(text).ok())
             .map_or_else(|| id.clone(), |given| given.to_string());
         let routing = format!("ARCADIA:{}:{id}", self.clock.now().strftime("%Y%m%dT%H%M%SZ"));
-        // No limit is applied, so what remains is always Azure's full allowance.
-        let (counter, remaining) = match head.method.as_str() {
-            "GET" | "HEAD" => ("x-ms-ratelimit-remaining-subscription-reads", "11999"),
-            "DELETE" => ("x-ms-ratelimit-remaining-subscription-deletes", "14999"),
-            _ => ("x-ms-ratelimit-remaining-subscription-writes", "1199"),
-        };
         let client_id = head
             .header_named("x-ms-client-request-id")
             .filter(|text| text.len() <= CLIENT_REQUEST_ID_BYTES_MAX);
@@ -381,7 +375,6 @@ impl Service for Arm {
             ("x-ms-request-id", id.as_str()),
             ("x-ms-correlation-request-id", correlation.as_str()),
             ("x-ms-routing-request-id", routing.as_str()),
-            (counter, remaining),
             ("cache-control", "no-cache"),
             ("pragma", "no-cache"),
             ("expires", "-1"),
