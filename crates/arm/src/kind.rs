@@ -87,7 +87,9 @@ pub fn caller_type(caller: &Caller) -> &'static str {
     match caller.kind {
         CallerKind::User => "User",
         CallerKind::ManagedIdentity => "ManagedIdentity",
-        CallerKind::Application | CallerKind::Anonymous | CallerKind::System => "Application",
+        CallerKind::Application | CallerKind::KeyHolder | CallerKind::Anonymous | CallerKind::System => {
+            "Application"
+        }
     }
 }
 

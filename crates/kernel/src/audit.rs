@@ -1,7 +1,7 @@
 //! What is recorded of every decision, and the stamp without which nothing can be written.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -66,6 +66,8 @@ struct Inner {
     template: AuditEvent,
     clock: Arc<dyn Clock>,
     commits: AtomicU32,
+    /// Whom an open operation found its caller to be, or to claim to be.
+    found: Mutex<Option<Caller>>,
 }
 
 impl AuditStamp {
@@ -85,7 +87,12 @@ impl AuditStamp {
             assignment: facts.assignment,
             outcome: Outcome::Committed,
         };
-        Self(Arc::new(Inner { template, clock: facts.clock, commits: AtomicU32::new(0) }))
+        Self(Arc::new(Inner {
+            template,
+            clock: facts.clock,
+            commits: AtomicU32::new(0),
+            found: Mutex::default(),
+        }))
     }
 
     /// The record for a commit that is about to be written. Call [`PendingRecord::written`] once it is durable.
@@ -97,8 +104,24 @@ impl AuditStamp {
         self.0.template.request_id
     }
 
+    /// Names the caller of an open operation that checks its own credentials, so that a sign-in is recorded under
+    /// whoever proved (or, with [`CallerKind::Anonymous`], merely claimed) to sign in. Later calls replace earlier
+    /// ones; where the dispatcher knew the caller, nothing changes.
+    pub fn identify(&self, caller: Caller) {
+        if self.0.template.caller_kind == CallerKind::Anonymous {
+            *self.0.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(caller);
+        }
+    }
+
     pub(crate) fn event(&self, outcome: Outcome) -> AuditEvent {
-        AuditEvent { time: self.0.clock.now(), outcome, ..self.0.template.clone() }
+        let mut event = AuditEvent { time: self.0.clock.now(), outcome, ..self.0.template.clone() };
+        if let Some(caller) = &*self.0.found.lock().unwrap_or_else(PoisonError::into_inner) {
+            event.caller_kind = caller.kind;
+            event.caller_object_id = caller.object_id;
+            event.caller_app_id = caller.app_id;
+            event.caller_name.clone_from(&caller.name);
+        }
+        event
     }
 
     pub(crate) fn commits(&self) -> u32 {

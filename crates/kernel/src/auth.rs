@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::Caller;
+use crate::{Caller, Decider};
 
 /// Why a token is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +43,20 @@ pub struct VerifiedToken {
     pub audience: String,
     /// Seconds since 1970.
     pub expires_at: i64,
+}
+
+/// Who asks, and who decides what they may do.
+pub struct Proven {
+    pub caller: Arc<Caller>,
+    /// For a credential that carries its own rights (an account key, a shared access signature): decides in
+    /// place of roles. `None` for an identity.
+    pub decider: Option<Arc<dyn Decider>>,
+}
+
+impl Proven {
+    pub(crate) fn anonymous() -> Self {
+        Self { caller: Arc::new(Caller::anonymous()), decider: None }
+    }
 }
 
 /// Verifies bearer tokens against published keys.

@@ -8,6 +8,8 @@ pub enum CallerKind {
     User,
     Application,
     ManagedIdentity,
+    /// Whoever holds a key or a signature of a resource itself; nobody in the directory.
+    KeyHolder,
     /// No credential was presented; only open operations see such a caller.
     Anonymous,
     /// The site itself.
@@ -37,6 +39,11 @@ pub struct Caller {
 impl Caller {
     pub fn anonymous() -> Self {
         Self::nobody(CallerKind::Anonymous, "anonymous")
+    }
+
+    /// A caller who proved to hold a key named `name` of a resource.
+    pub fn key_holder(name: &str) -> Self {
+        Self::nobody(CallerKind::KeyHolder, name)
     }
 
     pub(crate) fn system(reason: &str) -> Self {

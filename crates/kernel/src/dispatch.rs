@@ -12,10 +12,11 @@ use http::{HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::audit::StampFacts;
+use crate::op::Arriving;
 use crate::permit::Grant;
 use crate::{
-    Access, At, AuditStamp, AuthFailure, Body, Caller, Decision, Denial, EntropyExt as _, Fault, Gate,
-    Located, Op, OpInfo, Outcome, Params, Plane, Query, Question, Reply, Request, RequestHead, Service,
+    Access, At, AuditStamp, AuthFailure, Body, Caller, Decider, Decision, Denial, EntropyExt as _, Fault,
+    Gate, Located, Op, OpInfo, Outcome, Params, Plane, Proven, Query, Question, Reply, RequestHead, Service,
     TokenFault, full_body, split_path, trim_audience,
 };
 
@@ -131,13 +132,13 @@ impl<S: Service> Dispatcher<S> {
     ) -> Result<Reply, Fault> {
         // A stranger is challenged before anything else is said, even about paths that do not exist.
         let open = row.as_ref().is_some_and(|row| matches!(row.info.access, Access::Public { .. }));
-        let caller = if open { Arc::new(Caller::anonymous()) } else { self.authenticate(&head)? };
+        let proven = if open { Proven::anonymous() } else { self.authenticate(&head).await? };
         let Some(row) = row else {
             let other_method = self.table.iter().any(|row| row.info.matches(&head).is_some());
             return Err(self.service.no_such_operation(&head, other_method));
         };
         let located = self.service.locate(&row.info, &head).await?;
-        self.permitted(row, head, caller, located, body).await
+        self.permitted(row, head, proven, located, body).await
     }
 
     fn find(&self, head: &mut RequestHead) -> Option<Arc<Op<S>>> {
@@ -155,14 +156,18 @@ impl<S: Service> Dispatcher<S> {
         Some(row.clone())
     }
 
-    fn authenticate(&self, head: &RequestHead) -> Result<Arc<Caller>, Fault> {
-        self.proven(head).map_err(|failure| {
+    /// The service's own credentials first, then a bearer token.
+    async fn authenticate(&self, head: &RequestHead) -> Result<Proven, Fault> {
+        if let Some(proven) = self.service.credential(head, self.gate.clock.epoch_seconds()).await? {
+            return Ok(proven);
+        }
+        self.bearer(head).map(|caller| Proven { caller, decider: None }).map_err(|failure| {
             tracing::debug!(service = S::NAME, path = head.path, ?failure, "not authenticated");
             self.service.challenge(head, &failure)
         })
     }
 
-    fn proven(&self, head: &RequestHead) -> Result<Arc<Caller>, AuthFailure> {
+    fn bearer(&self, head: &RequestHead) -> Result<Arc<Caller>, AuthFailure> {
         let mut values = head.headers.get_all(AUTHORIZATION).iter();
         let value = values.next().ok_or(AuthFailure::Missing)?;
         if values.next().is_some() {
@@ -195,13 +200,15 @@ impl<S: Service> Dispatcher<S> {
         &self,
         row: Arc<Op<S>>,
         head: Arc<RequestHead>,
-        caller: Arc<Caller>,
+        proven: Proven,
         located: Located<S::Target>,
         body: Body,
     ) -> Result<Reply, Fault> {
         let Located { scope, target } = located;
+        let Proven { caller, decider } = proven;
+        let decider = decider.unwrap_or_else(|| self.gate.decider.clone());
         let decided = match &row.info.access {
-            Access::Decided { action, plane } => Some(self.decide(&caller, action, *plane, &scope)),
+            Access::Decided { action, plane } => Some(decide(&*decider, &caller, action, *plane, &scope)),
             Access::SignedIn { .. } | Access::Public { .. } => None,
         };
         let (by, denial) = match decided {
@@ -224,7 +231,7 @@ impl<S: Service> Dispatcher<S> {
             self.record(&stamp, Outcome::Denied { reason: denial.reason.to_string() }).await?;
             return Err(self.service.refuse(&head, &caller, &denial));
         }
-        let grant = Grant { caller, scope, by, stamp: stamp.clone(), gate: self.gate.clone() };
+        let grant = Grant { caller, scope, by, stamp: stamp.clone(), decider, gate: self.gate.clone() };
         let result = self.run(row.clone(), head, target, grant, body).await;
         let status = match &result {
             Ok(reply) => reply.status,
@@ -237,21 +244,6 @@ impl<S: Service> Dispatcher<S> {
             self.record(&stamp, Outcome::Answered { status: status.as_u16() }).await?;
         }
         result
-    }
-
-    fn decide(
-        &self,
-        caller: &Caller,
-        action: &str,
-        plane: Plane,
-        scope: &crate::ArmId,
-    ) -> Result<String, Denial> {
-        match self.gate.decider.decide(&Question { caller, action, plane, scope }) {
-            Decision::Allowed { by } => Ok(by),
-            Decision::Denied(reason) => {
-                Err(Denial { action: action.to_owned(), plane, scope: scope.clone(), reason })
-            }
-        }
     }
 
     /// Without a record there is no answer.
@@ -267,40 +259,51 @@ impl<S: Service> Dispatcher<S> {
         grant: Grant,
         body: Body,
     ) -> Result<Reply, Fault> {
-        let limit = row.info.body_bytes_max.unwrap_or(self.gate.limits.body_bytes_max);
-        let announced = head.header(&CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
-        let body = read_body(announced, body, limit).await?;
+        let body_bytes_max = row.info.body_bytes_max.unwrap_or(self.gate.limits.body_bytes_max);
         let at = At { service: self.service.clone(), target };
-        let running = (row.run)(at, grant, Request { head: RequestHead::clone(&head), body });
+        let running = (row.run)(at, grant, Arriving { head, body, body_bytes_max });
         running.await
     }
 }
 
+fn decide(
+    decider: &dyn Decider,
+    caller: &Caller,
+    action: &str,
+    plane: Plane,
+    scope: &crate::ArmId,
+) -> Result<String, Denial> {
+    match decider.decide(&Question { caller, action, plane, scope }) {
+        Decision::Allowed { by } => Ok(by),
+        Decision::Denied(reason) => {
+            Err(Denial { action: action.to_owned(), plane, scope: scope.clone(), reason })
+        }
+    }
+}
+
+pub(crate) fn too_large(limit: usize) -> Fault {
+    let message = format!("The request body is larger than the {limit} bytes that this operation accepts.");
+    Fault::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
+        .header(http::header::CONNECTION, HeaderValue::from_static("close"))
+}
+
+/// Refuses a body that says of itself that it is too large.
+pub(crate) fn check_announced(head: &RequestHead, limit: usize) -> Result<(), Fault> {
+    let announced = head.header(&CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > limit as u64) { Err(too_large(limit)) } else { Ok(()) }
+}
+
 /// Reads at most `limit` bytes; time is bounded by the listener, which owns the connection.
-fn read_body(
-    announced: Option<u64>,
-    body: Body,
-    limit: usize,
-) -> Pin<Box<dyn Future<Output = Result<Bytes, Fault>> + Send>> {
-    let too_large = move || {
-        let message =
-            format!("The request body is larger than the {limit} bytes that this operation accepts.");
-        Fault::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
-            .header(http::header::CONNECTION, HeaderValue::from_static("close"))
-    };
-    Box::pin(async move {
-        if announced.is_some_and(|length| length > limit as u64) {
-            return Err(too_large());
+pub(crate) async fn read_body(head: &RequestHead, body: Body, limit: usize) -> Result<Bytes, Fault> {
+    check_announced(head, limit)?;
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large(limit)),
+        Err(error) => {
+            let message = "The request body could not be read to its end.";
+            Err(Fault::bad_request("BadRequest", message).caused_by(error))
         }
-        match Limited::new(body, limit).collect().await {
-            Ok(collected) => Ok(collected.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-            Err(error) => {
-                let message = "The request body could not be read to its end.";
-                Err(Fault::bad_request("BadRequest", message).caused_by(error))
-            }
-        }
-    })
+    }
 }
 
 impl<S: Service> Endpoint for Dispatcher<S> {

@@ -82,5 +82,6 @@ fn system_permit(gate: Arc<Gate>, reason: Reason) -> Permit<SystemWork> {
         assignment: None,
         clock: gate.clock.clone(),
     });
-    Permit::new(Grant { caller, scope, by: None, stamp, gate })
+    let decider = gate.decider.clone();
+    Permit::new(Grant { caller, scope, by: None, stamp, decider, gate })
 }

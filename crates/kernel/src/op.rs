@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use http::Method;
 
+use crate::dispatch::read_body;
 use crate::permit::Grant;
 use crate::{
-    Action, Fault, Input, Open, Params, Pattern, Permit, Plane, Reply, Request, RequestHead, Service,
-    SignedIn,
+    Action, Body, Fault, Input, Open, Params, Pattern, Permit, Plane, Reply, Request, RequestHead, Service,
+    SignedIn, Streamed,
 };
 
 /// What a caller needs to run an operation.
@@ -34,11 +35,26 @@ pub struct OpInfo {
     pub body_bytes_max: Option<usize>,
     /// `name=value` that the query must have; `name` alone means present.
     pub query: Vec<(&'static str, Option<&'static str>)>,
+    /// The same for headers.
+    pub headers: Vec<(&'static str, Option<&'static str>)>,
     /// Whether a record is written although no role was decided on (sign-ins).
     pub audited: bool,
 }
 
 impl OpInfo {
+    fn new(name: Cow<'static, str>, method: Method, path: &'static str, access: Access) -> Self {
+        Self {
+            name,
+            method,
+            pattern: Pattern::new(path),
+            access,
+            body_bytes_max: None,
+            query: Vec::new(),
+            headers: Vec::new(),
+            audited: false,
+        }
+    }
+
     pub fn action(&self) -> Cow<'static, str> {
         match &self.access {
             Access::Decided { action, .. } => action.clone(),
@@ -49,16 +65,18 @@ impl OpInfo {
 
     /// Whether the row fits; the captured parameters when it does.
     pub(crate) fn matches(&self, head: &RequestHead) -> Option<Params> {
-        let query_fits = self.query.iter().all(|(name, value)| match (head.query.first(name), value) {
+        let fits = |found: Option<&str>, wanted: &Option<&str>| match (found, wanted) {
             (Some(found), Some(wanted)) => found.eq_ignore_ascii_case(wanted),
             (Some(_), None) => true,
             (None, _) => false,
-        });
-        if query_fits { self.pattern.matches(&head.segments) } else { None }
+        };
+        let query_fits = self.query.iter().all(|(name, wanted)| fits(head.query.first(name), wanted));
+        let headers_fit = self.headers.iter().all(|(name, wanted)| fits(head.header_named(name), wanted));
+        if query_fits && headers_fit { self.pattern.matches(&head.segments) } else { None }
     }
 
     pub(crate) fn weight(&self) -> (usize, usize) {
-        (self.pattern.weight(), self.query.len())
+        (self.pattern.weight(), self.query.len() + self.headers.len())
     }
 }
 
@@ -76,7 +94,14 @@ impl<S: Service> Deref for At<S> {
 }
 
 type Running = Pin<Box<dyn Future<Output = Result<Reply, Fault>> + Send>>;
-type Run<S> = Box<dyn Fn(At<S>, Grant, Request) -> Running + Send + Sync>;
+type Run<S> = Box<dyn Fn(At<S>, Grant, Arriving) -> Running + Send + Sync>;
+
+/// A request whose operation was allowed and whose body may still be on its way.
+pub(crate) struct Arriving {
+    pub head: Arc<RequestHead>,
+    pub body: Body,
+    pub body_bytes_max: usize,
+}
 
 /// A row: what it needs and what it does.
 pub struct Op<S: Service> {
@@ -98,20 +123,17 @@ impl<S: Service> Op<S> {
         F: Fn(At<S>, Permit<A>, I) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Reply, Fault>> + Send + 'static,
     {
-        let info = OpInfo {
-            name,
-            method,
-            pattern: Pattern::new(path),
-            access,
-            body_bytes_max: None,
-            query: Vec::new(),
-            audited: false,
-        };
-        let run: Run<S> = Box::new(move |at, grant, request| match I::read(request) {
-            Ok(input) => Box::pin(f(at, Permit::new(grant), input)),
-            Err(fault) => Box::pin(std::future::ready(Err(fault))),
+        let f = Arc::new(f);
+        let run: Run<S> = Box::new(move |at, grant, arriving| {
+            let f = f.clone();
+            Box::pin(async move {
+                let Arriving { head, body, body_bytes_max } = arriving;
+                let body = read_body(&head, body, body_bytes_max).await?;
+                let input = I::read(Request { head: RequestHead::clone(&head), body })?;
+                f(at, Permit::new(grant), input).await
+            })
         });
-        Self { info, run }
+        Self { info: OpInfo::new(name, method, path, access), run }
     }
 
     /// A bound on the body other than the site's default.
@@ -123,6 +145,12 @@ impl<S: Service> Op<S> {
     /// The row only fits when the query has this field (with this value).
     pub fn when_query(mut self, name: &'static str, value: Option<&'static str>) -> Self {
         self.info.query.push((name, value));
+        self
+    }
+
+    /// The row only fits when the request has this header (with this value).
+    pub fn when_header(mut self, name: &'static str, value: Option<&'static str>) -> Self {
+        self.info.headers.push((name, value));
         self
     }
 
@@ -150,6 +178,31 @@ where
 {
     let access = Access::Decided { action: A::name(), plane: A::PLANE };
     Op::new::<A, I, F, Fut>(name.into(), method, path, access, f)
+}
+
+/// An operation that needs a role and reads its body as it arrives. What it has read is bounded like any other
+/// body, but not held in memory.
+pub fn op_streamed<S, A, F, Fut>(
+    name: impl Into<Cow<'static, str>>,
+    method: Method,
+    path: &'static str,
+    f: F,
+) -> Op<S>
+where
+    S: Service,
+    A: Action,
+    F: Fn(At<S>, Permit<A>, Streamed) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Reply, Fault>> + Send + 'static,
+{
+    let access = Access::Decided { action: A::name(), plane: A::PLANE };
+    let run: Run<S> = Box::new(move |at, grant, arriving| {
+        let Arriving { head, body, body_bytes_max } = arriving;
+        match Streamed::new(RequestHead::clone(&head), body, body_bytes_max) {
+            Ok(streamed) => Box::pin(f(at, Permit::new(grant), streamed)),
+            Err(fault) => Box::pin(std::future::ready(Err(fault))),
+        }
+    });
+    Op { info: OpInfo::new(name.into(), method, path, access), run }
 }
 
 /// An operation for any signed-in caller, with the reason why no role is asked.

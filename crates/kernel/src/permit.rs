@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::{Action, ArmId, AuditStamp, Caller, Decision, Denial, Entropy, Gate, Plane, Question};
+use crate::{Action, ArmId, AuditStamp, Caller, Decider, Decision, Denial, Entropy, Gate, Plane, Question};
 
 /// Proof that the caller may do `A` on [`Permit::scope`]. Only the dispatcher makes one, after deciding.
 pub struct Permit<A> {
@@ -21,6 +21,8 @@ pub(crate) struct Grant {
     pub scope: ArmId,
     pub by: Option<String>,
     pub stamp: AuditStamp,
+    /// Who answers further questions of this request.
+    pub decider: Arc<dyn Decider>,
     pub gate: Arc<Gate>,
 }
 
@@ -85,6 +87,6 @@ impl<A: Action> Permit<A> {
     }
 
     fn ask(&self, action: &str, plane: Plane, scope: &ArmId) -> Decision {
-        self.grant.gate.decider.decide(&Question { caller: &self.grant.caller, action, plane, scope })
+        self.grant.decider.decide(&Question { caller: &self.grant.caller, action, plane, scope })
     }
 }

@@ -4,11 +4,13 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use crate::{Fault, Params};
+use crate::dispatch::{check_announced, too_large};
+use crate::{Body, Fault, Params};
 
 /// Decoded query or form fields, in order. Names compare without case, as ARM's `$filter`/`$Filter` do.
 #[derive(Clone, Debug, Default)]
@@ -88,6 +90,39 @@ impl std::ops::Deref for Request {
     type Target = RequestHead;
     fn deref(&self) -> &RequestHead {
         &self.head
+    }
+}
+
+/// A request whose operation was allowed and whose body is read as it arrives.
+pub struct Streamed {
+    pub head: RequestHead,
+    body: Limited<Body>,
+    body_bytes_max: usize,
+}
+
+impl Streamed {
+    pub(crate) fn new(head: RequestHead, body: Body, body_bytes_max: usize) -> Result<Self, Fault> {
+        check_announced(&head, body_bytes_max)?;
+        Ok(Self { head, body: Limited::new(body, body_bytes_max), body_bytes_max })
+    }
+
+    /// The next bytes; `None` at the end. A body that breaks off is a fault, never a short body.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Fault> {
+        while let Some(frame) = self.body.frame().await {
+            match frame {
+                Ok(frame) => {
+                    if let Ok(bytes) = frame.into_data() {
+                        return Ok(Some(bytes));
+                    }
+                }
+                Err(error) if error.is::<LengthLimitError>() => return Err(too_large(self.body_bytes_max)),
+                Err(error) => {
+                    let message = "The request body could not be read to its end.";
+                    return Err(Fault::bad_request("BadRequest", message).caused_by(error));
+                }
+            }
+        }
+        Ok(None)
     }
 }
 

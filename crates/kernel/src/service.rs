@@ -1,6 +1,6 @@
 //! What a service tells the dispatcher about itself.
 
-use crate::{ArmId, AuthFailure, Denial, Fault, OpInfo, Reply, RequestHead};
+use crate::{ArmId, AuthFailure, Denial, Fault, OpInfo, Proven, Reply, RequestHead};
 
 /// What a request is about: the scope that is decided on, and what the service found there.
 pub struct Located<T> {
@@ -19,6 +19,14 @@ pub trait Service: Send + Sync + Sized + 'static {
 
     /// The audiences a token for this service may name; compared by [`crate::trim_audience`].
     fn audiences(&self, head: &RequestHead) -> Vec<String>;
+
+    /// A credential other than a bearer token, such as a signature with an account's key, at `now` seconds since
+    /// 1970. `None` when the request carries none of the service's own; a fault when it carries one that is
+    /// wrong. Must check all of it: what this returns is trusted.
+    async fn credential(&self, head: &RequestHead, now: i64) -> Result<Option<Proven>, Fault> {
+        let _ = (head, now);
+        Ok(None)
+    }
 
     /// The resource that `op` acts on. Runs after the caller is known and before the decision, so what it
     /// reveals by failing must be fit for any signed-in caller.
