@@ -114,7 +114,7 @@ fn jittered(entropy: &dyn Entropy, pause: Duration) -> Duration {
     pause.mul_f64(0.9 + 0.1 * f64::from(byte[0]) / 255.0)
 }
 
-async fn beat(core: &Core, link: &Link) -> Result<(), ClientFault> {
+async fn beat(core: &Core, link: &Link) -> Result<(), Arc<ClientFault>> {
     let mut outcome = send(core, link, false).await;
     // A token that the site no longer takes is replaced once; the key may have been renewed there.
     if outcome.as_ref().is_err_and(|fault| fault.refusal().is_some_and(|refusal| refusal.status == 401)) {
@@ -143,12 +143,14 @@ async fn beat(core: &Core, link: &Link) -> Result<(), ClientFault> {
     Ok(())
 }
 
-async fn send(core: &Core, link: &Link, new_token: bool) -> Result<Answer, ClientFault> {
+async fn send(core: &Core, link: &Link, new_token: bool) -> Result<Answer, Arc<ClientFault>> {
     let token = core.tokens.token(link, HIS_AUDIENCE, new_token).await?;
     let url = format!("{}/machines/heartbeat", link.endpoints.his.trim_end_matches('/'));
+    let said = body(core, link);
     // Two heartbeats are as good as one.
-    let call = Call::post(url).bearer(&token.access_token)?.json(&body(core, link))?.repeatable();
-    link.client.json(call).await
+    let call =
+        Call::post(url).bearer(&token.access_token).and_then(|call| call.json(&said)).map_err(Arc::new)?;
+    link.client.json(call.repeatable()).await.map_err(Arc::new)
 }
 
 fn body(core: &Core, link: &Link) -> Value {

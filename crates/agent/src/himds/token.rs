@@ -42,7 +42,7 @@ pub(super) async fn answer(core: &Core, headers: &HeaderMap, fields: &Query) -> 
     ask.selector.check(&link.config)?;
     check_challenge(core, headers)?;
     let outcome = core.tokens.token(&link, &ask.resource, ask.new).await;
-    note(core, headers, &ask, outcome.as_ref().err());
+    note(core, headers, &ask, outcome.as_ref().err().map(AsRef::as_ref));
     let held = outcome.map_err(|fault| refused_by_site(&fault))?;
     render(core, &link, &ask, &held)
 }

@@ -1,5 +1,7 @@
 //! A server behind TLS with a site's certificate, and a CONNECT proxy in front of it that leads every name to it.
 
+#![allow(dead_code, reason = "each test binary uses its part")]
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,7 +20,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 /// A request as the fake server saw it.
-#[allow(dead_code, reason = "each test binary uses its part")]
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub method: Method,
@@ -29,7 +30,6 @@ pub struct Seen {
     pub body: Bytes,
 }
 
-#[allow(dead_code, reason = "each test binary uses its part")]
 impl Seen {
     pub fn form(&self, name: &str) -> String {
         Query::parse(std::str::from_utf8(&self.body).unwrap()).first(name).unwrap_or("").to_owned()
@@ -47,7 +47,6 @@ impl Seen {
 
 pub type Answering = Response<Full<Bytes>>;
 
-#[allow(dead_code, reason = "each test binary uses its part")]
 pub fn json(status: u16, body: serde_json::Value) -> Answering {
     Response::builder()
         .status(status)
@@ -84,7 +83,6 @@ impl Site {
         Self { ca_pem: ca.certificate_pem(), server, proxy, connections, tunnels }
     }
 
-    #[allow(dead_code, reason = "each test binary uses its part")]
     pub fn connection_count(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }

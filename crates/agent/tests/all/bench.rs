@@ -1,7 +1,5 @@
 //! A bench for the agent: the wire of a site, a root folder, a daemon on free ports, and real commands.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
-
 #[path = "../../../client/tests/site/mod.rs"]
 pub mod site;
 

@@ -1,17 +1,13 @@
 //! The command line against a fake of the site's wire.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod bench;
-
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
+use crate::bench::{CLIENT_ID, Daemon, FakeSite, PRINCIPAL_ID, Root, SUBSCRIPTION, TENANT};
 use arcadia_agent::{AgentConfig, azcmagent_to};
 use arcadia_kernel::Clock;
-use bench::{CLIENT_ID, Daemon, FakeSite, PRINCIPAL_ID, Root, SUBSCRIPTION, TENANT};
 use serde_json::{Value, json};
 
 struct Now;
@@ -289,9 +285,9 @@ async fn show_with_and_without_the_daemon() {
     let expected = format!("{:<40}: ubuntu-01\n{:<40}: Disconnected\n", "Resource Name", "Agent Status");
     assert_eq!(ran.out, expected);
 
-    let daemon = Daemon::start(bench::options(&bench.root, &bench.site, Arc::new(Now))).await;
+    let daemon = Daemon::start(crate::bench::options(&bench.root, &bench.site, Arc::new(Now))).await;
     let heard = bench.root.path().join("state/heartbeat.json");
-    bench::until("a heartbeat", || heard.exists()).await;
+    crate::bench::until("a heartbeat", || heard.exists()).await;
     let address = daemon.addresses[0].to_string();
     let ran = bench.run_at(&address, &["show", "-j"]).await;
     let shown: Value = serde_json::from_str(&ran.out).unwrap();
