@@ -73,7 +73,7 @@ fn allowed_by(snapshot: &Snapshot, question: &Question<'_>) -> Option<&'static s
                 || (own && question.action == READ_USER)
         }
         CallerKind::Application => own && question.action == READ_PRINCIPAL,
-        CallerKind::ManagedIdentity | CallerKind::Anonymous | CallerKind::System => false,
+        _ => false,
     };
     allowed.then_some(DEFAULT_USER_PERMISSIONS)
 }

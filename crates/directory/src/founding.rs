@@ -13,9 +13,13 @@ use crate::model::{
     SIGNING_KEYS, ServicePrincipal, SigningKey, TENANT, TENANT_KEY, Tenant, USER_NAMES, USER_PASSWORDS,
     USERS, User, UserPassword, fold,
 };
-use crate::secret::{SecretHash, hash_password, hint, new_client_secret, new_password};
+use crate::secret::{
+    SecretHash, hash_password, hint, is_acceptable_password, new_client_secret, new_password,
+};
 
 const SIGNING_CERTIFICATE_YEARS: u32 = 10;
+/// Secrets are hashed once, not slowly: they must be beyond guessing by themselves.
+const CLIENT_SECRET_CHARACTERS_MIN: usize = 32;
 const YEAR_SECONDS: i64 = 365 * 24 * 60 * 60;
 /// The first secret lives as long as the site may go without its keeper.
 const FIRST_SECRET_YEARS: i64 = 10;
@@ -212,6 +216,12 @@ fn check(founding: &Founding) -> Result<(), Fault> {
     }
     if !crate::names::is_user_part(&founding.user_name) {
         return Err(refused("user name"));
+    }
+    if founding.client_secret.as_ref().is_some_and(|secret| secret.len() < CLIENT_SECRET_CHARACTERS_MIN) {
+        return Err(refused("client secret (use 32 random characters or more)"));
+    }
+    if founding.user_password.as_ref().is_some_and(|password| !is_acceptable_password(password)) {
+        return Err(refused("password"));
     }
     for (what, text) in [
         ("tenant name", &founding.tenant_name),

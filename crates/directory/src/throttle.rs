@@ -20,7 +20,7 @@ impl Allowance {
     /// Wrong passwords or secrets for one account from anywhere.
     pub(crate) const ACCOUNT: Self = Self { name: "account", attempts_max: 50 };
     /// Wrong passwords, secrets or user codes from one address.
-    pub(crate) const ADDRESS: Self = Self { name: "address", attempts_max: 100 };
+    pub(crate) const ADDRESS: Self = Self { name: "address", attempts_max: 300 };
     /// Wrong user codes from one address.
     pub(crate) const USER_CODE: Self = Self { name: "user-code", attempts_max: 20 };
     /// Device codes handed out to one address; each is kept for a quarter of an hour.

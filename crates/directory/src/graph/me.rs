@@ -3,6 +3,7 @@
 use arcadia_kernel::{At, CallerKind, Fault, Permit, Reply, Request, SignedIn};
 use serde_json::json;
 
+use crate::graph::objects::typed_list;
 use crate::graph::render::{Shown as _, typed};
 use crate::graph::{Graph, faults};
 use crate::model::User;
@@ -37,6 +38,17 @@ pub(super) async fn member_of(
         groups.map(|group| (group.id, typed(&snapshot, &DirectoryObject::Group(group)))).collect()
     };
     at.mixed(&request, items)
+}
+
+/// What the caller owns.
+pub(super) async fn owned_objects(
+    at: At<Graph>,
+    permit: Permit<SignedIn>,
+    request: Request,
+) -> Result<Reply, Fault> {
+    let user = caller(&at, &permit)?;
+    let owned = at.directory.snapshot().owned_by(user.id).collect();
+    at.mixed(&request, typed_list(&at, owned))
 }
 
 /// OpenID Connect's description of the person (OpenID Connect Core section 5.3).

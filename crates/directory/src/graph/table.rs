@@ -28,6 +28,7 @@ fn own_ops() -> Vec<Op<Graph>> {
     vec![
         signed_in("MeGet", Method::GET, "/{api}/me", OWN, me::show),
         signed_in("MeMemberOf", Method::GET, "/{api}/me/memberOf", OWN, me::member_of),
+        signed_in("MeOwnedObjects", Method::GET, "/{api}/me/ownedObjects", OWN, me::owned_objects),
         signed_in("UserInfo", Method::GET, "/oidc/userinfo", OWN, me::user_info),
         signed_in("UserInfoPost", Method::POST, "/oidc/userinfo", OWN, me::user_info),
     ]

@@ -198,7 +198,7 @@ pub(super) async fn submit(at: At<Login>, permit: Permit<Open>, form: Form) -> R
     };
     let name = form.fields.first("username").unwrap_or("");
     let password = Zeroizing::new(form.fields.first("password").unwrap_or("").to_owned());
-    let user = match directory.check_password(&form.head, name, password).await {
+    let user = match directory.check_password(&form.head, permit.stamp(), name, password).await {
         Ok(user) => user,
         Err(fault) if fault.status.is_server_error() => return Err(fault),
         Err(fault) => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arcadia_crypto::{AssertionFault, RsaPublicKey, b64_decode, verify_assertion};
-use arcadia_kernel::{AuditStamp, Fault, Query, RequestHead, header};
+use arcadia_kernel::{AuditStamp, Caller, CallerKind, Fault, Query, RequestHead, header};
 use arcadia_store::Batch;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
@@ -13,6 +13,7 @@ use crate::directory::{Committed, Directory};
 use crate::login::faults::{
     invalid_client, missing_parameter, no_such_client, refusal, too_many_requests, wrong_secret,
 };
+use crate::login::person::claimed;
 use crate::login::tenant::TenantPath;
 use crate::model::{
     ASSERTIONS, AZURE_CLI_APP_ID, Application, KeyCredential, KeyForm, PrincipalType, SeenAssertion,
@@ -144,20 +145,40 @@ impl Client {
             return Err(invalid_client(700_025, message));
         }
         let now = directory.clock.epoch_seconds();
-        let attempt = Attempt::begin(directory, self.app_id, head, now)?;
-        let proof = match (&presented.assertion, &presented.secret) {
+        let checked = match (&presented.assertion, &presented.secret) {
             (Some(assertion), _) => {
-                self.check_assertion(directory, assertion, path, head, stamp, now).await?;
-                Proof::Assertion
+                let checked = self.check_assertion(directory, assertion, path, head, stamp, now).await;
+                checked.map(|()| Proof::Assertion)
             }
-            (None, Some(secret)) => {
-                self.check_secret(secret, now)?;
-                Proof::Secret
-            }
-            (None, None) => Proof::Nothing,
+            (None, Some(secret)) => self.check_secret(secret, now).map(|()| Proof::Secret),
+            (None, None) => Ok(Proof::Nothing),
         };
-        attempt.succeeded();
-        Ok(proof)
+        match checked {
+            Ok(proof) => {
+                stamp.identify(self.proven());
+                Ok(proof)
+            }
+            Err(fault) if fault.status.is_server_error() => Err(fault),
+            // A right credential is never refused for the sake of wrong ones: it cannot be guessed, and whoever
+            // sends wrong ones could lock others out.
+            Err(fault) => match Attempt::of_account(directory, &self.app_id.to_string(), head, now) {
+                Ok(_) => Err(fault),
+                Err(_) => Err(too_many_requests()),
+            },
+        }
+    }
+
+    /// For the record of a sign-in.
+    fn proven(&self) -> Caller {
+        let kind =
+            if self.is_managed_identity() { CallerKind::ManagedIdentity } else { CallerKind::Application };
+        Caller {
+            kind,
+            object_id: self.principal.as_ref().map(|principal| principal.id).unwrap_or_default(),
+            app_id: self.app_id,
+            name: self.app_id.to_string(),
+            ..Caller::anonymous()
+        }
     }
 
     fn check_secret(&self, secret: &str, now: i64) -> Result<(), Fault> {
@@ -205,6 +226,8 @@ impl Client {
             let message = "Client assertion application identifier doesn't match 'client_id' parameter.";
             return Err(invalid_client(700_021, message));
         }
+        // The commit below is recorded under whoever signed the assertion.
+        stamp.identify(self.proven());
         // An assertion without an identifier of its own is known by all of it.
         let identity = verified.jti.as_deref().unwrap_or(assertion);
         self.remember_assertion(directory, identity, verified.expires_at, head, stamp).await
@@ -313,17 +336,13 @@ fn assertion_audiences(directory: &Directory, path: &TenantPath, head: &RequestH
     audiences
 }
 
-/// A guess at a secret: counted when it begins, taken back when it was right.
+/// A guess at a secret: counted when it begins, and taken back when it turns out right.
 pub(crate) struct Attempt<'a> {
     directory: &'a Directory,
     counted: [(Allowance, String); 3],
 }
 
 impl<'a> Attempt<'a> {
-    fn begin(directory: &'a Directory, client: Uuid, head: &RequestHead, now: i64) -> Result<Self, Fault> {
-        Self::of_account(directory, &client.to_string(), head, now).map_err(|_| too_many_requests())
-    }
-
     /// `Err` names the allowance that ran out.
     pub(crate) fn of_account(
         directory: &'a Directory,

@@ -8,6 +8,7 @@ use crate::login::client::Client;
 use crate::login::device::wrong_user_code;
 use crate::login::faults::too_many_requests;
 use crate::login::page::{Page, error_line, escape, sign_in_form};
+use crate::login::person::signed_in;
 use crate::login::tenant::TenantPath;
 use crate::login::ticket::{Browser, Step};
 use crate::model::{DeviceCode, DeviceState};
@@ -26,7 +27,7 @@ pub(super) async fn submit(at: At<Login>, permit: Permit<Open>, form: Form) -> R
     let ticket = form.fields.first("ticket").unwrap_or("");
     match at.directory.open_step(&form.head, ticket)? {
         Some(Step::EnterDeviceCode) => enter_code(&at, &browser, &form).await,
-        Some(Step::DeviceSignIn(device)) => sign_in(&at, &browser, &form, device).await,
+        Some(Step::DeviceSignIn(device)) => sign_in(&at, &permit, &browser, &form, device).await,
         Some(Step::DeviceConfirm { device, user, session_epoch }) => {
             let agreed = form.fields.first("answer") == Some("continue");
             let signed_in_seconds = permit.epoch_seconds();
@@ -105,14 +106,20 @@ fn sign_in_page(
     page.render(&at.directory, Some(browser))
 }
 
-async fn sign_in(at: &At<Login>, browser: &Browser, form: &Form, device: String) -> Result<Reply, Fault> {
+async fn sign_in(
+    at: &At<Login>,
+    permit: &Permit<Open>,
+    browser: &Browser,
+    form: &Form,
+    device: String,
+) -> Result<Reply, Fault> {
     let directory = &at.directory;
     let Some(row) = directory.pending_device_by_digest(&device).await? else {
         return code_page(at, browser, "", Some(&wrong_user_code().message));
     };
     let name = form.fields.first("username").unwrap_or("");
     let password = Zeroizing::new(form.fields.first("password").unwrap_or("").to_owned());
-    let user = match directory.check_password(&form.head, name, password).await {
+    let user = match directory.check_password(&form.head, permit.stamp(), name, password).await {
         Ok(user) => user,
         Err(fault) if fault.status.is_server_error() => return Err(fault),
         Err(fault) => return sign_in_page(at, browser, row.value, name, Some(&fault.message)),
@@ -140,7 +147,8 @@ async fn confirm(
     state: DeviceState,
 ) -> Result<Reply, Fault> {
     if let DeviceState::Approved { user, session_epoch, .. } = state {
-        at.directory.signed_in_user(user, session_epoch)?;
+        let user = at.directory.signed_in_user(user, session_epoch)?;
+        permit.stamp().identify(signed_in(&user, uuid::Uuid::nil()));
     }
     let approved = state != DeviceState::Declined;
     if !at.directory.answer_device(permit, device, state).await? {

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use arcadia_crypto::Zeroizing;
-use arcadia_kernel::{Fault, RequestHead};
+use arcadia_kernel::{AuditStamp, Caller, CallerKind, Fault, RequestHead};
 use uuid::Uuid;
 
 use crate::directory::Directory;
 use crate::login::client::Attempt;
 use crate::login::faults::{
-    disabled_user, invalid_grant, locked, no_such_user, too_many_requests, wrong_password,
+    disabled_user, invalid_grant, locked, no_such_user, shown, too_many_requests, wrong_password,
 };
 use crate::model::{USER_PASSWORDS, User, fold};
 use crate::secret::PASSWORD_CHARACTERS_MAX;
@@ -23,10 +23,12 @@ impl Directory {
     pub(crate) async fn check_password(
         &self,
         head: &RequestHead,
+        stamp: &AuditStamp,
         name: &str,
         password: Zeroizing<String>,
     ) -> Result<Arc<User>, Fault> {
         let name = name.trim();
+        stamp.identify(claimed(name));
         if name.is_empty() || name.chars().count() > USER_NAME_CHARACTERS_MAX {
             return Err(wrong_password());
         }
@@ -41,6 +43,7 @@ impl Directory {
             return Err(wrong_password());
         }
         attempt.succeeded();
+        stamp.identify(signed_in(&user, Uuid::nil()));
         if !user.enabled {
             return Err(disabled_user());
         }
@@ -67,5 +70,21 @@ impl Directory {
             return Err(invalid_grant(50_173, message));
         }
         Ok(user)
+    }
+}
+
+/// For the record of a sign-in that has proved nothing (yet).
+pub(crate) fn claimed(name: &str) -> Caller {
+    Caller { name: shown(name), ..Caller::anonymous() }
+}
+
+/// For the record of a person's sign-in.
+pub(crate) fn signed_in(user: &User, client: Uuid) -> Caller {
+    Caller {
+        kind: CallerKind::User,
+        object_id: user.id,
+        app_id: client,
+        name: user.upn.clone(),
+        ..Caller::anonymous()
     }
 }

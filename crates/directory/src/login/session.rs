@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::directory::{COMMIT_TRIES_MAX, Committed, Directory};
 use crate::login::client::Client;
 use crate::login::faults::{invalid_grant, refusal};
+use crate::login::person::signed_in;
 use crate::model::{REFRESH_TOKENS, RefreshToken, SESSIONS, Session, digest};
 
 const REFRESH_TOKEN_BYTES: usize = 64;
@@ -92,7 +93,8 @@ impl Directory {
             let session_id = row.value.session;
             let session = self.store.get(SESSIONS, &session_id).await?.ok_or_else(malformed)?;
             check(&row.value, &session.value, client, proven, now)?;
-            self.signed_in_user(session.value.user, session.value.session_epoch)?;
+            let user = self.signed_in_user(session.value.user, session.value.session_epoch)?;
+            stamp.identify(signed_in(&user, client.app_id));
             let rotated_before = row.value.rotated_seconds;
             if rotated_before.is_some_and(|rotated| now - rotated > ROTATION_GRACE_SECONDS) {
                 self.revoke_session(stamp, session_id).await?;

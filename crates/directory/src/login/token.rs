@@ -12,6 +12,7 @@ use crate::login::faults::{
     invalid_client, invalid_grant, invalid_request, missing_parameter, refusal, shown,
 };
 use crate::login::issue::{Issue, SignIn, Version};
+use crate::login::person::{claimed, signed_in};
 use crate::login::resource::Wanted;
 use crate::login::session::NewSession;
 use crate::login::tenant::{Authority, TenantPath};
@@ -29,8 +30,9 @@ async fn answer(at: At<Login>, permit: Permit<Open>, form: Form, version: Versio
     let fields = &form.fields;
     let grant = fields.first("grant_type").ok_or_else(|| missing_parameter("grant_type"))?;
     let presented = Presented::read(fields, &form.head)?;
-    let client = Client::find(&at.directory, &presented.client_id, &path)?;
     let stamp = permit.stamp();
+    stamp.identify(claimed(&presented.client_id));
+    let client = Client::find(&at.directory, &presented.client_id, &path)?;
     let proof = client.prove(&at.directory, &presented, &path, &form.head, stamp).await?;
     let now = at.directory.clock.epoch_seconds();
     let exchange = Exchange {
@@ -136,7 +138,8 @@ impl Exchange<'_> {
         let issue = self.issue(&wanted)?;
         let name = self.required("username")?;
         let password = Zeroizing::new(self.required("password")?.to_owned());
-        let user = self.directory.check_password(self.head, name, password).await?;
+        let user = self.directory.check_password(self.head, self.stamp, name, password).await?;
+        self.stamp.identify(signed_in(&user, self.client.app_id));
         let mut sign_in = SignIn { user, signed_in_seconds: self.now, nonce: None, refresh_token: None };
         // Decided before a session is kept, so that a refused scope leaves nothing behind.
         let answer = issue.for_user(&sign_in)?;
@@ -173,6 +176,7 @@ impl Exchange<'_> {
         let refreshed = self.directory.refresh(self.stamp, token, &self.client, proven).await?;
         let session = &refreshed.session;
         let user = self.directory.signed_in_user(session.user, session.session_epoch)?;
+        self.stamp.identify(signed_in(&user, self.client.app_id));
         let wanted = match asked {
             Some(wanted) => wanted,
             None => Wanted::from_scope(&refreshed.scope, &self.directory.names().graph_host)?,
@@ -191,12 +195,13 @@ impl Exchange<'_> {
     pub(super) async fn finish_page_sign_in(
         &self,
         scope: &str,
-        signed_in: (uuid::Uuid, u64, i64),
+        sign_in: (uuid::Uuid, u64, i64),
         nonce: Option<String>,
         plan: impl FnOnce(&mut Batch, Option<uuid::Uuid>) -> Result<(), Fault>,
     ) -> Result<Value, Fault> {
-        let (user, session_epoch, signed_in_seconds) = signed_in;
+        let (user, session_epoch, signed_in_seconds) = sign_in;
         let user = self.directory.signed_in_user(user, session_epoch)?;
+        self.stamp.identify(signed_in(&user, self.client.app_id));
         let wanted = Wanted::from_scope(scope, &self.directory.names().graph_host)?;
         let issue = self.issue(&wanted)?;
         let mut sign_in = SignIn { user, signed_in_seconds, nonce, refresh_token: None };

@@ -151,7 +151,7 @@ async fn users_are_made_found_changed_and_removed() {
     let keyed = format!("/v1.0/users({})", encode("'bob@arcadia.example'"));
     assert_eq!(world.graph(&admin, "GET", &keyed, NONE).await.ok()["id"], id.as_str());
     let found = filtered(&world, &admin, "users", "userPrincipalName eq 'bob@arcadia.example'").await.ok();
-    assert_eq!(ids(&found), [id.clone()]);
+    assert_eq!(ids(&found), [id.as_str()]);
     assert!(ids(&filtered(&world, &admin, "users", "userPrincipalName eq 'x'").await.ok()).is_empty());
     let body = json!({ "userPrincipalName": "bob@arcadia.example", "displayName": "B", "mailNickname": "b",
         "accountEnabled": true, "passwordProfile": { "password": "Xx12345!" } });
@@ -204,7 +204,7 @@ async fn applications_and_their_service_principals() {
         ("servicePrincipals", "displayName eq 'rbac1'".to_owned(), &principal),
         ("servicePrincipals", format!("appId eq '{app_id}'"), &principal),
     ] {
-        assert_eq!(ids(&filtered(&world, &admin, set, &filter).await.ok()), [wanted.clone()], "{filter}");
+        assert_eq!(ids(&filtered(&world, &admin, set, &filter).await.ok()), [wanted.as_str()], "{filter}");
     }
     for filter in ["nosuch eq 'x'", "displayName gt 'x'", "(", "displayName eq 'x"] {
         let refused = filtered(&world, &admin, "applications", filter).await;
@@ -258,7 +258,7 @@ async fn a_deleted_application_takes_its_principal_along_and_can_come_back() {
     assert_eq!(world.secret_token(&app_id, &secret, crate::world::ARM).await.refusal().2, 700_016);
     let deleted = "/v1.0/directory/deletedItems";
     let list = world.graph(&admin, "GET", &format!("{deleted}/microsoft.graph.application"), NONE).await.ok();
-    assert_eq!(ids(&list), [id.clone()]);
+    assert_eq!(ids(&list), [id.as_str()]);
     world.graph(&admin, "POST", &format!("{deleted}/{id}/restore"), NONE).await.ok();
     world.graph(&admin, "GET", &at, NONE).await.ok();
     world.secret_token(&app_id, &secret, crate::world::ARM).await.ok();

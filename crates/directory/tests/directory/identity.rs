@@ -127,6 +127,12 @@ async fn an_assertion_is_good_once_for_a_machine() {
     let shown = assertion(&key(), &client, &audience(&world), START, "1");
     show(&world, &client, &shown).await.ok();
     assert_eq!(show(&world, &client, &shown).await.refusal(), (401, "invalid_client".into(), 50_027));
+    let records = world.store.audit_page(0, 1000).await.unwrap();
+    let ends: Vec<_> =
+        records.into_iter().map(|record| record.1).filter(|r| r.operation == "TokenV2").collect();
+    let kinds: Vec<_> = ends.iter().map(|record| (record.caller_kind, record.caller_name.as_str())).collect();
+    let expected = [(CallerKind::ManagedIdentity, &*client), (CallerKind::Anonymous, &*client)];
+    assert_eq!(kinds, expected, "recorded under whoever proved it, and under nobody when it was shown again");
     let world = world.restarted().await;
     assert_eq!(show(&world, &client, &shown).await.refusal().2, 50_027, "also after a restart");
     // Without a `jti` the assertion itself is what is remembered.

@@ -32,7 +32,8 @@ async fn malformed_token_requests() {
     let az = AZURE_CLI_APP_ID.to_string();
     let app = world.first.app_id.to_string();
     let secret = world.first.client_secret.clone();
-    let cases: &[(&str, Vec<(&str, &str)>, (u16, &str, u64))] = &[
+    type Case<'a> = (&'a str, Vec<(&'a str, &'a str)>, (u16, &'a str, u64));
+    let cases: &[Case<'_>] = &[
         (&tenant, vec![], (400, "invalid_request", 900_144)),
         (&tenant, vec![("grant_type", "client_credentials")], (400, "invalid_request", 900_144)),
         (&tenant, vec![("grant_type", "x"), ("client_id", &az)], (400, "unsupported_grant_type", 70_003)),
@@ -186,20 +187,50 @@ async fn guessing_a_password_locks_the_account_for_a_minute_where_it_is_guessed(
 }
 
 #[tokio::test]
-async fn signing_in_well_is_never_throttled() {
+async fn wrong_secrets_are_throttled_and_right_ones_never() {
     let world = World::new().await;
+    let app = world.first.app_id.to_string();
+    for _ in 0..10 {
+        assert_eq!(world.secret_token(&app, "x", ARM).await.refusal().2, 7_000_215);
+    }
+    let answer = world.secret_token(&app, "x", ARM).await;
+    assert_eq!(answer.refusal().0, 429);
+    assert_eq!(answer.headers["retry-after"], "60");
     for _ in 0..30 {
         world.first_principal_token(ARM).await.ok();
     }
-    for _ in 0..10 {
-        assert_eq!(
-            world.secret_token(&world.first.app_id.to_string(), "x", ARM).await.refusal().2,
-            7_000_215
-        );
-    }
-    let answer = world.first_principal_token(ARM).await;
-    assert_eq!(answer.refusal().0, 429);
-    assert_eq!(answer.headers["retry-after"], "60");
+}
+
+#[tokio::test]
+async fn sign_ins_are_recorded_under_who_signed_in() {
+    let world = World::new().await;
+    let nina = world.user("nina").await;
+    world.password_token("nina@arcadia.example", "wrong", ARM).await;
+    world.password_token("nina@arcadia.example", "Passw0rd!", ARM).await.ok();
+    world.secret_token("nobody", "x", ARM).await;
+    world.secret_token(&world.first.app_id.to_string(), "x", ARM).await;
+    world.first_principal_token(ARM).await.ok();
+    let records = world.store.audit_page(0, 1000).await.unwrap();
+    let seen: Vec<(String, String, String)> = records
+        .into_iter()
+        .map(|record| serde_json::to_value(record.1).unwrap())
+        .filter(|record| record["operation"] == "TokenV2")
+        .map(|record| {
+            let outcome = record["status"].as_u64().map_or("commit".to_owned(), |status| status.to_string());
+            (text(&record, "callerKind"), text(&record, "callerName"), outcome)
+        })
+        .collect();
+    let app = world.first.app_id.to_string();
+    let expected = [
+        ("application", app.as_str(), "200"),
+        ("anonymous", "nina@arcadia.example", "400"),
+        ("user", "nina@arcadia.example", "commit"),
+        ("anonymous", "nobody", "400"),
+        ("anonymous", app.as_str(), "401"),
+        ("application", app.as_str(), "200"),
+    ];
+    let expected = expected.map(|(kind, name, end)| (kind.to_owned(), name.to_owned(), end.to_owned()));
+    assert_eq!(seen, expected, "{nina}");
 }
 
 #[tokio::test]
