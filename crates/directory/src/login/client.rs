@@ -256,6 +256,7 @@ impl Client {
         if !self.is_managed_identity() && first == Some(remote) {
             return Ok(());
         }
+        stamp.identify(claimed(&self.app_id.to_string()));
         let message =
             "The client assertion was used before. Sign a new one, with a new 'jti', for each request.";
         Err(invalid_client(50_027, message))
