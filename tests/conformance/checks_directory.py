@@ -34,6 +34,8 @@ def bob_logs_in(world):
     own = world.run_az("account", "get-access-token", "--query", "accessToken", "-o", "tsv", who="bob").text()
     groups = f"https://management.azure.com/subscriptions/{world.subscription}/resourcegroups?api-version=2024-11-01"
     found = world.run(["curl", "-sS", "-H", f"Authorization: Bearer {own}", groups]).json()
+    equal(found, {"value": []})
+    found = world.run(["curl", "-sS", "-H", f"Authorization: Bearer {own}", groups.replace("?", "/arc-hack?")]).json()
     equal(found["error"]["code"], "AuthorizationFailed")
 
 
@@ -81,6 +83,34 @@ def groups(world):
     world.run_az("ad", "group", "member", "add", "--group", "g1", "--member-id", world.bob["id"]).ok()
     found = world.run_az("ad", "group", "member", "check", "--group", "g1", "--member-id", world.bob["id"]).json()
     equal(found["value"], True)
+
+
+@check("az ad group list, show, member list, member remove, delete")
+def groups_more(world):
+    world.run_az("ad", "group", "create", "--display-name", "g2", "--mail-nickname", "g2").ok()
+    contains(world.run_az("ad", "group", "list", "--query", "[].displayName").json(), "g1", "g2")
+    equal(world.run_az("ad", "group", "show", "--group", "g2").json()["mailNickname"], "g2")
+    world.run_az("ad", "group", "member", "add", "--group", "g2", "--member-id", world.user_id).ok()
+    equal(world.run_az("ad", "group", "member", "list", "--group", "g2", "--query", "[].id").json(), [world.user_id])
+    world.run_az("ad", "group", "member", "remove", "--group", "g2", "--member-id", world.user_id).ok()
+    equal(world.run_az("ad", "group", "member", "list", "--group", "g2", "--query", "[].id").json(), [])
+    world.run_az("ad", "group", "delete", "--group", "g2").ok()
+    equal("g2" in world.run_az("ad", "group", "list", "--query", "[].displayName").json(), False)
+
+
+@check("az ad sp credential reset and sp delete end old logins")
+def principal_ends(world):
+    made = world.run_az("ad", "sp", "create-for-rbac", "-n", "rbac9").json()
+    login = ["login", "--service-principal", "-u", made["appId"], "--tenant", world.tenant, "--allow-no-subscriptions"]
+    world.run_az(*login, "-p", made["password"], who="rbac9").ok()
+    # The principal's own credentials stand beside the application's.
+    reset = ["ad", "sp", "credential", "reset", "--id", made["appId"]]
+    first, second = (world.run_az(*reset).json()["password"] for _ in range(2))
+    world.run_az(*login, "-p", first, who="rbac9-first").fails("AADSTS7000215")
+    world.run_az(*login, "-p", second, who="rbac9-second").ok()
+    world.run_az("ad", "sp", "delete", "--id", made["appId"]).ok()
+    world.run_az(*login, "-p", made["password"], who="rbac9-gone").fails("AADSTS")
+    world.run_az(*login, "-p", second, who="rbac9-gone2").fails("AADSTS")
 
 
 @check("az ad sp create-for-rbac with a role")

@@ -70,10 +70,10 @@ class World:
 
     def __init__(self, keep):
         self.keep = keep
-        self.folder = tempfile.mkdtemp(prefix="arcadia-conformance-")
-        self.data = os.path.join(self.folder, "data")
         self.arcadia = find("arcadia", "cargo build")
         self.az = find("az", "cargo xtask ci")
+        self.folder = tempfile.mkdtemp(prefix="arcadia-conformance-")
+        self.data = os.path.join(self.folder, "data")
         self.sdk_python = os.environ.get("ARCADIA_SDK_PYTHON") or sys.executable
         self.node_modules = os.environ.get("ARCADIA_NODE_MODULES", "")
         self.env = {}

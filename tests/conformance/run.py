@@ -18,6 +18,7 @@ import checks_vaults  # noqa: F401
 import checks_directory  # noqa: F401
 import checks_roles  # noqa: F401
 import checks_secrets  # noqa: F401
+import checks_policies  # noqa: F401
 import checks_resources  # noqa: F401
 import checks_machine  # noqa: F401
 import checks_isolation  # noqa: F401

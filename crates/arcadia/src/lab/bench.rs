@@ -157,11 +157,12 @@ impl Bench {
             }
         }
         let done = command.current_dir(self.folder.join("home")).stdin(Stdio::null()).output()?;
-        let printed =
-            format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+        let printed = String::from_utf8_lossy(&done.stdout);
         let (text, answer) = printed.split_once(MARK).unwrap_or((&printed, ""));
+        // The script's own errors are in its output; what is here is said by the way into the machine.
+        let said = String::from_utf8_lossy(&done.stderr);
         Ok(Seen {
-            text: text.to_owned(),
+            text: format!("{said}{text}"),
             answer: answer.trim().to_owned(),
             code: done.status.code().unwrap_or(-1),
         })
