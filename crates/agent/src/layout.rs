@@ -109,6 +109,12 @@ impl Layout {
         }
     }
 
+    /// What an installation does, as root and before the daemon runs for the first time as `himds`: makes the
+    /// folders, so that none of those that are root's is ever the daemon's.
+    pub fn install(&self) -> Result<(), AgentFault> {
+        self.prepare(&Accounts::read(Path::new("/etc/passwd"), Path::new("/etc/group")))
+    }
+
     /// Makes what is missing and sets owners and modes.
     pub(crate) fn prepare(&self, accounts: &Accounts) -> Result<(), AgentFault> {
         let fault = |path: &Path, source| AgentFault::file("cannot prepare the folder", path, source);

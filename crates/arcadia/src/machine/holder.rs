@@ -183,7 +183,7 @@ fn furnish(folder: &Folder, begin: &Begin) -> Result<Option<Record>> {
     loopback::up().context("cannot bring the machine's loopback up")?;
     mounts::furnish(folder, record.isolation, &program)?;
     if record.isolation.separates_users() {
-        own(Path::new("/var/opt/azcmagent"), record.himds.uid, record.himds.gid)?;
+        arcadia_agent::Layout::new(arcadia_agent::DEFAULT_ROOT.into()).install()?;
         own(Path::new(super::users::ARCADMIN_HOME), record.arcadmin.uid, record.arcadmin.gid)?;
     }
     Ok(Some(record))
@@ -250,7 +250,6 @@ fn start_daemon(record: &Record) -> Result<Pid> {
     command.env_clear().env("PATH", environment::path("", false)).envs(environment::variables());
     command.current_dir("/").stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     if record.isolation.separates_users() {
-        own(log_folder, record.himds.uid, record.himds.gid)?;
         own(&log_folder.join("himds.log"), record.himds.uid, record.himds.gid)?;
         command.uid(record.himds.uid).gid(record.himds.gid);
     }
