@@ -1,11 +1,12 @@
 """Two machines on one host, and the host itself, do not see one another; ordinary users have machines too."""
 
 import os
+import signal
 import subprocess
 import threading
 
-from checks_machine import MACHINE
-from harness import check, contains, equal
+from checks_machine import MACHINE, answer, challenge
+from harness import check, contains, equal, eventually
 
 OTHER = "ubuntu-02"
 
@@ -71,6 +72,34 @@ def daemon(world):
     equal(before[0] in pid(), False)
 
 
+@check("a machine that was killed is started again by the next command")
+def killed(world):
+    holder = next(row["pid"] for row in world.program("machine", "list", "--json").json() if row["name"] == OTHER)
+    os.kill(holder, signal.SIGKILL)
+    equal(eventually(lambda: stopped(world)), "stopped")
+    equal(world.on_machine(OTHER, "hostname").text(), OTHER)
+
+
+def stopped(world):
+    lines = world.program("machine", "list").lines()
+    state = next(line.split()[1] for line in lines if line.startswith(OTHER))
+    equal(state, "stopped")
+    return state
+
+
+@check("machines and their identities outlive a site that was killed")
+def site_killed(world):
+    pid = world.program("status", "--json").json()["pid"]
+    os.kill(pid, signal.SIGKILL)
+    refused = world.on_machine(MACHINE, "curl", "-sS", "-m", "5", "https://management.azure.com/")
+    refused.fails("503")
+    world.program("up", "--detach").ok()
+    path = challenge(world)
+    code, _ = answer(world, world.on_machine(MACHINE, "cat", path).text())
+    equal(code, "200")
+    world.on_machine(MACHINE, "curl", "-sS", "-m", "5", "-o", "/dev/null", "https://management.azure.com/").ok()
+
+
 @check("delete leaves neither processes, mounts nor files")
 def delete(world):
     world.on_machine(OTHER, "sh", "-c", "setsid sleep 4711 > /dev/null 2>&1 &").ok()
@@ -86,19 +115,30 @@ UNPRIVILEGED = r"""
 set -e
 mount --bind "$1/passwd" /etc/passwd; mount --bind "$1/group" /etc/group
 mount --bind "$1/subuid" /etc/subuid; mount --bind "$1/subuid" /etc/subgid
-exec setpriv --reuid 23456 --regid 23456 --clear-groups env -i PATH="$PATH" HOME="$1/home" sh -c '
+exec setpriv --reuid 23456 --regid 23456 --clear-groups env -i PATH="$PATH" HOME="$1/home" bash -c '
   set -e
   cd "$HOME"
-  ./arcadia --data data up --detach > /dev/null 2>&1
-  trap "./arcadia --data data down > /dev/null 2>&1" EXIT
-  ./arcadia --data data machine create m1
-  ./arcadia --data data machine exec m1 -- sh -c "echo I am \$(id -u) on \$(hostname); stat -c %U /var/opt/azcmagent; curl -s -o /dev/null -w %{http_code} -H Metadata:true http://localhost:40342/metadata/versions"
-  echo
-  ./arcadia --data data machine exec m1 -- sh -c "umask 337; echo s > /var/opt/azcmagent/k; chgrp himds /var/opt/azcmagent/k" || true
-  ./arcadia --data data machine exec --user arcadmin m1 -- cat /var/opt/azcmagent/k || echo refused
-  ./arcadia --data data machine delete m1
+  export ARCADIA_DATA="$HOME/data"
+  ./arcadia up --detach > /dev/null 2>&1
+  trap "./arcadia down > /dev/null 2>&1" EXIT
+  ./arcadia machine create m1 --connect
+  ./arcadia machine exec m1 -- bash < inside
+  ./arcadia machine exec --user arcadmin m1 -- bash -c "ls /var/opt/azcmagent/tokens" || echo refused
+  ./arcadia machine delete m1
   ls data/machines | wc -l
 '
+"""
+
+INSIDE = r"""
+echo "I am $(id -u) on $(hostname)"
+azcmagent show -j | jq -r .status
+url="http://localhost:40342/metadata/identity/oauth2/token?api-version=2019-11-01&resource=https%3A%2F%2Fmanagement.azure.com"
+path=$(curl -s -D - -H Metadata:true "$url" | grep Www-Authenticate | cut -d "=" -f 2 | tr -d "[:cntrl:]")
+sudo stat -c "%U %G %a" "$path"
+token=$(curl -s -H Metadata:true -H "Authorization: Basic $(sudo cat $path)" "$url" | jq -r .access_token)
+curl -sS -H "Authorization: Bearer $token" "https://management.azure.com/subscriptions?api-version=2022-12-01" | jq -c .value
+
+ps -e -o user=,args= | grep himds | grep -v grep | cut -d " " -f 1
 """
 
 
@@ -110,8 +150,9 @@ def unprivileged(world, name, subordinate):
     for file, line in (("passwd", f"lab1:x:23456:23456::{folder}/home:/bin/sh\n"), ("group", "lab1:x:23456:\n")):
         with open(f"/etc/{file}", encoding="utf-8") as base, open(f"{folder}/{file}", "w", encoding="utf-8") as out:
             out.write(base.read() + line)
-    with open(f"{folder}/subuid", "w", encoding="utf-8") as out:
-        out.write(subordinate)
+    for file, text in (("subuid", subordinate), ("home/inside", INSIDE)):
+        with open(f"{folder}/{file}", "w", encoding="utf-8") as out:
+            out.write(text)
     subprocess.run(["cp", world.arcadia, f"{folder}/home/arcadia"], check=True)
     subprocess.run(["chown", "-R", "23456:23456", f"{folder}/home"], check=True)
     os.chmod(f"{folder}/home", 0o700)
@@ -121,13 +162,15 @@ def unprivileged(world, name, subordinate):
 @check("an ordinary user with subordinate ids has a site and a machine with separate users")
 def ordinary(world):
     done = unprivileged(world, "ordinary", "lab1:300000:65536\n").ok()
-    contains(done.out, "I am 0 on m1", "himds", "200", "refused")
+    contains(done.out, "I am 0 on m1", "Connected", "[]", "refused")
+    contains(done.out.splitlines(), "himds himds 440", "himds")
     equal(done.out.splitlines()[-1], "0")
 
 
 @check("an ordinary user without subordinate ids has one with a single user, and is told so")
 def single(world):
     done = unprivileged(world, "single", "").ok()
-    contains(done.out, "I am 0 on m1", "root", "200")
+    contains(done.out, "I am 0 on m1", "Connected", "[]")
+    contains(done.out.splitlines(), "root")
     contains(done.err, "one user only")
     equal(done.out.splitlines()[-1], "0")

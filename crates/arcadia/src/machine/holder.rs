@@ -6,9 +6,8 @@
 //! machine. `empty` removes a machine's files that belong to users of its user namespace.
 
 use std::ffi::OsString;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{BufRead as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -239,18 +238,13 @@ fn collect() -> Vec<Pid> {
     ended
 }
 
-/// Starts the agent's daemon as `himds`, with nothing of the caller's environment.
+/// Starts the agent's daemon as `himds`, with nothing of the caller's environment. It keeps its own log; what it
+/// says before it has one goes to the machine's.
 fn start_daemon(record: &Record) -> Result<Pid> {
-    let log_folder = Path::new("/var/opt/azcmagent/log");
-    if !log_folder.is_dir() {
-        fs::create_dir(log_folder)?;
-    }
-    let log = OpenOptions::new().create(true).append(true).mode(0o640).open(log_folder.join("himds.log"))?;
     let mut command = Command::new(Path::new(environment::BIN).join("himds"));
     command.env_clear().env("PATH", environment::path("", false)).envs(environment::variables());
-    command.current_dir("/").stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null());
     if record.isolation.separates_users() {
-        own(&log_folder.join("himds.log"), record.himds.uid, record.himds.gid)?;
         command.uid(record.himds.uid).gid(record.himds.gid);
     }
     let child = command.spawn().context("cannot start the agent's daemon")?;
