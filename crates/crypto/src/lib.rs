@@ -4,6 +4,7 @@
 //! (key sizes, algorithms pinned per key, constant-time comparison, bounded inputs, keys wiped from memory)
 //! are kept in one place. Time is handed in as whole seconds since 1970 or a [`arcadia_kernel::Clock`].
 
+mod chunks;
 mod der;
 mod encoding;
 mod entropy;
@@ -14,6 +15,7 @@ mod rsa;
 mod seal;
 pub mod x509;
 
+pub use chunks::{CHUNK_KEY_BYTES, CHUNK_TAG_BYTES, ChunkKey};
 pub use encoding::{b64, b64_decode, b64url, b64url_decode, hex};
 pub use entropy::SystemEntropy;
 pub use hash::{constant_time_eq, hmac_sha256, sha1, sha256};

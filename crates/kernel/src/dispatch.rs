@@ -17,7 +17,7 @@ use crate::permit::Grant;
 use crate::{
     Access, At, AuditStamp, AuthFailure, Body, Caller, Decider, Decision, Denial, EntropyExt as _, Fault,
     Gate, Located, Op, OpInfo, Outcome, Params, Plane, Proven, Query, Question, Reply, RequestHead, Service,
-    TokenFault, full_body, split_path, trim_audience,
+    TokenFault, full_body, trim_audience,
 };
 
 /// A request as a listener hands it in.
@@ -89,7 +89,7 @@ impl<S: Service> Dispatcher<S> {
         let path = parts.uri.path().to_owned();
         let raw_query = parts.uri.query().unwrap_or("").to_owned();
         let too_long = path.len() + raw_query.len() > self.gate.limits.target_bytes_max;
-        let split = if too_long { None } else { split_path(&path) };
+        let split = if too_long { None } else { S::segments(&path) };
         let well_formed = match (&split, too_long) {
             (_, true) => {
                 Err(Fault::new(StatusCode::URI_TOO_LONG, "UriTooLong", "The request URI is too long."))

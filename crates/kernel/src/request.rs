@@ -53,7 +53,7 @@ pub struct RequestHead {
     pub origin: String,
     /// The path as it was sent (percent-encoded), without the query.
     pub path: String,
-    /// Decoded, non-empty path segments.
+    /// Decoded path segments, as [`crate::Service::segments`] splits them.
     pub segments: Vec<String>,
     /// The query as it was sent.
     pub raw_query: String,

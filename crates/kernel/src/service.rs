@@ -1,6 +1,6 @@
 //! What a service tells the dispatcher about itself.
 
-use crate::{ArmId, AuthFailure, Denial, Fault, OpInfo, Proven, Reply, RequestHead};
+use crate::{ArmId, AuthFailure, Denial, Fault, OpInfo, Proven, Reply, RequestHead, split_path};
 
 /// What a request is about: the scope that is decided on, and what the service found there.
 pub struct Located<T> {
@@ -16,6 +16,12 @@ pub trait Service: Send + Sync + Sized + 'static {
 
     /// `keyvault`, `arm`, ...: names the service in audit records and documents.
     const NAME: &'static str;
+
+    /// The decoded segments of a path; `None` when the path cannot be served. A service whose names may hold
+    /// slashes, dots and doubled slashes splits its paths itself, at the slashes that mean something to it.
+    fn segments(path: &str) -> Option<Vec<String>> {
+        split_path(path)
+    }
 
     /// The audiences a token for this service may name; compared by [`crate::trim_audience`].
     fn audiences(&self, head: &RequestHead) -> Vec<String>;
