@@ -16,8 +16,6 @@ use crate::health::Heard;
 use crate::link::Link;
 use crate::{AGENT_VERSION, AgentFault};
 
-/// What heartbeat tokens are for.
-pub(crate) const HIS_AUDIENCE: &str = "https://his.arc.azure.com";
 const RETRY_FIRST: Duration = Duration::from_secs(2);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// How soon a changed configuration is noticed.
@@ -144,7 +142,7 @@ async fn beat(core: &Core, link: &Link) -> Result<(), Arc<ClientFault>> {
 }
 
 async fn send(core: &Core, link: &Link, new_token: bool) -> Result<Answer, Arc<ClientFault>> {
-    let token = core.tokens.token(link, HIS_AUDIENCE, new_token).await?;
+    let token = core.tokens.token(link, &link.endpoints.his_audience, new_token).await?;
     let url = format!("{}/machines/heartbeat", link.endpoints.his.trim_end_matches('/'));
     let said = body(core, link);
     // Two heartbeats are as good as one.

@@ -1,12 +1,14 @@
 //! The names that this site is known by, and the documents that tell them.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::locations::{Location, azure_locations};
 
 /// Origins are `https://host[:port]` without a trailing slash; suffixes are domain names.
 #[derive(Clone, Debug)]
 pub struct ArmNames {
+    /// The domain of a site that has names of its own; `None` for the public cloud's.
+    pub domain: Option<String>,
     /// `AzureCloud`, or the name of an own cloud.
     pub cloud_name: String,
     /// `https://management.azure.com`.
@@ -34,6 +36,7 @@ impl ArmNames {
     /// The names of the public cloud, for a site that is reached by its proxy.
     pub fn azure() -> Self {
         Self {
+            domain: None,
             cloud_name: "AzureCloud".into(),
             management_origin: "https://management.azure.com".into(),
             login_origin: "https://login.microsoftonline.com".into(),
@@ -52,22 +55,20 @@ impl ArmNames {
     }
 
     /// The names of a cloud under a domain of its own: `management.DOMAIN`, `login.DOMAIN`, `*.vault.DOMAIN`, …
+    /// Tokens for the public cloud's resource manager are not for this one.
     pub fn of_domain(cloud_name: &str, domain: &str) -> Self {
         Self {
+            domain: Some(domain.to_owned()),
             cloud_name: cloud_name.to_owned(),
             management_origin: format!("https://management.{domain}"),
             login_origin: format!("https://login.{domain}"),
             graph_origin: format!("https://graph.{domain}"),
             portal_origin: format!("https://portal.{domain}"),
-            audiences: vec![
-                format!("https://management.{domain}/"),
-                "https://management.core.windows.net/".into(),
-                "https://management.azure.com/".into(),
-            ],
+            audiences: vec![format!("https://management.{domain}/")],
             keyvault_suffix: format!("vault.{domain}"),
-            storage_suffix: format!("storage.{domain}"),
+            storage_suffix: domain.to_owned(),
             postgres_suffix: format!("postgres.{domain}"),
-            database_audience: format!("https://database.{domain}"),
+            database_audience: format!("https://ossrdbms.{domain}"),
             locations: azure_locations(),
         }
     }
@@ -90,10 +91,16 @@ impl ArmNames {
         if api_version < "2022-09-01" { json!([cloud]) } else { cloud }
     }
 
-    /// Only what this site serves: a client that asks for another service is told by its own means that this
-    /// cloud has none.
+    /// Every field that clients read. They fail before they send anything when one is missing, without saying that
+    /// it is the service which is missing; so the services that this site does not have are named as well. Under
+    /// an own domain these names are the site's, which refuses them in words.
     fn cloud(&self) -> Value {
-        json!({
+        let mut suffixes = self.unserved(UNSERVED_SUFFIXES);
+        suffixes.insert("keyVaultDns".into(), self.keyvault_suffix.clone().into());
+        suffixes.insert("storage".into(), self.storage_suffix.clone().into());
+        suffixes.insert("postgresqlServerEndpoint".into(), self.postgres_suffix.clone().into());
+        let mut cloud = self.unserved(UNSERVED_ENDPOINTS);
+        let own = json!({
             "name": self.cloud_name,
             "portal": self.portal_origin,
             "authentication": {
@@ -103,20 +110,71 @@ impl ArmNames {
                 "identityProvider": "AAD",
             },
             "resourceManager": format!("{}/", self.management_origin),
-            "sqlManagement": format!("{}/", self.management_origin),
-            "gallery": format!("{}/", self.portal_origin),
             "graph": format!("{}/", self.graph_origin),
             "graphAudience": format!("{}/", self.graph_origin),
             "microsoftGraphResourceId": format!("{}/", self.graph_origin),
+            // Azure writes the first, az reads the second.
             "ossrDbmsResourceId": self.database_audience,
-            "suffixes": {
-                "keyVaultDns": self.keyvault_suffix,
-                "storage": self.storage_suffix,
-                "postgresqlServerEndpoint": self.postgres_suffix,
-            },
-        })
+            "ossrdbmsResourceId": self.database_audience,
+            "suffixes": suffixes,
+        });
+        if let Value::Object(own) = own {
+            cloud.extend(own);
+        }
+        Value::Object(cloud)
+    }
+
+    fn unserved(&self, table: &[Unserved]) -> Map<String, Value> {
+        let row = |(field, azure, own): &Unserved| {
+            let value = match &self.domain {
+                Some(domain) => own.replace("{domain}", domain),
+                None => (*azure).to_owned(),
+            };
+            ((*field).to_owned(), value.into())
+        };
+        table.iter().map(row).collect()
     }
 }
+
+/// A field of the metadata, its value in the public cloud, and its value under an own domain.
+type Unserved = (&'static str, &'static str, &'static str);
+
+const UNSERVED_ENDPOINTS: &[Unserved] = &[
+    ("activeDirectoryDataLake", "https://datalake.azure.net/", "https://datalake.{domain}/"),
+    ("appInsightsResourceId", "https://api.applicationinsights.io", "https://appinsights.{domain}"),
+    (
+        "appInsightsTelemetryChannelResourceId",
+        "https://dc.applicationinsights.azure.com/v2/track",
+        "https://telemetry.{domain}/v2/track",
+    ),
+    ("appServiceResourceId", "https://appservice.azure.com", "https://appservice.{domain}"),
+    ("attestationResourceId", "https://attest.azure.net", "https://attest.{domain}"),
+    ("batch", "https://batch.core.windows.net/", "https://batch.{domain}/"),
+    ("gallery", "https://gallery.azure.com/", "https://gallery.{domain}/"),
+    ("logAnalyticsResourceId", "https://api.loganalytics.io", "https://loganalytics.{domain}"),
+    ("media", "https://rest.media.azure.net", "https://media.{domain}"),
+    ("sqlManagement", "https://management.core.windows.net:8443/", "https://sql.{domain}/"),
+    ("synapseAnalyticsResourceId", "https://dev.azuresynapse.net", "https://synapse.{domain}"),
+    (
+        "vmImageAliasDoc",
+        "https://raw.githubusercontent.com/Azure/azure-rest-api-specs/main/arm-compute/quickstart-templates/aliases.json",
+        "https://images.{domain}/aliases.json",
+    ),
+];
+
+const UNSERVED_SUFFIXES: &[Unserved] = &[
+    ("acrLoginServer", "azurecr.io", "registry.{domain}"),
+    ("attestationEndpoint", "attest.azure.net", "attest.{domain}"),
+    ("azureDataLakeAnalyticsCatalogAndJob", "azuredatalakeanalytics.net", "datalakeanalytics.{domain}"),
+    ("azureDataLakeStoreFileSystem", "azuredatalakestore.net", "datalakestore.{domain}"),
+    ("azureFrontDoorEndpointSuffix", "azurefd.net", "frontdoor.{domain}"),
+    ("mariadbServerEndpoint", "mariadb.database.azure.com", "mariadb.{domain}"),
+    ("mhsmDns", "managedhsm.azure.net", "managedhsm.{domain}"),
+    ("mysqlServerEndpoint", "mysql.database.azure.com", "mysql.{domain}"),
+    ("sqlServerHostname", "database.windows.net", "database.{domain}"),
+    ("storageSyncEndpointSuffix", "afs.azure.net", "storagesync.{domain}"),
+    ("synapseAnalytics", "dev.azuresynapse.net", "synapse.{domain}"),
+];
 
 #[cfg(test)]
 mod tests {
@@ -130,6 +188,30 @@ mod tests {
         let latest = names.metadata("2022-09-01");
         assert_eq!(latest["resourceManager"], "https://management.example.net/");
         assert_eq!(latest["suffixes"]["keyVaultDns"], "vault.example.net");
+        assert_eq!(latest["suffixes"]["storage"], "example.net");
         assert_eq!(names.metadata("2024-01-01"), latest);
+    }
+
+    #[test]
+    fn an_own_cloud_names_nothing_outside_its_domain() {
+        fn outside<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+            match value {
+                Value::String(text) if text.contains('.') && !text.contains("example.net") => {
+                    found.push(text)
+                }
+                Value::Array(items) => items.iter().for_each(|item| outside(item, found)),
+                Value::Object(fields) => fields.values().for_each(|item| outside(item, found)),
+                _ => {}
+            }
+        }
+        for version in ["2015-01-01", "2019-05-01", "2022-09-01"] {
+            let metadata = ArmNames::of_domain("Arcadia", "example.net").metadata(version);
+            let mut found = Vec::new();
+            outside(&metadata, &mut found);
+            assert!(found.is_empty(), "{version}: {found:?}");
+        }
+        let azure = ArmNames::azure().metadata("2022-09-01");
+        assert_eq!(azure["suffixes"]["mhsmDns"], "managedhsm.azure.net");
+        assert!(!azure.to_string().contains("{domain}"));
     }
 }

@@ -65,6 +65,31 @@ impl DirectoryNames {
         }
     }
 
+    /// The names of a site under a domain of its own: `login.DOMAIN`, `graph.DOMAIN`. Tokens are issued by
+    /// `https://login.DOMAIN/{tenant}/`. Two of Azure's resources stay beside the site's own, because clients for
+    /// files and databases have them built in; application ids are the same in every cloud.
+    pub fn of_domain(domain: &str) -> Self {
+        let own = ["management", "vault", "storage", "graph", "ossrdbms", "his"];
+        let built_in = [
+            "https://storage.azure.com",
+            "https://ossrdbms-aad.database.windows.net",
+            "797f4846-ba00-4fd7-ba43-dac1f8f63013",
+            "cfa8b339-82a2-471a-a3c9-0fc0be7a4093",
+            "e406a681-f3d4-42a8-90b6-c2b029497af1",
+            "00000003-0000-0000-c000-000000000000",
+            "123cd850-d9df-40bd-94d5-c9f07b7fa203",
+        ];
+        let own = own.iter().map(|label| format!("https://{label}.{domain}"));
+        Self {
+            login_host: format!("login.{domain}"),
+            login_aliases: Vec::new(),
+            sts_host: format!("login.{domain}"),
+            graph_host: format!("graph.{domain}"),
+            device_page: format!("https://login.{domain}/device"),
+            resources: own.chain(built_in.map(str::to_owned)).collect(),
+        }
+    }
+
     pub(crate) fn is_login_host(&self, host: &str) -> bool {
         self.login_hosts().any(|ours| ours.eq_ignore_ascii_case(host))
     }

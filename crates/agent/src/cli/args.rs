@@ -17,6 +17,10 @@ use crate::{AgentOptions, DEFAULT_ROOT};
 const TAGS_MAX: usize = 50;
 const TAG_NAME_CHARACTERS_MAX: usize = 512;
 const TAG_VALUE_CHARACTERS_MAX: usize = 256;
+const DOMAIN_BYTES_MAX: usize = 253;
+const AZURE_CLOUD: &str = "AzureCloud";
+/// What a site under a domain of its own is called, as its metadata says.
+const OWN_CLOUD: &str = "Arcadia";
 
 /// Connects this machine to an Arcadia site as an Azure Arc-enabled server, and shows how it is connected.
 #[derive(Parser)]
@@ -24,6 +28,7 @@ const TAG_VALUE_CHARACTERS_MAX: usize = 256;
 #[command(after_help = "Examples:
   azcmagent connect -s SUBSCRIPTION -g arc-hack -l uksouth -t TENANT -i APP_ID -p SECRET
   azcmagent connect -s SUBSCRIPTION -g arc-hack -l uksouth --use-device-code
+  azcmagent connect --domain example.net -s SUBSCRIPTION -g arc-hack -l uksouth --use-device-code
   azcmagent show 'Agent Status'
   azcmagent disconnect --force-local-only")]
 pub(super) struct Azcmagent {
@@ -186,10 +191,13 @@ pub(super) struct Connect {
     /// Identifies this onboarding in logs
     #[arg(long)]
     correlation_id: Option<Uuid>,
-    /// Cloud to connect to
-    #[arg(long, default_value = "AzureCloud")]
-    cloud: String,
-    /// Where a site of its own domain signs people and machines in
+    /// Cloud to connect to [default: AzureCloud; Arcadia for a site under a domain of its own]
+    #[arg(long)]
+    cloud: Option<String>,
+    /// Domain of a site that has names of its own [default: $ARCADIA_DOMAIN]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["login_url", "management_url", "his_url"])]
+    domain: Option<String>,
+    /// Where a site with other names signs people and machines in
     #[arg(long, value_name = "URL")]
     login_url: Option<String>,
     /// Where such a site's resource manager is
@@ -201,12 +209,15 @@ pub(super) struct Connect {
     /// Where such a site takes heartbeats
     #[arg(long, value_name = "URL")]
     his_url: Option<String>,
+    /// What tokens for heartbeats are asked for [default: Azure's]
+    #[arg(long, value_name = "URL", requires = "his_url")]
+    his_audience: Option<String>,
 }
 
 impl Connect {
     pub(super) fn request(self, surroundings: &Surroundings) -> Result<ConnectRequest, OnboardFault> {
         let missing = |flag: &str| OnboardFault::new(Failure::MissingParameter, format!("{flag} is missing"));
-        let endpoints = self.endpoints()?;
+        let (cloud, endpoints) = self.endpoints(surroundings.domain.as_deref())?;
         let sign_in = self.auth.sign_in()?;
         let needs_tenant = matches!(sign_in, SignIn::Secret { .. } | SignIn::Certificate { .. });
         if needs_tenant && self.auth.tenant_id.is_none() {
@@ -218,7 +229,7 @@ impl Connect {
             location: self.location.ok_or_else(|| missing("--location (-l)"))?,
             resource_name: self.resource_name,
             tenant: self.auth.tenant_id,
-            cloud: self.cloud,
+            cloud,
             tags: tags(&self.tags)?,
             correlation_id: self.correlation_id,
             sign_in,
@@ -229,13 +240,29 @@ impl Connect {
         })
     }
 
-    fn endpoints(&self) -> Result<Endpoints, OnboardFault> {
+    /// The cloud's name and where it is. Flags come before the environment.
+    fn endpoints(&self, environment: Option<&str>) -> Result<(String, Endpoints), OnboardFault> {
+        let wrong = |text: &str| OnboardFault::new(Failure::BadArguments, text);
         let given = [&self.login_url, &self.management_url, &self.his_url];
         let own = given.iter().filter(|url| url.is_some()).count();
-        if (own != 0 && own != 3) || (own == 0 && self.cloud != "AzureCloud") {
-            return Err(OnboardFault::new(
-                Failure::BadArguments,
-                "for a cloud other than AzureCloud give --login-url, --management-url and --his-url",
+        let is_azure = self.cloud.as_deref() == Some(AZURE_CLOUD);
+        let environment = environment.filter(|_| own == 0 && !is_azure);
+        if let Some(domain) = self.domain.as_deref().or(environment) {
+            if !is_domain(domain) {
+                return Err(wrong(
+                    "the domain must be a name such as example.net (--domain, ARCADIA_DOMAIN)",
+                ));
+            }
+            if is_azure {
+                return Err(wrong("AzureCloud has no --domain; leave --cloud out"));
+            }
+            let cloud = self.cloud.clone().unwrap_or_else(|| OWN_CLOUD.to_owned());
+            return Ok((cloud, Endpoints::of_domain(&domain.to_lowercase())));
+        }
+        let cloud = self.cloud.clone().unwrap_or_else(|| AZURE_CLOUD.to_owned());
+        if (own != 0 && own != 3) || (own == 0 && cloud != AZURE_CLOUD) {
+            return Err(wrong(
+                "for a cloud other than AzureCloud give --domain, or --login-url, --management-url and --his-url",
             ));
         }
         let mut endpoints = Endpoints::default();
@@ -247,11 +274,23 @@ impl Connect {
         set(&mut endpoints.login, &self.login_url);
         set(&mut endpoints.management, &self.management_url);
         set(&mut endpoints.his, &self.his_url);
+        set(&mut endpoints.his_audience, &self.his_audience);
         if let Some(audience) = &self.management_audience {
             endpoints.management_audience = audience.clone();
         }
-        Ok(endpoints)
+        Ok((cloud, endpoints))
     }
+}
+
+/// Two or more labels of letters, digits and inner hyphens.
+fn is_domain(text: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    text.len() <= DOMAIN_BYTES_MAX && text.contains('.') && text.split('.').all(label)
 }
 
 /// `a=b,c="d e"`.
@@ -344,9 +383,14 @@ mod tests {
     }
 
     fn connect(flags: &[&str]) -> Result<ConnectRequest, Failure> {
+        connect_in(None, flags)
+    }
+
+    fn connect_in(domain: Option<&str>, flags: &[&str]) -> Result<ConnectRequest, Failure> {
         let all = ["azcmagent", "connect", "-s", "S", "-g", "G", "-l", "L"].iter().chain(flags);
         let Command::Connect(connect) = Azcmagent::try_parse_from(all).unwrap().command else { panic!() };
-        let nothing = Surroundings { https_proxy: None, no_proxy: None, certificate_file: None };
+        let domain = domain.map(str::to_owned);
+        let nothing = Surroundings { https_proxy: None, no_proxy: None, certificate_file: None, domain };
         connect.request(&nothing).map_err(|fault| fault.failure)
     }
 
@@ -381,6 +425,25 @@ mod tests {
             "https://h",
         ];
         assert_eq!(connect(&all).unwrap().endpoints.login, "https://l");
+        // What is given comes before what the environment says.
+        assert_eq!(connect_in(Some("example.net"), &all).unwrap().endpoints.login, "https://l");
+    }
+
+    #[test]
+    fn a_domain_is_enough_for_a_site_of_its_own() {
+        let own = Endpoints::of_domain("example.net");
+        let flag = connect(&["--domain", "Example.NET"]).unwrap();
+        assert_eq!((flag.cloud.as_str(), flag.endpoints), ("Arcadia", own.clone()));
+        let told = connect_in(Some("example.net"), &["--cloud", "Ours"]).unwrap();
+        assert_eq!((told.cloud.as_str(), told.endpoints), ("Ours", own));
+        let azure = connect_in(Some("example.net"), &["--cloud", "AzureCloud"]).unwrap();
+        assert_eq!(azure.endpoints, Endpoints::default());
+        for wrong in ["example", "a b.net", "x.net/", "-a.net", "", &format!("{}.net", "a".repeat(300))] {
+            assert_eq!(connect(&["--domain", wrong]).err(), Some(Failure::BadArguments), "{wrong:.20}");
+            assert_eq!(connect_in(Some(wrong), &[]).err(), Some(Failure::BadArguments), "{wrong:.20}");
+        }
+        let both = connect(&["--domain", "example.net", "--cloud", "AzureCloud"]);
+        assert_eq!(both.err(), Some(Failure::BadArguments));
     }
 
     proptest! {

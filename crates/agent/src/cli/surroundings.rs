@@ -40,6 +40,8 @@ pub(super) struct Surroundings {
     pub(super) https_proxy: Option<String>,
     pub(super) no_proxy: Option<String>,
     pub(super) certificate_file: Option<PathBuf>,
+    /// The domain of a site that has names of its own.
+    pub(super) domain: Option<String>,
 }
 
 impl Surroundings {
@@ -51,6 +53,7 @@ impl Surroundings {
             https_proxy: first(["HTTPS_PROXY", "https_proxy"]),
             no_proxy: first(["NO_PROXY", "no_proxy"]),
             certificate_file: env.get("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from),
+            domain: env.get("ARCADIA_DOMAIN").filter(|name| !name.is_empty()).cloned(),
         }
     }
 

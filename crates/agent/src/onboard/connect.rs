@@ -14,7 +14,6 @@ use super::show::ask_daemon;
 use super::sign_in::sign_in;
 use super::{Event, Failure, Listener, OnboardFault, SignIn};
 use crate::accounts::Accounts;
-use crate::heartbeat::HIS_AUDIENCE;
 use crate::link::client_options;
 use crate::{AGENT_VERSION, AgentConfig, AgentOptions, Facts, MachineIdentity};
 
@@ -133,7 +132,8 @@ pub async fn connect(
 }
 
 pub(super) fn portal_page(config: &AgentConfig) -> String {
-    format!("https://portal.azure.com/#@{}/resource{}/overview", config.tenant_id, config.resource_id)
+    let portal = config.endpoints.portal.trim_end_matches('/');
+    format!("{portal}/#@{}/resource{}/overview", config.tenant_id, config.resource_id)
 }
 
 fn check_names(resource_group: &str, name: &str) -> Result<(), OnboardFault> {
@@ -246,7 +246,7 @@ async fn prove(
 ) -> Result<(), OnboardFault> {
     let (tenant, client_id) = (config.tenant_id.to_string(), config.client_id.to_string());
     let key = AssertionKey::from_key(identity.key.clone());
-    let ask = Ask::Resource(HIS_AUDIENCE);
+    let ask = Ask::Resource(&config.endpoints.his_audience);
     let now = options.clock.epoch_seconds();
     let asked = async {
         let oauth = OAuth::new(client, &config.endpoints.login, &tenant)?;
