@@ -4,10 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 
+use crate::extensions::INDEX_PATH;
 use crate::host::{variable, variable_os};
 use crate::net::PERMITTED_DNS_SUBTREES;
 use crate::roots;
 use crate::site::{Credentials, DataDir, Running, SiteRecord, State};
+
+const MANAGEMENT_ORIGIN: &str = "https://management.azure.com";
 
 /// Never through a proxy: the agent's metadata service listens on the loopback of the machine that asks.
 const DIRECT: &[&str] = &["localhost", "127.0.0.1"];
@@ -35,6 +38,7 @@ pub fn variables(data: &DataDir, admin: bool) -> anyhow::Result<Vec<(String, Str
     all.push(("NODE_EXTRA_CA_CERTS", node));
     all.push(("NODE_USE_ENV_PROXY", "1".to_owned()));
     all.push(("AZURE_CORE_COLLECT_TELEMETRY", "no".to_owned()));
+    all.push(("AZURE_EXTENSION_INDEX_URL", format!("{MANAGEMENT_ORIGIN}{INDEX_PATH}")));
     all.push(("ARCADIA_DATA", text(data.path().to_owned())?));
     if admin {
         all.extend(admin_variables(&Credentials::expect(data)?));

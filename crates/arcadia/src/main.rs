@@ -3,6 +3,7 @@
 mod cli;
 mod commands;
 mod environment;
+mod extensions;
 mod host;
 mod lab;
 mod logging;

@@ -13,6 +13,7 @@ use super::decisions::SiteDecider;
 use super::explain::{Explainer, explain_ops};
 use super::principals::Principals;
 use super::tokens::PublishedKeys;
+use crate::extensions::extension_ops;
 use crate::net::HostTable;
 use crate::pages::{Pages, page_ops};
 
@@ -75,6 +76,7 @@ pub async fn assemble(
     };
     let mut management_ops = arm_ops(&arm);
     management_ops.extend(explain_ops(Arc::new(explainer)));
+    management_ops.extend(extension_ops()?);
 
     let his = His::new(machines, LOGIN_ORIGIN.to_owned(), HIS_AUDIENCE.to_owned());
     Ok(Assembly {
