@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{access, agent, audit, down, env, reference, run, status, token, up};
+use crate::commands::{access, agent, audit, down, env, hosts, reference, run, status, token, up};
 use crate::lab;
 use crate::machine;
 
@@ -34,6 +34,7 @@ pub enum Command {
     Status(status::Arguments),
     Env(env::Arguments),
     Run(run::Arguments),
+    Hosts(hosts::Arguments),
     Lab(lab::Arguments),
     #[command(subcommand)]
     Machine(machine::Command),

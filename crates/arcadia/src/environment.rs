@@ -6,44 +6,75 @@ use anyhow::Context as _;
 
 use crate::extensions::INDEX_PATH;
 use crate::host::{variable, variable_os};
-use crate::net::PERMITTED_DNS_SUBTREES;
+use crate::names::SiteNames;
 use crate::roots;
 use crate::site::{Credentials, DataDir, Running, SiteRecord, State};
-
-const MANAGEMENT_ORIGIN: &str = "https://management.azure.com";
 
 /// Never through a proxy: the agent's metadata service listens on the loopback of the machine that asks.
 const DIRECT: &[&str] = &["localhost", "127.0.0.1"];
 
-/// The variables, in the order they are printed. `admin` adds the first credentials.
-pub fn variables(data: &DataDir, admin: bool) -> anyhow::Result<Vec<(String, String)>> {
+/// What is asked of [`variables`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    /// The first credentials as well.
+    pub admin: bool,
+    /// Without the proxy: the site's names resolve by themselves.
+    pub direct: bool,
+}
+
+/// The variables, in the order they are printed.
+pub fn variables(data: &DataDir, wanted: Wanted) -> anyhow::Result<Vec<(String, String)>> {
     let record = SiteRecord::expect(data)?;
+    let names = record.names();
+    let trusted = ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE"];
+    let bundle = text(roots::bundle(data, "roots", &sources(&trusted, true))?)?;
+    let node = text(roots::bundle(data, "node", &sources(&["NODE_EXTRA_CA_CERTS"], false))?)?;
+
+    let mut all: Vec<(&str, String)> = Vec::new();
+    if !wanted.direct {
+        all.extend(proxy_variables(data, &record, &names)?);
+    }
+    all.extend(trusted.map(|name| (name, bundle.clone())));
+    all.push(("NODE_EXTRA_CA_CERTS", node));
+    all.push(("AZURE_CORE_COLLECT_TELEMETRY", "no".to_owned()));
+    all.push(("AZURE_EXTENSION_INDEX_URL", format!("{}{INDEX_PATH}", names.endpoints().management)));
+    all.extend(own_cloud_variables(names.domain()));
+    all.push(("ARCADIA_DATA", text(data.path().to_owned())?));
+    if wanted.admin {
+        all.extend(admin_variables(&Credentials::expect(data)?));
+    }
+    Ok(all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
+/// What clients need besides the names of an own cloud: SDKs its login, az the word that nobody else is to be asked
+/// whether that login may be trusted, and the agent the domain.
+pub fn own_cloud_variables(domain: Option<&str>) -> Vec<(&'static str, String)> {
+    let Some(domain) = domain else { return Vec::new() };
+    vec![
+        ("AZURE_AUTHORITY_HOST", SiteNames::of_domain(domain).login_origin()),
+        ("AZURE_CORE_INSTANCE_DISCOVERY", "false".to_owned()),
+        ("ARCADIA_DOMAIN", domain.to_owned()),
+    ]
+}
+
+fn proxy_variables(
+    data: &DataDir,
+    record: &SiteRecord,
+    names: &SiteNames,
+) -> anyhow::Result<Vec<(&'static str, String)>> {
     let port = match Running::state(data)? {
         State::Running(running) => running.proxy.port(),
         _ => record.port.context("the site has never been started to its end; run `arcadia up`")?,
     };
     let proxy = format!("http://127.0.0.1:{port}");
-    let direct = no_proxy(variable("NO_PROXY").or_else(|| variable("no_proxy")));
-    let trusted = ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE"];
-    let bundle = text(roots::bundle(data, "roots", &sources(&trusted, true))?)?;
-    let node = text(roots::bundle(data, "node", &sources(&["NODE_EXTRA_CA_CERTS"], false))?)?;
-
-    let mut all: Vec<(&str, String)> = vec![
+    let direct = no_proxy(names, variable("NO_PROXY").or_else(|| variable("no_proxy")));
+    Ok(vec![
         ("HTTPS_PROXY", proxy.clone()),
         ("https_proxy", proxy),
         ("NO_PROXY", direct.clone()),
         ("no_proxy", direct),
-    ];
-    all.extend(trusted.map(|name| (name, bundle.clone())));
-    all.push(("NODE_EXTRA_CA_CERTS", node));
-    all.push(("NODE_USE_ENV_PROXY", "1".to_owned()));
-    all.push(("AZURE_CORE_COLLECT_TELEMETRY", "no".to_owned()));
-    all.push(("AZURE_EXTENSION_INDEX_URL", format!("{MANAGEMENT_ORIGIN}{INDEX_PATH}")));
-    all.push(("ARCADIA_DATA", text(data.path().to_owned())?));
-    if admin {
-        all.extend(admin_variables(&Credentials::expect(data)?));
-    }
-    Ok(all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+        ("NODE_USE_ENV_PROXY", "1".to_owned()),
+    ])
 }
 
 fn admin_variables(first: &Credentials) -> Vec<(&'static str, String)> {
@@ -70,10 +101,10 @@ fn sources(names: &[&str], or_system: bool) -> Vec<PathBuf> {
 }
 
 /// The shell's own list stays: the site's proxy does not connect to private hosts.
-fn no_proxy(existing: Option<String>) -> String {
+fn no_proxy(names: &SiteNames, existing: Option<String>) -> String {
     let mut entries: Vec<String> = DIRECT.iter().map(|entry| (*entry).to_owned()).collect();
     for entry in existing.unwrap_or_default().split([',', ' ']).map(str::trim) {
-        if !entry.is_empty() && !leads_around(entry) && !entries.iter().any(|known| known == entry) {
+        if !entry.is_empty() && !leads_around(names, entry) && !entries.iter().any(|known| known == entry) {
             entries.push(entry.to_owned());
         }
     }
@@ -81,12 +112,14 @@ fn no_proxy(existing: Option<String>) -> String {
 }
 
 /// Whether an entry of NO_PROXY covers names that the site answers for: `*`, `.windows.net`, `vault.azure.net`.
-fn leads_around(entry: &str) -> bool {
+fn leads_around(names: &SiteNames, entry: &str) -> bool {
     let entry = entry.trim_start_matches('*').trim_start_matches('.').to_ascii_lowercase();
     let within = |inner: &str, outer: &str| {
         inner.strip_suffix(outer).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     };
-    entry.is_empty() || PERMITTED_DNS_SUBTREES.iter().any(|ours| within(ours, &entry) || within(&entry, ours))
+    // The authority's certificate has localhost too, which never goes through the proxy.
+    let ours = names.certified_subtrees();
+    entry.is_empty() || ours.iter().any(|ours| within(ours, &entry) || within(&entry, ours))
 }
 
 fn text(path: PathBuf) -> anyhow::Result<String> {
@@ -101,10 +134,17 @@ mod tests {
 
     #[test]
     fn a_list_of_direct_hosts_is_kept() {
+        let azure = SiteNames::azure();
+        let no_proxy = |existing| super::no_proxy(&azure, existing);
         assert_eq!(no_proxy(None), "localhost,127.0.0.1");
         assert_eq!(no_proxy(Some("localhost,127.0.0.1".into())), "localhost,127.0.0.1");
         assert_eq!(no_proxy(Some("*, .corp.example 127.0.0.1,".into())), "localhost,127.0.0.1,.corp.example");
         let around = "windows.net,.azure.com,*.vault.azure.net,kv1.vault.azure.net,net";
         assert_eq!(no_proxy(Some(format!("{around},10.0.0.0/8"))), "localhost,127.0.0.1,10.0.0.0/8");
+        let own = super::no_proxy(
+            &SiteNames::of_domain("site.test"),
+            Some("v.vault.site.test,.test,azure.net".into()),
+        );
+        assert_eq!(own, "localhost,127.0.0.1,azure.net");
     }
 }

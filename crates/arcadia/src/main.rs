@@ -8,6 +8,7 @@ mod host;
 mod lab;
 mod logging;
 mod machine;
+mod names;
 mod net;
 mod pages;
 mod quote;
@@ -52,6 +53,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status(arguments) => commands::status::run(&data()?, arguments),
         Command::Env(arguments) => commands::env::run(&data()?, arguments),
         Command::Run(arguments) => commands::run::run(&data()?, arguments),
+        Command::Hosts(arguments) => commands::hosts::run(&data()?, arguments),
         Command::Lab(arguments) => lab::run(cli.data.clone(), arguments),
         Command::Machine(command) => {
             let data = data()?;

@@ -14,6 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::host::SystemClock;
 use crate::machine;
+use crate::names::SiteNames;
 use crate::net::{self, Drainer, Outside, Proxy, SiteTls, Upstream};
 use crate::roots;
 use crate::site::{self, DataDir, Lock, Running, SiteRecord};
@@ -28,6 +29,10 @@ pub struct Options {
     pub offline: bool,
     /// This port or none.
     pub port: Option<u16>,
+    /// Where clients come that do not use the proxy.
+    pub listen: Option<SocketAddr>,
+    /// The domain of the site's own names, as asked for at this start.
+    pub domain: Option<String>,
     /// The proxy by which the site reaches the Internet.
     pub upstream: Option<Upstream>,
     pub first: FirstNames,
@@ -55,7 +60,10 @@ pub async fn serve(
     let mut stop = StopSignals::new()?;
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let wired = wiring::wire(data, &options.first, clock.clone(), Arc::new(SystemEntropy)).await?;
+    let names = names(data, options.domain.as_deref())?;
+    let direct = listen_directly(options.listen).await?;
+    let entropy = Arc::new(SystemEntropy);
+    let wired = wiring::wire(data, names.clone(), &options.first, clock.clone(), entropy).await?;
     let mut record = SiteRecord::expect(data)?;
     let listener = listen(options.port, record.port).await?;
     let address = listener.local_addr()?;
@@ -66,9 +74,10 @@ pub async fn serve(
     let upstream = options.upstream.filter(|upstream| !upstream.is_loopback_port(address.port()));
 
     let label = record.tenant_id.simple().to_string();
-    let ca = site::load_or_create_authority(data, &label[..8], clock.epoch_seconds())?;
+    let ca = site::load_or_create_authority(data, &names, &label[..8], clock.epoch_seconds())?;
     let hosts = Arc::new(wired.hosts);
-    let running = describe(data, address, options.offline, &hosts, clock.now());
+    let bound = direct.as_ref().map(TcpListener::local_addr).transpose()?;
+    let running = describe(data, (address, bound), options.offline, &hosts, clock.now());
     let told_upstream = upstream.as_ref().map(ToString::to_string);
     let proxy = Arc::new(Proxy {
         tls: SiteTls::new(ca, hosts.clone(), clock)?,
@@ -81,6 +90,9 @@ pub async fn serve(
 
     let (drainer, drain) = Drainer::new();
     tokio::spawn(net::serve_tcp(listener, proxy.clone(), drain.clone()));
+    if let Some(direct) = direct {
+        tokio::spawn(net::serve_tls(direct, proxy.clone(), drain.clone()));
+    }
     tokio::spawn(net::serve_unix(socket, proxy, drain));
     running.save(data)?;
     restart_machines(data);
@@ -108,7 +120,7 @@ pub async fn serve(
 
 fn describe(
     data: &DataDir,
-    proxy: SocketAddr,
+    (proxy, listen): (SocketAddr, Option<SocketAddr>),
     offline: bool,
     hosts: &net::HostTable,
     now: jiff::Timestamp,
@@ -119,10 +131,43 @@ fn describe(
         version: crate::VERSION.to_owned(),
         started_at: now,
         proxy,
+        listen,
         proxy_socket: data.proxy_socket(),
         offline,
         names,
     }
+}
+
+/// The site's names: those of its first start, which is this one where there is no record yet.
+fn names(data: &DataDir, asked: Option<&str>) -> anyhow::Result<SiteNames> {
+    let Some(record) = SiteRecord::load(data)? else { return Ok(SiteNames::of(asked)) };
+    let names = record.names();
+    if asked.is_some_and(|asked| names != SiteNames::of_domain(asked)) {
+        let has = names.domain().map_or("Azure's names".to_owned(), |domain| format!("the domain {domain}"));
+        anyhow::bail!(
+            "the site in {} has {has} since its first start, and its tokens and identifiers hold them: start it \
+             without --domain, or make another site with --data",
+            data.path().display()
+        );
+    }
+    Ok(names)
+}
+
+async fn listen_directly(address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = address else { return Ok(None) };
+    let listener = TcpListener::bind(address).await.map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                "; ports below 1024 need root or the capability CAP_NET_BIND_SERVICE"
+            }
+            io::ErrorKind::AddrInUse => {
+                "; on the loopback name an address of its own, such as 127.40.34.2:443"
+            }
+            _ => "",
+        };
+        anyhow::anyhow!("{address} cannot be listened on: {error}{hint}")
+    })?;
+    Ok(Some(listener))
 }
 
 /// The port that was asked for, or else the one of the last start, the default, any: in this order.
@@ -163,6 +208,7 @@ pub fn for_machines(data: &DataDir) -> anyhow::Result<machine::Site> {
         data: data.path().to_owned(),
         proxy_socket: data.proxy_socket(),
         ca_bundle: roots::bundle(data, "machine", &system)?,
+        domain: SiteRecord::expect(data)?.domain,
     })
 }
 

@@ -439,7 +439,8 @@ mod tests {
         let azure = connect_in(Some("example.net"), &["--cloud", "AzureCloud"]).unwrap();
         assert_eq!(azure.endpoints, Endpoints::default());
         for wrong in ["example", "a b.net", "x.net/", "-a.net", "", &format!("{}.net", "a".repeat(300))] {
-            assert_eq!(connect(&["--domain", wrong]).err(), Some(Failure::BadArguments), "{wrong:.20}");
+            let flag = format!("--domain={wrong}");
+            assert_eq!(connect(&[&flag]).err(), Some(Failure::BadArguments), "{wrong:.20}");
             assert_eq!(connect_in(Some(wrong), &[]).err(), Some(Failure::BadArguments), "{wrong:.20}");
         }
         let both = connect(&["--domain", "example.net", "--cloud", "AzureCloud"]);

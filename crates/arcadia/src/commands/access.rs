@@ -4,13 +4,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use arcadia_client::{Ask, Call, Client, ClientOptions, Endpoints, OAuth, Proxy};
+use arcadia_client::{Ask, Call, Client, ClientOptions, OAuth, Proxy};
 use clap::Subcommand;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::host::SystemClock;
-use crate::site::{Credentials, DataDir, Running, State};
+use crate::site::{Credentials, DataDir, Running, SiteRecord, State};
 use crate::terminal::{BOLD, DIM, RESET, say};
 
 const API_VERSION: &str = "2026-01-01";
@@ -68,7 +68,7 @@ async fn ask(data: &DataDir, scope: &str, body: &Value) -> anyhow::Result<Value>
     options.proxy = Some(Proxy::parse(&format!("http://{}", running.proxy))?);
     options.root_files = vec![data.ca_file()];
     let client = Client::new(options)?;
-    let endpoints = Endpoints::default();
+    let endpoints = SiteRecord::expect(data)?.names().endpoints();
     let tenant = first.tenant_id.to_string();
     let oauth = OAuth::new(&client, &endpoints.login, &tenant)?;
     let token = oauth

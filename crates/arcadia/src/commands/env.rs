@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::environment;
+use crate::environment::{self, Wanted};
 use crate::quote::{self, Format};
 use crate::site::{DataDir, Running, State};
 use crate::terminal::{note, say};
@@ -17,13 +17,17 @@ pub struct Arguments {
     /// Add the first credentials: AZURE_*, ARM_*, ARCADIA_USER, ARCADIA_PASSWORD
     #[arg(long)]
     admin: bool,
+    /// Leave the proxy out: the site's names resolve by themselves (see `arcadia hosts`)
+    #[arg(long)]
+    direct: bool,
     /// How the variables are written
     #[arg(long, value_enum, default_value_t = Format::Sh)]
     format: Format,
 }
 
 pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let variables = environment::variables(data, arguments.admin)?;
+    let variables =
+        environment::variables(data, Wanted { admin: arguments.admin, direct: arguments.direct })?;
     if !matches!(Running::state(data)?, State::Running(_)) {
         note("arcadia: the site is not running; start it with `arcadia up --detach`");
     }

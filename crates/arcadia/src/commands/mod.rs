@@ -5,6 +5,7 @@ pub mod agent;
 pub mod audit;
 pub mod down;
 pub mod env;
+pub mod hosts;
 pub mod reference;
 pub mod run;
 pub mod status;

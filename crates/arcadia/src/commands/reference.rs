@@ -11,6 +11,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::host::SystemClock;
+use crate::names::SiteNames;
 use crate::terminal::say;
 use crate::wiring::{Assembly, assemble};
 
@@ -31,7 +32,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let text = runtime.block_on(async {
         let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
-        let assembly = assemble(Store::in_memory(clock.clone(), entropy.clone()), clock, entropy).await?;
+        let store = Store::in_memory(clock.clone(), entropy.clone());
+        let assembly = assemble(store, SiteNames::azure(), clock, entropy).await?;
         anyhow::Ok(match arguments.format {
             Form::Markdown => markdown(&assembly),
             Form::Json => serde_json::to_string_pretty(&rows(&assembly))?,

@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 
 use clap::Args;
 
-use crate::environment;
+use crate::environment::{self, Wanted};
 use crate::site::{DataDir, Running, State};
 use crate::terminal::note;
 
@@ -25,13 +25,17 @@ pub struct Arguments {
     /// Add the first credentials: AZURE_*, ARM_*, ARCADIA_USER, ARCADIA_PASSWORD
     #[arg(long)]
     admin: bool,
+    /// Leave the proxy out: the site's names resolve by themselves (see `arcadia hosts`)
+    #[arg(long)]
+    direct: bool,
     /// The command and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
 }
 
 pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let variables = environment::variables(data, arguments.admin)?;
+    let variables =
+        environment::variables(data, Wanted { admin: arguments.admin, direct: arguments.direct })?;
     if !matches!(Running::state(data)?, State::Running(_)) {
         anyhow::bail!("the site is not running; start it with `arcadia up --detach`");
     }

@@ -42,10 +42,7 @@ fn describe(data: &DataDir, state: &State) -> serde_json::Value {
                 "pid": running.pid,
                 "version": running.version,
                 "startedAt": running.started_at,
-                "addresses": {
-                    "proxy": format!("http://{}", running.proxy),
-                    "proxySocket": running.proxy_socket,
-                },
+                "addresses": addresses(running),
                 "offline": running.offline,
                 "names": names,
                 "dataDirectory": directory,
@@ -70,6 +67,17 @@ fn describe(data: &DataDir, state: &State) -> serde_json::Value {
     }
 }
 
+fn addresses(running: &Running) -> serde_json::Value {
+    let mut addresses = json!({
+        "proxy": format!("http://{}", running.proxy),
+        "proxySocket": running.proxy_socket,
+    });
+    if let Some(listen) = running.listen {
+        addresses["listen"] = listen.to_string().into();
+    }
+    addresses
+}
+
 fn show(data: &DataDir, state: &State) {
     match state {
         State::Running(running) => {
@@ -80,6 +88,9 @@ fn show(data: &DataDir, state: &State) {
                 running.proxy,
                 if running.offline { " (offline)" } else { "" }
             ));
+            if let Some(listen) = running.listen {
+                say(format!("  listen  {listen}"));
+            }
             say(format!("  socket  {}", running.proxy_socket.display()));
             say(format!("  since   {}", running.started_at));
             for (name, service) in &running.names {

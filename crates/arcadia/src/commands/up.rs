@@ -1,6 +1,7 @@
 //! `arcadia up`
 
 use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::Context as _;
@@ -16,12 +17,14 @@ use crate::wiring::FirstNames;
 
 /// The last line that is printed when the site can serve.
 const READY: &str = "ready";
+const DEFAULT_USER_DOMAIN: &str = "arcadia.example";
+const DOMAIN_CHARACTERS_MAX: usize = 180;
 
 /// Run a site
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  arcadia up\n  arcadia up --detach\n  arcadia up --data /srv/site --port 9000 \
-                        --offline\n\nThe last line printed when the site can serve is `ready`. SIGTERM and Ctrl-C \
+                        --offline\n  arcadia up --domain site.test --listen 127.40.34.2:443\n\nThe last line printed when the site can serve is `ready`. SIGTERM and Ctrl-C \
                         finish the requests under way and stop it.\nThe Internet is reached by the proxy that \
                         HTTPS_PROXY names when the site starts, except for the hosts in NO_PROXY."
 )]
@@ -35,12 +38,20 @@ pub struct Arguments {
     /// The proxy's port on 127.0.0.1 [default: the one of the last start, 8440 at the first]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
+    /// Serve the site under its own names: login.NAME, management.NAME, *.vault.NAME, ... instead of Azure's.
+    /// Chosen at the first start, for ever
+    #[arg(long, value_name = "NAME", value_parser = own_domain)]
+    domain: Option<String>,
+    /// Serve the site's names here too, for clients that resolve them by DNS or /etc/hosts (see `arcadia hosts`);
+    /// clients expect port 443
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
     /// The first user's name before the @, at the first start
     #[arg(long, value_name = "NAME", default_value = "admin", value_parser = user_name)]
     user_name: String,
-    /// The domain of user names, at the first start
-    #[arg(long, value_name = "DOMAIN", default_value = "arcadia.example", value_parser = user_domain)]
-    user_domain: String,
+    /// The domain of user names, at the first start [default: that of --domain, else arcadia.example]
+    #[arg(long, value_name = "DOMAIN", value_parser = user_domain)]
+    user_domain: Option<String>,
     /// Set in the process that `--detach` leaves behind
     #[arg(long, hide = true)]
     detached: bool,
@@ -66,6 +77,16 @@ fn user_domain(text: &str) -> Result<String, String> {
     if fits { Ok(text.to_lowercase()) } else { Err("use a domain such as arcadia.example".to_owned()) }
 }
 
+/// Leaves room for the longest name below it, a database server's.
+fn own_domain(text: &str) -> Result<String, String> {
+    let domain = user_domain(text).map_err(|_| "use a domain such as site.test".to_owned())?;
+    let last = domain.rsplit('.').next().unwrap_or_default();
+    if domain.len() > DOMAIN_CHARACTERS_MAX || last.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!("use a domain of at most {DOMAIN_CHARACTERS_MAX} characters, not an address"));
+    }
+    Ok(domain)
+}
+
 pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.detach && !arguments.detached {
         return detach(data);
@@ -81,9 +102,15 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
         offline: arguments.offline,
         port: arguments.port,
         upstream: upstream(arguments.offline)?,
+        listen: arguments.listen,
+        domain: arguments.domain.clone(),
         first: FirstNames {
             user_name: arguments.user_name.clone(),
-            user_domain: arguments.user_domain.clone(),
+            user_domain: [&arguments.user_domain, &arguments.domain]
+                .into_iter()
+                .flatten()
+                .next()
+                .map_or_else(|| DEFAULT_USER_DOMAIN.to_owned(), Clone::clone),
         },
     };
     let detached = arguments.detached;
@@ -158,6 +185,9 @@ fn show(data: &DataDir, ready: &Ready) {
     }
     say("");
     say(format!("  proxy          http://{}", running.proxy));
+    if let Some(listen) = running.listen {
+        say(format!("  without proxy  https on {listen}"));
+    }
     say(format!("  other hosts    {outside}"));
     say(format!("  tenant         {}", record.tenant_id));
     say(format!("  subscription   {}", record.subscription_id));
@@ -171,9 +201,20 @@ fn show(data: &DataDir, ready: &Ready) {
     };
     say("In another shell:");
     say(format!("  eval \"$(arcadia env --admin{here})\""));
+    if let Some(domain) = &record.domain {
+        say(format!(
+            "  az cloud register --name Arcadia --endpoint-resource-manager https://management.{domain}"
+        ));
+        say("  az cloud set --name Arcadia");
+    }
     say(
         "  az login --service-principal -u $AZURE_CLIENT_ID -p $AZURE_CLIENT_SECRET --tenant $AZURE_TENANT_ID",
     );
+    if running.listen.is_some() {
+        say(format!(
+            "  arcadia hosts{here}                    {DIM}# lines for /etc/hosts, or for DNS{RESET}"
+        ));
+    }
     say(format!("  arcadia machine create ubuntu-01      {DIM}# a machine to connect{RESET}"));
     say(READY);
 }
@@ -196,6 +237,12 @@ mod tests {
             assert!(user_name(bad).is_err(), "{bad}");
         }
         assert_eq!(user_domain("Arcadia.Example").unwrap(), "arcadia.example");
+        assert_eq!(own_domain("Site.Test").unwrap(), "site.test");
+        for bad in
+            ["test", "10.0.0.1", "site.test.", "*.site.test", &format!("{}test", "abcdefgh.".repeat(20))]
+        {
+            assert!(own_domain(bad).is_err(), "{bad}");
+        }
         for bad in ["", "example", "a..b", "-a.b", "a_b.c", "a.b/", &"a.".repeat(130)] {
             assert!(user_domain(bad).is_err(), "{bad}");
         }

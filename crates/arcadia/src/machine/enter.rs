@@ -94,7 +94,7 @@ fn prepare(enter: &Enter, record: &Record, passwd: &str, fallback: bool) -> Resu
     // The program is looked for on the machine's path, not on the caller's.
     let mut command = Command::new(find(program.as_ref(), &path));
     command.as_std_mut().arg0(program);
-    command.args(arguments).env("PATH", &path).envs(environment::variables());
+    command.args(arguments).env("PATH", &path).envs(environment::variables(record.domain.as_deref()));
     for name in environment::REMOVED {
         command.env_remove(name);
     }

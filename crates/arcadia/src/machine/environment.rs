@@ -1,6 +1,7 @@
 //! What a machine's processes find in their environment.
 
 use super::{HIMDS_PORT, PROXY_PORT};
+use crate::environment::own_cloud_variables;
 
 /// The folder with `azcmagent`, `himds` and the program they are links to.
 pub const BIN: &str = "/opt/azcmagent/bin";
@@ -11,8 +12,8 @@ pub const CA_BUNDLE: &str = "/opt/azcmagent/share/ca-bundle.pem";
 /// Proxies of the caller's shell. None of them can be reached from the machine, which has no network.
 pub const REMOVED: [&str; 4] = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
 
-/// Names and values that are added to the caller's.
-pub fn variables() -> Vec<(&'static str, String)> {
+/// Names and values that are added to the caller's. `domain` is the one of a site with names of its own.
+pub fn variables(domain: Option<&str>) -> Vec<(&'static str, String)> {
     let proxy = format!("http://127.0.0.1:{PROXY_PORT}");
     let himds = format!("http://localhost:{HIMDS_PORT}");
     let direct = "localhost,127.0.0.1".to_owned();
@@ -29,6 +30,7 @@ pub fn variables() -> Vec<(&'static str, String)> {
     for name in ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"] {
         all.push((name, CA_BUNDLE.to_owned()));
     }
+    all.extend(own_cloud_variables(domain));
     all
 }
 

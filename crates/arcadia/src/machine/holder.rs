@@ -242,7 +242,8 @@ fn collect() -> Vec<Pid> {
 /// says before it has one goes to the machine's.
 fn start_daemon(record: &Record) -> Result<Pid> {
     let mut command = Command::new(Path::new(environment::BIN).join("himds"));
-    command.env_clear().env("PATH", environment::path("", false)).envs(environment::variables());
+    let variables = environment::variables(record.domain.as_deref());
+    command.env_clear().env("PATH", environment::path("", false)).envs(variables);
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null());
     if record.isolation.separates_users() {
         command.uid(record.himds.uid).gid(record.himds.gid);

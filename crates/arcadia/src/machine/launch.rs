@@ -29,7 +29,8 @@ pub fn create(site: &Site, name: &MachineName) -> Result<Record> {
         }
         made => made.with_context(|| format!("cannot make {}", folder.path().display()))?,
     }
-    let made = furnish(&folder, name).and_then(|record| start(site, &folder).map(|()| record));
+    let made =
+        furnish(&folder, name, site.domain.clone()).and_then(|record| start(site, &folder).map(|()| record));
     if made.is_err() {
         let _ = stop(&folder);
         let _ = remove_files(&folder);
@@ -138,7 +139,7 @@ fn at_once(
 }
 
 /// Writes what a new machine is made of.
-fn furnish(folder: &Folder, name: &MachineName) -> Result<Record> {
+fn furnish(folder: &Folder, name: &MachineName, domain: Option<String>) -> Result<Record> {
     let isolation = Isolation::detect();
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let people = users::compose(&read("/etc/passwd"), &read("/etc/group"));
@@ -159,6 +160,7 @@ fn furnish(folder: &Folder, name: &MachineName) -> Result<Record> {
         isolation,
         himds: people.himds,
         arcadmin: people.arcadmin,
+        domain,
     };
     folder.write_record(&record)?;
     Ok(record)

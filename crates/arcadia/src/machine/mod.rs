@@ -52,6 +52,8 @@ pub struct Site {
     pub proxy_socket: PathBuf,
     /// PEM file with the roots that clients on a machine shall trust.
     pub ca_bundle: PathBuf,
+    /// The domain of a site that has names of its own.
+    pub domain: Option<String>,
 }
 
 /// Whether root, `himds` and `arcadmin` will be different users on a machine that this caller makes.

@@ -19,6 +19,9 @@ pub struct Record {
     pub isolation: Isolation,
     pub himds: Account,
     pub arcadmin: Account,
+    /// The domain of a site that has names of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
 }
 
 pub const SCHEMA: u32 = 1;

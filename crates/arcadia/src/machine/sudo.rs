@@ -16,7 +16,9 @@ pub const RULE: &str = "/etc/sudoers.d/arcadia-machine";
 /// The rule: `arcadmin` may do everything, as on the walk-through's machines, and `sudo CMD` keeps the way to
 /// the site and finds `azcmagent`.
 pub fn rule() -> String {
-    let names: Vec<&str> = environment::variables().iter().map(|(name, _)| *name).collect();
+    // A site of any names: a variable that is not set is not kept.
+    let variables = environment::variables(Some("site.test"));
+    let names: Vec<&str> = variables.iter().map(|(name, _)| *name).collect();
     format!(
         "Defaults env_keep += \"{}\"\n\
          Defaults secure_path=\"{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\"\n\

@@ -8,6 +8,8 @@ use arcadia_kernel::Endpoint;
 /// Names and the services behind them. A pattern is a name, or `*.` and a name for exactly one label below it.
 #[derive(Default)]
 pub struct HostTable {
+    /// The domain of the site's own names, folded: none of them is ever passed on.
+    domain: Option<String>,
     exact: HashMap<String, Arc<dyn Endpoint>>,
     one_label_below: HashMap<String, Arc<dyn Endpoint>>,
 }
@@ -51,7 +53,7 @@ const NOT_SERVED: &str =
 /// Where a name leads.
 pub enum Route {
     Here,
-    Withheld(&'static str),
+    Withheld(String),
     Outside,
 }
 
@@ -61,6 +63,11 @@ pub fn fold_host(host: &str) -> String {
 }
 
 impl HostTable {
+    /// An empty table of a site whose own names, if it has such, are below `domain`.
+    pub fn new(domain: Option<&str>) -> Self {
+        Self { domain: domain.map(fold_host), ..Self::default() }
+    }
+
     /// Serves `pattern` by `endpoint`.
     pub fn serve(&mut self, pattern: &str, endpoint: Arc<dyn Endpoint>) {
         match pattern.strip_prefix("*.") {
@@ -89,9 +96,18 @@ impl HostTable {
             Some(parent) => host.ends_with(parent),
             None => host == pattern,
         };
-        match WITHHELD.iter().find(|(pattern, _)| covers(pattern)) {
-            Some((_, reason)) => Route::Withheld(reason),
-            None => Route::Outside,
+        if let Some(domain) = &self.domain
+            && host.strip_suffix(domain.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        {
+            return Route::Withheld(format!("no service of this site has that name below {domain}"));
+        }
+        match (WITHHELD.iter().find(|(pattern, _)| covers(pattern)), &self.domain) {
+            (None, _) => Route::Outside,
+            (Some((_, NOT_SERVED)), Some(domain)) => Route::Withheld(format!(
+                "this site's own names end in {domain}, and what is meant for it is not passed on to the public cloud; \
+                 select the site's cloud (`az cloud set`) and switch instance discovery off (`arcadia env` does for az)"
+            )),
+            (Some((_, reason)), _) => Route::Withheld((*reason).to_owned()),
         }
     }
 

@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::drain::Drain;
 use super::proxy::Proxy;
@@ -43,8 +43,31 @@ pub fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Accepts until the site stops.
-pub async fn serve_tcp(listener: TcpListener, proxy: Arc<Proxy>, mut drain: Drain) {
+/// Serves the proxy until the site stops.
+pub async fn serve_tcp(listener: TcpListener, proxy: Arc<Proxy>, drain: Drain) {
+    accept_tcp(listener, drain, |stream, peer, drain, slot| {
+        spawn(proxy.clone(), stream, Some(peer), drain, slot);
+    })
+    .await;
+}
+
+/// Serves the site's names to clients that come without the proxy, until the site stops: TLS from the first byte.
+pub async fn serve_tls(listener: TcpListener, proxy: Arc<Proxy>, drain: Drain) {
+    accept_tcp(listener, drain, |stream, peer, drain, slot| {
+        let proxy = proxy.clone();
+        tokio::spawn(async move {
+            proxy.serve_tls(stream, Some(peer), None, drain).await;
+            drop(slot);
+        });
+    })
+    .await;
+}
+
+async fn accept_tcp(
+    listener: TcpListener,
+    mut drain: Drain,
+    serve: impl Fn(BoxStream, IpAddr, Drain, OwnedSemaphorePermit),
+) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
@@ -61,11 +84,11 @@ pub async fn serve_tcp(listener: TcpListener, proxy: Arc<Proxy>, mut drain: Drai
             }
         };
         let _ = stream.set_nodelay(true);
-        spawn(proxy.clone(), Box::new(stream), Some(peer.ip()), drain.clone(), slot);
+        serve(Box::new(stream), peer.ip(), drain.clone(), slot);
     }
 }
 
-/// Accepts until the site stops.
+/// Serves the proxy until the site stops.
 pub async fn serve_unix(listener: UnixListener, proxy: Arc<Proxy>, mut drain: Drain) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
@@ -87,9 +110,9 @@ pub async fn serve_unix(listener: UnixListener, proxy: Arc<Proxy>, mut drain: Dr
 fn spawn(
     proxy: Arc<Proxy>,
     stream: BoxStream,
-    remote: Option<std::net::IpAddr>,
+    remote: Option<IpAddr>,
     drain: Drain,
-    slot: tokio::sync::OwnedSemaphorePermit,
+    slot: OwnedSemaphorePermit,
 ) {
     tokio::spawn(async move {
         proxy.serve(stream, remote, drain).await;

@@ -14,10 +14,10 @@ mod stream;
 mod tls;
 mod upstream;
 
-pub use authority::{PERMITTED_DNS_SUBTREES, create_authority};
+pub use authority::create_authority;
 pub use drain::Drainer;
-pub use hosts::HostTable;
-pub use listen::{bind_loopback, bind_unix, serve_tcp, serve_unix};
+pub use hosts::{HostTable, fold_host};
+pub use listen::{bind_loopback, bind_unix, serve_tcp, serve_tls, serve_unix};
 pub use outside::Outside;
 pub use proxy::Proxy;
 pub use tls::SiteTls;

@@ -98,7 +98,7 @@ impl Proxy {
                 self.serve_here(stream, from, host).await;
                 Ok(())
             }
-            Route::Withheld(reason) => Err((Refused::forbidden(not_connected(reason)), stream)),
+            Route::Withheld(reason) => Err((Refused::forbidden(not_connected(&reason)), stream)),
             Route::Outside => {
                 if port != TUNNEL_PORT {
                     let reason = not_connected("only port 443 is carried");
@@ -123,7 +123,18 @@ impl Proxy {
     /// The far end of the tunnel is this site: TLS begins right here.
     async fn serve_here(&self, stream: BoxStream, from: From, host: &str) {
         let remote = from.remote;
-        let Some((stream, mut drain)) = established(stream, from).await else { return };
+        let Some((stream, drain)) = established(stream, from).await else { return };
+        self.serve_tls(stream, remote, Some(host), drain).await;
+    }
+
+    /// TLS and then requests. `host` is the name the client asked the proxy for, where there was a proxy.
+    pub async fn serve_tls(
+        &self,
+        stream: BoxStream,
+        remote: Option<IpAddr>,
+        host: Option<&str>,
+        mut drain: Drain,
+    ) {
         let accepted = tokio::select! {
             accepted = self.tls.accept(stream, host) => accepted,
             () = drain.requested() => return,
@@ -131,7 +142,7 @@ impl Proxy {
         let (stream, name) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::debug!(host = fold_host(host), %error, "no TLS session");
+                tracing::debug!(host = host.map(fold_host), %error, "no TLS session");
                 return;
             }
         };

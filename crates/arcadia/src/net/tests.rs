@@ -69,7 +69,7 @@ async fn fixture_with(body_timeout: Duration, outside: Outside) -> Fixture {
     hosts.serve("*.vault.azure.net", Arc::new(Echo("vault")));
     hosts.serve("*.blob.core.windows.net", Arc::new(Echo("blob")));
     let hosts = Arc::new(hosts);
-    let ca = create_authority("test", NOW).unwrap();
+    let ca = create_authority(&crate::names::SiteNames::azure(), "test", NOW).unwrap();
     let authority = ca.certificate_der().to_vec();
     let clock: Arc<dyn Clock> = Arc::new(FixedClock::at_epoch_seconds(NOW));
     let tls = SiteTls::new(ca, hosts.clone(), clock).unwrap();
@@ -339,7 +339,7 @@ async fn other_hosts_go_through_the_upstream_proxy() {
 
 #[test]
 fn the_authority_certifies_nothing_else() {
-    let ca: SiteCa = create_authority("test", NOW).unwrap();
+    let ca: SiteCa = create_authority(&crate::names::SiteNames::azure(), "test", NOW).unwrap();
     for name in ["kv1.vault.azure.net", "management.azure.com", "gbl.his.arc.azure.com", "jwt.ms"] {
         assert!(ca.permits_dns(name), "{name}");
     }

@@ -53,15 +53,20 @@ impl SiteTls {
         Ok(Self { config: Arc::new(config), leaves })
     }
 
-    /// Shakes hands with a client that asked the proxy for `host`. Returns the stream and the name it is for: the
-    /// one in the client's hello, or `host` where the hello names none.
-    pub async fn accept(&self, stream: BoxStream, host: &str) -> io::Result<(TlsStream<BoxStream>, String)> {
+    /// Shakes hands with a client. Returns the stream and the name it is for: the one in the client's hello, or
+    /// `host`, for which it asked the proxy, where the hello names none.
+    pub async fn accept(
+        &self,
+        stream: BoxStream,
+        host: Option<&str>,
+    ) -> io::Result<(TlsStream<BoxStream>, String)> {
         let handshake = async {
             let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
             let named = start.client_hello().server_name().map(fold_host);
-            let (config, name) = match named {
-                Some(name) => (self.config.clone(), name),
-                None => (self.config_without_name(host)?, fold_host(host)),
+            let (config, name) = match (named, host) {
+                (Some(name), _) => (self.config.clone(), name),
+                (None, Some(host)) => (self.config_without_name(host)?, fold_host(host)),
+                (None, None) => return Err(io::Error::other("the client's hello names no server")),
             };
             Ok((start.into_stream(config).await?, name))
         };

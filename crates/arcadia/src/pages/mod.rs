@@ -67,3 +67,59 @@ impl Service for Pages {
 
     fn finish(&self, _: &RequestHead, _: &mut Reply) {}
 }
+
+/// Answers for the names below an own domain that lead to no service: clients whose cloud has such names are told
+/// in words, instead of by a name that does not resolve.
+pub struct Unserved {
+    domain: String,
+}
+
+impl Unserved {
+    pub fn new(domain: &str) -> Arc<Self> {
+        Arc::new(Self { domain: domain.to_owned() })
+    }
+
+    fn told(&self, head: &RequestHead) -> Fault {
+        let message = format!(
+            "This site does not serve {}. It serves login.{domain}, management.{domain} and graph.{domain}, and \
+             what they name; `arcadia status` lists all names.",
+            head.host,
+            domain = self.domain
+        );
+        Fault::not_found("ServiceNotServed", message)
+    }
+}
+
+#[async_trait::async_trait]
+impl Service for Unserved {
+    type Target = ();
+    const NAME: &'static str = "unserved";
+
+    fn audiences(&self, _: &RequestHead) -> Vec<String> {
+        Vec::new()
+    }
+
+    async fn locate(&self, _: &OpInfo, _: &RequestHead) -> Result<Located<()>, Fault> {
+        Ok(Located { scope: ArmId::root(), target: () })
+    }
+
+    fn challenge(&self, head: &RequestHead, _: &AuthFailure) -> Fault {
+        // There is nothing here that a token could open.
+        self.told(head)
+    }
+
+    fn refuse(&self, head: &RequestHead, _: &Caller, _: &Denial) -> Fault {
+        self.told(head)
+    }
+
+    fn no_such_operation(&self, head: &RequestHead, _: bool) -> Fault {
+        self.told(head)
+    }
+
+    fn render(&self, _: &RequestHead, fault: &Fault) -> Reply {
+        let body = serde_json::json!({ "error": { "code": fault.code, "message": fault.message } });
+        Reply::bytes(fault.status, "application/json; charset=utf-8", body.to_string())
+    }
+
+    fn finish(&self, _: &RequestHead, _: &mut Reply) {}
+}

@@ -5,6 +5,7 @@ use arcadia_kernel::Entropy;
 
 use super::files::{read_bounded, read_json, write_atomic, write_json};
 use super::{DataDir, SiteFault};
+use crate::names::SiteNames;
 use crate::net::create_authority;
 
 /// The data keys, opened with the root key. Both are made on the first start; a root key that is missing later is
@@ -42,7 +43,12 @@ pub fn load_or_create_ring(data: &DataDir, entropy: &dyn Entropy) -> Result<KeyR
 }
 
 /// The site's certificate authority, made on the first start.
-pub fn load_or_create_authority(data: &DataDir, label: &str, now_seconds: i64) -> Result<SiteCa, SiteFault> {
+pub fn load_or_create_authority(
+    data: &DataDir,
+    names: &SiteNames,
+    label: &str,
+    now_seconds: i64,
+) -> Result<SiteCa, SiteFault> {
     let (certificate_file, key_file) = (data.ca_file(), data.ca_key_file());
     let damaged = |reason: String| SiteFault::Damaged { path: certificate_file.clone(), reason };
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|error| damaged(error.to_string()));
@@ -54,7 +60,8 @@ pub fn load_or_create_authority(data: &DataDir, label: &str, now_seconds: i64) -
         (Some(_), None) => Err(SiteFault::KeyMissing(key_file)),
         // A key without its certificate is what a crash during the first start leaves: nobody trusts it yet.
         (None, _) => {
-            let ca = create_authority(label, now_seconds).map_err(|fault| damaged(fault.to_string()))?;
+            let ca =
+                create_authority(names, label, now_seconds).map_err(|fault| damaged(fault.to_string()))?;
             write_atomic(&key_file, ca.key_pem().as_bytes(), 0o600)?;
             write_atomic(&certificate_file, ca.certificate_pem().as_bytes(), 0o644)?;
             Ok(ca)

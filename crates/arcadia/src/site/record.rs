@@ -6,8 +6,10 @@ use uuid::Uuid;
 
 use super::files::{read_json, write_json};
 use super::{DataDir, SiteFault};
+use crate::names::SiteNames;
 
-const SCHEMA: u32 = 1;
+/// 2 has `domain`, without which a site of its own names would be taken for one of Azure's.
+const SCHEMA: u32 = 2;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -20,20 +22,31 @@ pub struct SiteRecord {
     pub subscription_id: Uuid,
     /// The domain of user names.
     pub user_domain: String,
+    /// The domain of the site's own names; absent when it has Azure's. Chosen at the first start, for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
     /// The proxy's port at the last start; tried first at the next, so that shells keep working.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
 }
 
 impl SiteRecord {
-    pub fn new(tenant_id: Uuid, subscription_id: Uuid, user_domain: String, now: Timestamp) -> Self {
+    pub fn new(
+        tenant_id: Uuid,
+        subscription_id: Uuid,
+        user_domain: String,
+        domain: Option<String>,
+        now: Timestamp,
+    ) -> Self {
         Self {
-            schema: SCHEMA,
+            // Older versions may run what they understand.
+            schema: if domain.is_some() { SCHEMA } else { 1 },
             made_by: crate::VERSION.to_owned(),
             created_at: now,
             tenant_id,
             subscription_id,
             user_domain,
+            domain,
             port: None,
         }
     }
@@ -45,6 +58,10 @@ impl SiteRecord {
             return Err(SiteFault::Newer { path, schema: record.schema });
         }
         Ok(Some(record))
+    }
+
+    pub fn names(&self) -> SiteNames {
+        SiteNames::of(self.domain.as_deref())
     }
 
     /// The record of a site that must exist.

@@ -18,6 +18,9 @@ pub struct Running {
     pub version: String,
     pub started_at: Timestamp,
     pub proxy: SocketAddr,
+    /// Where the site's names are served without the proxy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
     pub proxy_socket: PathBuf,
     pub offline: bool,
     /// Patterns of the names served, each with its service.

@@ -2,6 +2,7 @@ use arcadia_crypto::SystemEntropy;
 use tempfile::TempDir;
 
 use super::*;
+use crate::names::SiteNames;
 
 fn data() -> (TempDir, DataDir) {
     let folder = TempDir::new().unwrap();
@@ -63,12 +64,15 @@ fn keys_are_made_once_and_missed_when_gone() {
 fn the_authority_is_the_same_after_a_restart() {
     let (_folder, data) = data();
     let now = 1_800_000_000;
-    let first = load_or_create_authority(&data, "one", now).unwrap();
+    let first = load_or_create_authority(&data, &SiteNames::azure(), "one", now).unwrap();
     assert_eq!((mode(&data.ca_file()), mode(&data.ca_key_file())), (0o644, 0o600));
-    let second = load_or_create_authority(&data, "two", now + 5).unwrap();
+    let second = load_or_create_authority(&data, &SiteNames::azure(), "two", now + 5).unwrap();
     assert_eq!(first.certificate_pem(), second.certificate_pem());
     fs::remove_file(data.ca_key_file()).unwrap();
-    assert!(matches!(load_or_create_authority(&data, "x", now), Err(SiteFault::KeyMissing(_))));
+    assert!(matches!(
+        load_or_create_authority(&data, &SiteNames::azure(), "x", now),
+        Err(SiteFault::KeyMissing(_))
+    ));
 }
 
 #[test]
@@ -78,6 +82,7 @@ fn a_newer_record_is_refused() {
         uuid::Uuid::nil(),
         uuid::Uuid::nil(),
         "a.example".into(),
+        None,
         jiff::Timestamp::UNIX_EPOCH,
     );
     record.save(&data).unwrap();

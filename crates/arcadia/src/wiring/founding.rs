@@ -48,7 +48,9 @@ pub async fn found(
     found_directory(assembly, &credentials).await?;
     found_subscription(assembly, &credentials).await?;
     let domain = credentials.user.rsplit_once('@').map_or("", |(_, domain)| domain).to_owned();
-    SiteRecord::new(credentials.tenant_id, credentials.subscription_id, domain, clock.now()).save(data)?;
+    let named = assembly.names.domain().map(str::to_owned);
+    SiteRecord::new(credentials.tenant_id, credentials.subscription_id, domain, named, clock.now())
+        .save(data)?;
     Ok(credentials.user)
 }
 

@@ -18,6 +18,7 @@ use std::time::Duration;
 use arcadia_kernel::{Clock, Entropy};
 use arcadia_store::Store;
 
+use crate::names::SiteNames;
 use crate::net::HostTable;
 use crate::site::{DataDir, load_or_create_ring};
 
@@ -33,13 +34,14 @@ pub struct Wired {
 /// Opens the site in `data`, which the caller has locked; founds it when it is new.
 pub async fn wire(
     data: &DataDir,
+    names: SiteNames,
     first: &FirstNames,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 ) -> anyhow::Result<Wired> {
     let ring = load_or_create_ring(data, &*entropy)?;
     let store = Store::open(data.path(), ring, clock.clone(), entropy.clone())?;
-    let assembly = assemble(store, clock.clone(), entropy.clone()).await?;
+    let assembly = assemble(store, names, clock.clone(), entropy.clone()).await?;
     let user = founding::found(data, first, &assembly, &*clock, &*entropy).await?;
     tokens::trust_published_keys(&assembly).await?;
     let hosts = assembly.host_table();

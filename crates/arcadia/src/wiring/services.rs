@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use arcadia_arm::{Arm, ArmNames, arm_ops, registered};
-use arcadia_directory::{Directory, DirectoryNames, Graph, Login, graph_ops, login_ops};
+use arcadia_arm::{Arm, arm_ops, registered};
+use arcadia_directory::{Directory, Graph, Login, graph_ops, login_ops};
 use arcadia_kernel::{Access, Clock, Dispatcher, Endpoint, Entropy, Gate, Limits, Plane};
-use arcadia_keyvault::{KeyVault, KeyVaultNames, Vaults, data_ops};
-use arcadia_machines::{HIS_AUDIENCE, His, Machines, his_ops};
+use arcadia_keyvault::{KeyVault, Vaults, data_ops};
+use arcadia_machines::{His, Machines, his_ops};
 use arcadia_store::Store;
 
 use super::decisions::SiteDecider;
@@ -14,16 +14,13 @@ use super::explain::{Explainer, explain_ops};
 use super::principals::Principals;
 use super::tokens::PublishedKeys;
 use crate::extensions::extension_ops;
+use crate::names::{Role, SiteNames};
 use crate::net::HostTable;
-use crate::pages::{Pages, page_ops};
-
-/// A device that asks for a code tells people to open this page.
-const DEVICE_PAGE: &str = "https://login.microsoftonline.com/device";
-const DECODE_PAGE: &str = "https://login.microsoftonline.com/decode";
-const LOGIN_ORIGIN: &str = "https://login.microsoftonline.com";
+use crate::pages::{Pages, Unserved, page_ops};
 
 /// Every service of a site.
 pub struct Assembly {
+    pub names: SiteNames,
     pub gate: Arc<Gate>,
     pub directory: Arc<Directory>,
     pub arm: Arc<Arm>,
@@ -35,22 +32,23 @@ pub struct Assembly {
     pub vaults: Arc<dyn Endpoint>,
     pub his: Arc<dyn Endpoint>,
     pub pages: Arc<dyn Endpoint>,
+    pub unserved: Arc<dyn Endpoint>,
 }
 
 /// Opens every service. Nothing is written, and nobody is trusted until the keys are read.
 pub async fn assemble(
     store: Store,
+    names: SiteNames,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 ) -> anyhow::Result<Assembly> {
-    let names = DirectoryNames { device_page: DEVICE_PAGE.to_owned(), ..DirectoryNames::azure() };
-    let directory = Directory::open(store.clone(), clock.clone(), entropy.clone(), names).await?;
+    let directory = Directory::open(store.clone(), clock.clone(), entropy.clone(), names.directory()).await?;
     let principals = Arc::new(Principals(directory.clone()));
-    let keyvault = KeyVault::open(store.clone(), KeyVaultNames::azure(), principals.clone()).await?;
+    let keyvault = KeyVault::open(store.clone(), names.keyvault(), principals.clone()).await?;
     let machines = Machines::open(store.clone(), directory.clone(), clock.clone()).await?;
     let kinds = vec![registered(Arc::new(Vaults(keyvault.clone()))), registered(machines.clone())];
-    let arm = Arm::open(store.clone(), ArmNames::azure(), principals, kinds, clock.clone(), entropy.clone())
-        .await?;
+    let arm =
+        Arm::open(store.clone(), names.arm(), principals, kinds, clock.clone(), entropy.clone()).await?;
 
     let keys = Arc::new(PublishedKeys::default());
     let decider = Arc::new(SiteDecider::new(directory.clone(), keyvault.decider(arm.decider())));
@@ -78,14 +76,16 @@ pub async fn assemble(
     management_ops.extend(explain_ops(Arc::new(explainer)));
     management_ops.extend(extension_ops()?);
 
-    let his = His::new(machines, LOGIN_ORIGIN.to_owned(), HIS_AUDIENCE.to_owned());
+    let his = His::new(machines, names.login_origin(), names.his_audience());
     Ok(Assembly {
         login: behind(&gate, Arc::new(Login::new(directory.clone())), login_ops()),
         graph: behind(&gate, Arc::new(Graph::new(directory.clone())), graph_ops()),
         management: behind(&gate, arm.clone(), management_ops),
         vaults: behind(&gate, keyvault.clone(), vault_ops),
         his: behind(&gate, his, his_ops()),
-        pages: behind(&gate, Pages::new(DECODE_PAGE.to_owned()), page_ops()),
+        pages: behind(&gate, Pages::new(format!("{}/decode", names.login_origin())), page_ops()),
+        unserved: behind(&gate, Unserved::new(names.domain().unwrap_or_default()), Vec::new()),
+        names,
         gate,
         directory,
         arm,
@@ -103,21 +103,22 @@ fn behind<S: arcadia_kernel::Service>(
 }
 
 impl Assembly {
-    /// The names under which the services are reached: Azure's own.
+    /// The names under which the services are reached. What answers to a name is decided by its role.
     pub fn host_table(&self) -> HostTable {
-        let mut hosts = HostTable::default();
-        for (pattern, endpoint) in [
-            ("login.microsoftonline.com", &self.login),
-            ("login.windows.net", &self.login),
-            ("login.microsoft.com", &self.login),
-            ("sts.windows.net", &self.login),
-            ("graph.microsoft.com", &self.graph),
-            ("management.azure.com", &self.management),
-            ("*.vault.azure.net", &self.vaults),
-            ("*.his.arc.azure.com", &self.his),
-            ("jwt.ms", &self.pages),
-        ] {
-            hosts.serve(pattern, endpoint.clone());
+        let mut hosts = HostTable::new(self.names.domain());
+        for (pattern, role) in self.names.hosts() {
+            let endpoint = match role {
+                Role::Login => &self.login,
+                Role::Graph => &self.graph,
+                Role::Management => &self.management,
+                Role::Vaults => &self.vaults,
+                Role::Heartbeats => &self.his,
+                Role::Pages => &self.pages,
+                Role::Unserved => &self.unserved,
+                // Reached by other ways than HTTPS, or not served.
+                Role::Blobs | Role::Databases => continue,
+            };
+            hosts.serve(&pattern, endpoint.clone());
         }
         hosts
     }

@@ -27,7 +27,8 @@ impl Authenticator for PublishedKeys {
 /// Reads the published keys, and trusts them from now on.
 pub async fn trust_published_keys(assembly: &Assembly) -> anyhow::Result<()> {
     let tenant = assembly.directory.tenant().context("the directory is not founded")?;
-    let keys = read_keys(&assembly.login, &tenant.id.to_string()).await?;
+    let host = assembly.names.login_host();
+    let keys = read_keys(&assembly.login, &host, &tenant.id.to_string()).await?;
     match assembly.keys.0.get() {
         Some(verifier) => verifier.replace_keys(keys),
         None => {
@@ -39,15 +40,14 @@ pub async fn trust_published_keys(assembly: &Assembly) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn read_keys(login: &Arc<dyn Endpoint>, tenant: &str) -> anyhow::Result<KeySet> {
-    const HOST: &str = "login.microsoftonline.com";
+async fn read_keys(login: &Arc<dyn Endpoint>, host: &str, tenant: &str) -> anyhow::Result<KeySet> {
     let path = format!("/{tenant}/discovery/v2.0/keys");
     let (head, ()) = http::Request::get(path).body(())?.into_parts();
     let incoming = Incoming {
         head,
         body: full_body(""),
-        host: HOST.to_owned(),
-        origin: format!("https://{HOST}"),
+        host: host.to_owned(),
+        origin: format!("https://{host}"),
         remote: None,
     };
     let response = login.clone().serve(incoming).await;
