@@ -73,6 +73,16 @@ def purge(world):
     equal("kv-lab2" in found, False)
 
 
+@check("az keyvault update --enable-purge-protection; then no purge")
+def purge_protection(world):
+    world.run_az("keyvault", "create", "--name", "kv-lab3", "-g", "arc-hack", "-l", "uksouth", "--retention-days", "7").ok()
+    found = world.run_az("keyvault", "update", "--name", "kv-lab3", "-g", "arc-hack", "--enable-purge-protection").json()
+    equal(found["properties"]["enablePurgeProtection"], True)
+    world.run_az("keyvault", "delete", "--name", "kv-lab3").ok()
+    world.run_az("keyvault", "purge", "--name", "kv-lab3").fails("kv-lab3")
+    contains(world.run_az("keyvault", "list-deleted", "--resource-type", "vault", "--query", "[].name").json(), "kv-lab3")
+
+
 @check("az keyvault create with a bad name is refused")
 def create_bad(world):
     world.run_az("keyvault", "create", "--name", "1-bad", "-g", "arc-hack", "-l", "uksouth").fails("Name", "1-bad")

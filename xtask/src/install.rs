@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use super::output::{capture, on_path, say, stream};
 
 /// Debian packages, each with a program that shows that it is there.
-const PACKAGES: [(&str, &str); 8] = [
+const PACKAGES: [(&str, &str); 9] = [
     ("curl", "curl"),
     ("jq", "jq"),
     ("openssl", "openssl"),
@@ -18,10 +18,12 @@ const PACKAGES: [(&str, &str); 8] = [
     ("uidmap", "newuidmap"),
     ("iproute2", "ip"),
     ("util-linux", "setpriv"),
+    ("procps", "pgrep"),
     ("python3", "python3"),
 ];
 
-const NODE_PACKAGES: [(&str, &str); 2] = [("nodejs", "node"), ("npm", "npm")];
+/// What only the tests need.
+const TEST_PACKAGES: [(&str, &str); 3] = [("nodejs", "node"), ("npm", "npm"), ("faketime", "faketime")];
 
 const AZURE_CLI: &str = "azure-cli==2.91.0";
 const PYTHON_SDK: [&str; 3] = ["azure-identity==1.27.0", "azure-keyvault-secrets==4.12.0", "aiohttp"];
@@ -29,7 +31,7 @@ const NODE_SDK: [&str; 2] = ["@azure/identity@4.13.1", "@azure/keyvault-secrets@
 
 /// What the tests need.
 pub fn everything(root: &Path) -> Result<()> {
-    packages(&[PACKAGES.as_slice(), NODE_PACKAGES.as_slice()].concat())?;
+    packages(&[PACKAGES.as_slice(), TEST_PACKAGES.as_slice()].concat())?;
     python(&root.join("target/venv/az"), "az", &[AZURE_CLI])?;
     python(&root.join("target/venv/sdk"), "sdk", &PYTHON_SDK)?;
     node(&root.join("target/node"))

@@ -141,7 +141,7 @@ impl Bench {
             step.question
         );
         let mut command = Command::new("timeout");
-        command.arg(STEP_SECONDS_MAX.to_string());
+        command.arg("--foreground").arg(STEP_SECONDS_MAX.to_string());
         match step.side {
             Side::Workstation => {
                 command.args(["bash", "-c", &text]);
@@ -177,7 +177,7 @@ impl Bench {
         command.envs(self.site.iter().map(|(name, value)| (name, value)));
         let own = self.program.parent().map(|folder| folder.display().to_string()).unwrap_or_default();
         let path = variable("PATH").unwrap_or_default();
-        command.env("PATH", format!("{path}:{own}"));
+        command.env("PATH", format!("{own}:{path}"));
         command.env("ARCADIA_DATA", &self.data).env("HOME", self.folder.join("home"));
         command.env("AZURE_CONFIG_DIR", self.az_folder()).env("AZURE_CORE_ONLY_SHOW_ERRORS", "true");
         command.env("CHECKPOINT_DISABLE", "1").env("TF_IN_AUTOMATION", "1");

@@ -10,10 +10,13 @@ mod tools;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::host::{variable, variable_os};
 use crate::machine;
@@ -71,6 +74,7 @@ fn walk(bench: &mut Bench, tools: &tools::Tools, arguments: &Arguments) -> Resul
     } else {
         bench.write_terraform()?;
     }
+    let interrupted = interruption()?;
     let separate = machine::users_are_separate();
     if !separate {
         note("One user only on machines of this host: the step that another user is refused is left out.");
@@ -88,6 +92,10 @@ fn walk(bench: &mut Bench, tools: &tools::Tools, arguments: &Arguments) -> Resul
         if !attempt(bench, step)? {
             break;
         }
+        if interrupted.load(Ordering::Relaxed) {
+            note("Interrupted.");
+            break;
+        }
         done += 1;
     }
     say("");
@@ -97,6 +105,29 @@ fn walk(bench: &mut Bench, tools: &tools::Tools, arguments: &Arguments) -> Resul
         began.elapsed().as_secs_f64()
     ));
     Ok(done == steps.len())
+}
+
+/// Becomes true when this program is told to end, so that it can still put away what it made.
+fn interruption() -> Result<Arc<AtomicBool>> {
+    let told = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&told);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut interrupt, mut terminate) = {
+        let _inside = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                seen.store(true, Ordering::Relaxed);
+            }
+        });
+    });
+    Ok(told)
 }
 
 fn show_title(number: usize, count: usize, step: &Step) {
