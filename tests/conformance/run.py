@@ -21,9 +21,11 @@ import checks_secrets  # noqa: F401
 import checks_policies  # noqa: F401
 import checks_resources  # noqa: F401
 import checks_machine  # noqa: F401
+import checks_extensions  # noqa: F401
 import checks_isolation  # noqa: F401
 import checks_sdks  # noqa: F401
 import checks_wire  # noqa: F401
+import checks_time  # noqa: F401
 
 
 def main():

@@ -9,7 +9,7 @@ use std::time::Duration;
 use arcadia_kernel::{Body, BodyError, Endpoint, Incoming, full_body};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Frame, SizeHint};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -28,6 +28,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Clients keep connections for a minute or more and fail when one ends under a new request.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(100);
 const STREAMS_MAX: u32 = 64;
+/// What is still read of a body that nobody wants, and for how long.
+const REST_BYTES_MAX: usize = 1024 * 1024;
+const REST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One accepted connection: the name it is for and what answers there.
 pub struct Connection {
@@ -114,7 +117,7 @@ impl Connection {
         {
             head.uri = http::Uri::from(path);
         }
-        let body = TimedBody { inner: body, alarm: Box::pin(tokio::time::sleep(self.body_timeout)) };
+        let body = TimedBody { inner: Some(body), alarm: Box::pin(tokio::time::sleep(self.body_timeout)) };
         let incoming = Incoming {
             head,
             body: body.boxed_unsync(),
@@ -164,9 +167,29 @@ fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
 }
 
 /// A request body that must be complete in time.
+///
+/// An answer that does not depend on the body (a refusal) leaves before the body has arrived. To drop the body
+/// then would reset the stream under the client, which may take that for a failure and not read the answer; so
+/// what is left is read and forgotten, up to a bound.
 struct TimedBody {
-    inner: hyper::body::Incoming,
+    /// There until it is dropped.
+    inner: Option<hyper::body::Incoming>,
     alarm: Pin<Box<Sleep>>,
+}
+
+impl Drop for TimedBody {
+    fn drop(&mut self) {
+        use hyper::body::Body as _;
+        let Some(rest) = self.inner.take().filter(|inner| !inner.is_end_stream()) else { return };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(tokio::time::timeout(REST_TIMEOUT, forget(rest)));
+        }
+    }
+}
+
+async fn forget(rest: hyper::body::Incoming) {
+    let mut rest = Limited::new(rest, REST_BYTES_MAX);
+    while let Some(Ok(_)) = rest.frame().await {}
 }
 
 impl hyper::body::Body for TimedBody {
@@ -177,7 +200,8 @@ impl hyper::body::Body for TimedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match Pin::new(&mut self.inner).poll_frame(cx) {
+        let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
+        match Pin::new(inner).poll_frame(cx) {
             Poll::Ready(frame) => {
                 Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError(error.into()))))
             }
@@ -189,10 +213,10 @@ impl hyper::body::Body for TimedBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(hyper::body::Incoming::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner.as_ref().map_or_else(SizeHint::default, hyper::body::Incoming::size_hint)
     }
 }

@@ -118,3 +118,23 @@ fn a_name_that_is_not_served_has_no_certificate() {
     let text = String::from_utf8_lossy(&strict.stdout);
     assert!(text.contains("Verify return code: 0 (ok)"), "{text}");
 }
+
+/// The refusal leaves before the body has arrived; the client must see it all the same, and not a broken stream.
+#[test]
+fn a_refusal_reaches_a_client_that_is_still_sending() {
+    let site = Site::start();
+    let folder = tempfile::tempdir().unwrap();
+    let body = folder.path().join("body");
+    for bytes in [100, 20_000, 900_000] {
+        std::fs::write(&body, vec![b'x'; bytes]).unwrap();
+        let data = format!("@{}", body.display());
+        for version in ["--http2", "--http1.1"] {
+            for _ in 0..15 {
+                let arguments =
+                    [version, "--data-binary", &data, "https://management.azure.com/subscriptions"];
+                let answer = site.curl(&arguments);
+                assert_eq!((answer.exit, answer.status), (0, 401), "{version} {bytes} {answer:?}");
+            }
+        }
+    }
+}
