@@ -12,18 +12,22 @@ use super::{catalogue, install, lab, tidy};
 
 type Step = (&'static str, fn(&Path) -> Result<Tally>);
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     ("tools", tools),
     ("format", format),
     ("tidy", tidy_up),
     ("lints", lints),
     ("build", build),
     ("tests", tests),
+    ("extensions for az", extensions),
     ("reference is up to date", reference),
     ("conformance with real clients", conformance),
     ("walk-through, restarting at every step", walk_through),
     ("guide as it is written", guide),
 ];
+
+/// Folders below `extensions`, each with a folder `tests`.
+const EXTENSIONS: [&str; 3] = ["arcadia", "connectedmachine", "db_up"];
 
 pub fn run(root: &Path, only: &[String]) -> Result<ExitCode> {
     let began = Instant::now();
@@ -76,6 +80,19 @@ fn build(root: &Path) -> Result<Tally> {
 
 fn tests(root: &Path) -> Result<Tally> {
     counts(cargo(root).args(["test", "--quiet", "--workspace", "--no-fail-fast"]))
+}
+
+/// The extensions' own tests, with the Python that az runs on.
+fn extensions(root: &Path) -> Result<Tally> {
+    let mut sum = Tally::default();
+    for name in EXTENSIONS {
+        let mut python = Command::new(root.join("target/venv/az/bin/python"));
+        python.args(["-m", "unittest", "discover", "-s", "tests"]);
+        python.env("PYTHONDONTWRITEBYTECODE", "1").current_dir(root.join("extensions").join(name));
+        let (lines, succeeded) = stream(&mut python)?;
+        sum += Tally::of_unittest(&lines, succeeded);
+    }
+    Ok(sum)
 }
 
 fn reference(root: &Path) -> Result<Tally> {

@@ -30,6 +30,17 @@ impl Tally {
         sum
     }
 
+    /// What Python's unittest says: `Ran 14 tests in 1.3s`, and whether all was well. Which of them failed is in
+    /// its output; here they are one.
+    pub fn of_unittest(lines: &[String], succeeded: bool) -> Self {
+        let ran = lines
+            .iter()
+            .filter_map(|line| line.strip_prefix("Ran ")?.split(' ').next()?.parse().ok())
+            .next_back()
+            .unwrap_or(0);
+        Self { passed: if succeeded { ran } else { 0 }, failed: 0 }.with_status(succeeded)
+    }
+
     /// A step that ended badly without a failed check has failed nonetheless, and so has one without any check.
     pub fn with_status(mut self, succeeded: bool) -> Self {
         if (!succeeded && self.failed == 0) || self == Self::default() {
@@ -85,6 +96,16 @@ mod tests {
         ]
         .map(str::to_owned);
         assert_eq!(Tally::of_lines(&lines), Tally { passed: 74, failed: 9 });
+    }
+
+    #[test]
+    fn unittest_counts_when_all_is_well() {
+        let lines = ["..", "Ran 14 tests in 1.3s", "", "OK"].map(str::to_owned);
+        assert_eq!(Tally::of_unittest(&lines, true), Tally { passed: 14, failed: 0 });
+        assert_eq!(Tally::of_unittest(&lines, false), Tally { passed: 0, failed: 1 });
+        let none = ["Ran 0 tests in 0.0s".to_owned()];
+        assert_eq!(Tally::of_unittest(&none, true), Tally { passed: 0, failed: 1 });
+        assert_eq!(Tally::of_unittest(&[], true), Tally { passed: 0, failed: 1 });
     }
 
     #[test]
