@@ -211,6 +211,7 @@ fn every_command_explains_itself() {
         &["status"],
         &["env"],
         &["run"],
+        &["hosts"],
         &["lab"],
         &["machine"],
         &["token", "decode"],

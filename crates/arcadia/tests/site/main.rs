@@ -4,6 +4,7 @@
 
 mod access;
 mod lifecycle;
+mod own_domain;
 mod proxy;
 mod strangers;
 mod support;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 
-use arcadia_client::{Answer, Ask, Call, Client, ClientOptions, OAuth, Proxy};
+use arcadia_client::{Answer, Ask, Call, Client, ClientOptions, Endpoints, OAuth, Proxy};
 use arcadia_kernel::{Clock, EntropyExt as _};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -147,7 +147,10 @@ impl Site {
         let mut options = ClientOptions::new(Arc::new(SystemClock));
         options.proxy = Some(Proxy::parse(&self.proxy()).unwrap());
         options.root_files = vec![self.data.join("ca.pem")];
-        Wire { client: Client::new(options).unwrap(), admin: self.env(true) }
+        let admin = self.env(true);
+        let at =
+            admin.get("ARCADIA_DOMAIN").map_or_else(Endpoints::default, |name| Endpoints::of_domain(name));
+        Wire { client: Client::new(options).unwrap(), admin, at }
     }
 }
 
@@ -179,6 +182,8 @@ impl Curl {
 pub struct Wire {
     pub client: Client,
     pub admin: BTreeMap<String, String>,
+    /// Where the site's services are.
+    pub at: Endpoints,
 }
 
 /// An application with a secret.
@@ -199,7 +204,7 @@ impl Wire {
     }
 
     pub async fn token_of(&self, app_id: &str, secret: &str, scope: &str) -> String {
-        let oauth = OAuth::new(&self.client, LOGIN, self.tenant()).unwrap();
+        let oauth = OAuth::new(&self.client, &self.at.login, self.tenant()).unwrap();
         let token = oauth.client_secret(app_id, secret, Ask::Scope(scope)).await.unwrap();
         token.access_token.to_string()
     }
@@ -229,8 +234,9 @@ impl Wire {
 
     /// A group and a vault in it, and the first service principal's right to its secrets.
     pub async fn vault(&self, name: &str) -> String {
-        let arm = self.admin_token(ARM_SCOPE).await;
-        let group = format!("{ARM}/subscriptions/{}/resourceGroups/rg1", self.subscription());
+        let arm = self.admin_token(&self.at.management_scope()).await;
+        let origin = &self.at.management;
+        let group = format!("{origin}/subscriptions/{}/resourceGroups/rg1", self.subscription());
         let body = serde_json::json!({ "location": "uksouth" });
         self.must("PUT", &format!("{group}?api-version=2024-11-01"), &arm, Some(body)).await;
         let id = format!(
@@ -242,20 +248,21 @@ impl Wire {
             "enableRbacAuthorization": true, "accessPolicies": [],
         });
         let body = serde_json::json!({ "location": "uksouth", "properties": properties });
-        self.must("PUT", &format!("{ARM}{id}?api-version=2026-02-01"), &arm, Some(body)).await;
+        self.must("PUT", &format!("{origin}{id}?api-version=2026-02-01"), &arm, Some(body)).await;
         id
     }
 
     /// Assigns a built-in role.
     pub async fn assign(&self, scope: &str, role_id: &str, principal_id: &str) {
-        let arm = self.admin_token(ARM_SCOPE).await;
+        let arm = self.admin_token(&self.at.management_scope()).await;
+        let origin = &self.at.management;
         let name = arcadia_crypto::SystemEntropy.uuid();
         let definition = format!(
             "/subscriptions/{}/providers/Microsoft.Authorization/roleDefinitions/{role_id}",
             self.subscription()
         );
         let url = format!(
-            "{ARM}{scope}/providers/Microsoft.Authorization/roleAssignments/{name}?api-version=2022-04-01"
+            "{origin}{scope}/providers/Microsoft.Authorization/roleAssignments/{name}?api-version=2022-04-01"
         );
         let body = serde_json::json!({
             "properties": { "roleDefinitionId": definition, "principalId": principal_id }
@@ -265,14 +272,15 @@ impl Wire {
 
     /// A new application without any role.
     pub async fn application(&self, name: &str) -> Application {
-        let graph = self.admin_token(GRAPH_SCOPE).await;
+        let origin = &self.at.graph;
+        let graph = self.admin_token(&format!("{origin}/.default")).await;
         let body = serde_json::json!({ "displayName": name });
-        let made = self.must("POST", &format!("{GRAPH}/v1.0/applications"), &graph, Some(body)).await;
+        let made = self.must("POST", &format!("{origin}/v1.0/applications"), &graph, Some(body)).await;
         let (id, app_id) = (made["id"].as_str().unwrap(), made["appId"].as_str().unwrap().to_owned());
         let body = serde_json::json!({ "appId": app_id });
         let principal =
-            self.must("POST", &format!("{GRAPH}/v1.0/servicePrincipals"), &graph, Some(body)).await;
-        let url = format!("{GRAPH}/v1.0/applications/{id}/addPassword");
+            self.must("POST", &format!("{origin}/v1.0/servicePrincipals"), &graph, Some(body)).await;
+        let url = format!("{origin}/v1.0/applications/{id}/addPassword");
         let body = serde_json::json!({ "passwordCredential": { "displayName": "test" } });
         let password = self.must("POST", &url, &graph, Some(body)).await;
         Application {
