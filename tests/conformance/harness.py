@@ -78,9 +78,11 @@ class World:
         self.node_modules = os.environ.get("ARCADIA_NODE_MODULES", "")
         self.env = {}
         self.machines = []
+        # Further sites that checks started.
+        self.others = []
 
-    def start(self):
-        self.program("up", "--detach").ok()
+    def start(self, *arguments):
+        self.program("up", "--detach", *arguments).ok()
         site = self.program("env", "--admin", "--format", "json").json()
         self.env = {**os.environ, **site}
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
@@ -91,6 +93,8 @@ class World:
         self.group_id = f"/subscriptions/{self.subscription}/resourceGroups/arc-hack"
 
     def stop(self):
+        for other in self.others:
+            other.stop()
         for name in self.machines:
             self.program("machine", "delete", name)
         self.program("down")
