@@ -18,7 +18,7 @@ const DIRECT: &[&str] = &["localhost", "127.0.0.1"];
 pub struct Wanted {
     /// The first credentials as well.
     pub admin: bool,
-    /// Without the proxy: the site's names resolve by themselves.
+    /// Around the proxy: the site's names resolve by themselves.
     pub direct: bool,
 }
 
@@ -30,10 +30,14 @@ pub fn variables(data: &DataDir, wanted: Wanted) -> anyhow::Result<Vec<(String, 
     let bundle = text(roots::bundle(data, "roots", &sources(&trusted, true))?)?;
     let node = text(roots::bundle(data, "node", &sources(&["NODE_EXTRA_CA_CERTS"], false))?)?;
 
-    let mut all: Vec<(&str, String)> = Vec::new();
-    if !wanted.direct {
-        all.extend(proxy_variables(data, &record, &names)?);
-    }
+    let known = variable("NO_PROXY").or_else(|| variable("no_proxy"));
+    let mut all = if wanted.direct {
+        // A proxy that the shell uses stays, for everything else.
+        let direct = around_proxy(&names, known);
+        vec![("NO_PROXY", direct.clone()), ("no_proxy", direct)]
+    } else {
+        proxy_variables(data, &record, no_proxy(&names, known))?
+    };
     all.extend(trusted.map(|name| (name, bundle.clone())));
     all.push(("NODE_EXTRA_CA_CERTS", node));
     all.push(("AZURE_CORE_COLLECT_TELEMETRY", "no".to_owned()));
@@ -60,14 +64,13 @@ pub fn own_cloud_variables(domain: Option<&str>) -> Vec<(&'static str, String)> 
 fn proxy_variables(
     data: &DataDir,
     record: &SiteRecord,
-    names: &SiteNames,
+    direct: String,
 ) -> anyhow::Result<Vec<(&'static str, String)>> {
     let port = match Running::state(data)? {
         State::Running(running) => running.proxy.port(),
         _ => record.port.context("the site has never been started to its end; run `arcadia up`")?,
     };
     let proxy = format!("http://127.0.0.1:{port}");
-    let direct = no_proxy(names, variable("NO_PROXY").or_else(|| variable("no_proxy")));
     Ok(vec![
         ("HTTPS_PROXY", proxy.clone()),
         ("https_proxy", proxy),
@@ -111,6 +114,21 @@ fn no_proxy(names: &SiteNames, existing: Option<String>) -> String {
     entries.join(",")
 }
 
+/// The shell's own list and the site's names. A leading dot is what every client takes for "and below".
+fn around_proxy(names: &SiteNames, existing: Option<String>) -> String {
+    let ours = names.hosts().into_iter().map(|(pattern, _)| pattern.trim_start_matches('*').to_owned());
+    let existing = existing.unwrap_or_default();
+    let theirs =
+        existing.split([',', ' ']).map(str::trim).filter(|entry| !entry.is_empty()).map(str::to_owned);
+    let mut entries: Vec<String> = DIRECT.iter().map(|entry| (*entry).to_owned()).collect();
+    for entry in ours.chain(theirs) {
+        if !entries.contains(&entry) {
+            entries.push(entry);
+        }
+    }
+    entries.join(",")
+}
+
 /// Whether an entry of NO_PROXY covers names that the site answers for: `*`, `.windows.net`, `vault.azure.net`.
 fn leads_around(names: &SiteNames, entry: &str) -> bool {
     let entry = entry.trim_start_matches('*').trim_start_matches('.').to_ascii_lowercase();
@@ -146,5 +164,9 @@ mod tests {
             Some("v.vault.site.test,.test,azure.net".into()),
         );
         assert_eq!(own, "localhost,127.0.0.1,azure.net");
+        let around =
+            around_proxy(&SiteNames::of_domain("site.test"), Some("localhost, .corp.example".into()));
+        assert!(around.starts_with("localhost,127.0.0.1,login.site.test,"), "{around}");
+        assert!(around.contains(",.site.test,") && around.ends_with(",.corp.example"), "{around}");
     }
 }

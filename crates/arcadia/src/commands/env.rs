@@ -17,7 +17,7 @@ pub struct Arguments {
     /// Add the first credentials: AZURE_*, ARM_*, ARCADIA_USER, ARCADIA_PASSWORD
     #[arg(long)]
     admin: bool,
-    /// Leave the proxy out: the site's names resolve by themselves (see `arcadia hosts`)
+    /// Go around the proxy: the site's names resolve by themselves (see `arcadia hosts`)
     #[arg(long)]
     direct: bool,
     /// How the variables are written

@@ -237,10 +237,16 @@ fn the_listener_serves_without_a_proxy() {
     // The shell's variables leave the proxy out where they are asked to.
     let output = site.command(&["env", "--direct", "--format", "json"]);
     let direct: serde_json::Map<String, Value> = serde_json::from_slice(&output.stdout).unwrap();
-    assert!(
-        direct.contains_key("SSL_CERT_FILE")
-            && !direct.keys().any(|name| name.to_lowercase().contains("proxy"))
-    );
+    assert!(direct.contains_key("SSL_CERT_FILE") && !direct.contains_key("HTTPS_PROXY"));
+    assert!(direct["no_proxy"].as_str().unwrap().split(',').any(|entry| entry == ".site.test"), "{direct:?}");
+    // So what a shell has of a proxy stays, and does not matter.
+    let proxied = "HTTPS_PROXY=http://127.0.0.1:1 exec \"$@\"";
+    let run = ["run", "--direct", "--", "sh", "-c", proxied, "sh"];
+    let to = format!("::{listen}");
+    let url = "https://login.site.test/common/v2.0/.well-known/openid-configuration";
+    let curl = ["curl", "-sSf", "--connect-to", &to, "-o", "/dev/null", url];
+    let around = site.command(&[&run[..], &curl[..]].concat());
+    assert!(around.status.success(), "{around:?}");
 }
 
 #[test]
