@@ -2,6 +2,7 @@
 
 import json
 import os
+import uuid
 
 from checks_machine import MACHINE
 from harness import check, contains, equal
@@ -94,8 +95,10 @@ def machine_show(world):
 @check("az connectedmachine list and delete")
 def machine_delete(world):
     path = f"{world.group_id}/providers/Microsoft.HybridCompute/machines/to-delete?api-version=2024-07-10"
-    body = json.dumps({"location": "uksouth", "properties": {}})
-    run(world, "rest", "--method", "put", "--url", path, "--body", body).ok()
+    key = run(world, "connectedmachine", "show", "-n", MACHINE, "-g", "arc-hack", "--query", "clientPublicKey").json()
+    properties = {"vmId": str(uuid.uuid4()), "clientPublicKey": key}
+    body = {"location": "uksouth", "identity": {"type": "SystemAssigned"}, "properties": properties}
+    run(world, "rest", "--method", "put", "--url", path, "--body", json.dumps(body)).ok()
     contains(run(world, "connectedmachine", "list", "--query", "[].name").json(), MACHINE, "to-delete")
     run(world, "connectedmachine", "delete", "-n", "to-delete", "-g", "arc-hack").fails("--yes")
     run(world, "connectedmachine", "delete", "-n", "to-delete", "-g", "arc-hack", "--yes").ok()

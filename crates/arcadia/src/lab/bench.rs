@@ -1,11 +1,14 @@
 //! Where the walk-through happens: a fresh site, the workstation's shell and the machine's.
 
 use std::fs;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
+use arcadia_crypto::SystemEntropy;
+use arcadia_kernel::EntropyExt as _;
 
 use super::check::Seen;
 use super::steps::{Side, Step};
@@ -20,7 +23,7 @@ const STEP_SECONDS_MAX: u32 = 180;
 const MARK: char = '\u{1e}';
 
 /// The variables of the text. They are kept from one step to the next, as in the shell of a person.
-const KEPT: &str = "uniq vault keyvaultId objectId secretId scope onboarding psql_cmd vaultId \
+const KEPT: &str = "uniq vault keyvaultId objectId secretId scope onboarding admin_password psql_cmd vaultId \
                     imds subscriptionId resourceGroupName challengeTokenPath challengeToken token vaultToken";
 
 pub struct Bench {
@@ -93,14 +96,19 @@ impl Bench {
         fs::remove_dir_all(&self.folder).with_context(|| format!("cannot remove {}", self.folder.display()))
     }
 
-    /// A terraform state with the output that the text reads: the first eight digits of a hash over the id of the
-    /// resource group, as the configuration that the text belongs to has it.
+    /// A terraform state with the outputs that the text reads: the first eight digits of a hash over the id of the
+    /// resource group, as the configuration that the text belongs to has it, and a password.
     pub fn write_terraform(&self) -> Result<()> {
         let folder = self.folder.join("home/arc-onprem-servers");
         fs::create_dir(&folder)?;
         let subscription = self.site_value("AZURE_SUBSCRIPTION_ID")?;
         let group = format!("/subscriptions/{subscription}/resourceGroups/arc-hack");
-        let text = format!("output \"uniq\" {{\n  value = substr(sha1(\"{group}\"), 0, 8)\n}}\n");
+        let drawn = SystemEntropy.uuid().simple().to_string();
+        let password = format!("Awesome-Antelope-{}!", drawn.get(..8).unwrap_or(&drawn));
+        let text = format!(
+            "output \"uniq\" {{\n  value = substr(sha1(\"{group}\"), 0, 8)\n}}\n\
+             output \"windows_admin_password\" {{\n  value     = \"{password}\"\n  sensitive = true\n}}\n"
+        );
         fs::write(folder.join("main.tf"), text)?;
         for arguments in [
             ["init", "-input=false", "-no-color"].as_slice(),
@@ -130,15 +138,15 @@ impl Bench {
 
     /// Types a step's commands where they belong and reads what they print.
     pub fn type_in(&self, step: &Step) -> Result<Seen> {
-        let (state, script) = match step.side {
-            Side::Workstation => ("workstation", step.script),
-            Side::Machine => ("machine", step.script),
+        let state = match step.side {
+            Side::Workstation => "workstation",
+            Side::Machine => "machine",
         };
         let state = crate::quote::sh(&self.folder.join("state").join(state).display().to_string());
         let text = format!(
-            "exec 2>&1; umask 077; [ -f {state} ] && . {state}\n{script}\nstatus=$?\n\
+            "exec 2>&1; umask 077; [ -f {state} ] && . {state}\n{}\nstatus=$?\n\
              declare -p {KEPT} 2>/dev/null > {state}\nprintf '{MARK}\\n'\n{}\nexit $status\n",
-            step.question
+            step.script, step.question
         );
         let mut command = Command::new("timeout");
         command.arg("--foreground").arg(STEP_SECONDS_MAX.to_string());
@@ -156,7 +164,14 @@ impl Bench {
                 );
             }
         }
-        let done = command.current_dir(self.folder.join("home")).stdin(Stdio::null()).output()?;
+        command.current_dir(self.folder.join("home")).stdin(Stdio::piped());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        // What is typed fits into the pipe, and the pipe is closed behind it. Commands that read nothing leave it.
+        match child.stdin.take().map(|mut input| input.write_all(step.typed.as_bytes())) {
+            Some(Err(error)) if error.kind() != ErrorKind::BrokenPipe => return Err(error.into()),
+            _ => {}
+        }
+        let done = child.wait_with_output()?;
         let printed = String::from_utf8_lossy(&done.stdout);
         let (text, answer) = printed.split_once(MARK).unwrap_or((&printed, ""));
         // The script's own errors are in its output; what is here is said by the way into the machine.

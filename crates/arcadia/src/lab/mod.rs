@@ -139,6 +139,9 @@ fn show_title(number: usize, count: usize, step: &Step) {
     for line in step.script.lines() {
         say(format!("   $ {line}"));
     }
+    for line in step.typed.lines() {
+        say(format!("   > {line}"));
+    }
 }
 
 fn attempt(bench: &mut Bench, step: &Step) -> Result<bool> {
