@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
 mod access;
+mod extensions;
 mod lifecycle;
 mod own_domain;
 mod proxy;
