@@ -1,0 +1,150 @@
+//! Where the bytes of blobs are: outside the database, sealed, and durable before a row refers to them.
+//!
+//! A *piece* is what one request brought: a whole blob or one block. It is sealed in chunks under a random key of
+//! its own ([`arcadia_crypto::ChunkKey`]), which only the blob's row knows, and rows are sealed by the store; each
+//! chunk's tag is its checksum. Small pieces are appended to segments by one thread that syncs many at once, large
+//! ones are a file each. [`PLACES`] says where a piece is; a file or record that it does not name is an orphan, of
+//! an upload that broke off or of a crash, and is removed.
+//!
+//! This is part of the storage service and not of `arcadia-store`, because nothing else keeps bytes yet and the
+//! store's own guarantees need none of it: it uses tables and commits as any other client of the store does.
+
+mod collect;
+mod fault;
+mod files;
+mod reading;
+mod segments;
+mod upload;
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arcadia_crypto::{ChunkKey, b64url, b64url_decode};
+use arcadia_kernel::Entropy;
+use arcadia_store::{Record, Store, Table};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+pub(crate) use fault::BytesFault;
+pub(crate) use reading::Span;
+pub(crate) use upload::Stored;
+
+use files::Files;
+use segments::Segments;
+
+/// Plaintext bytes of a chunk of a large piece; the last one may be shorter.
+pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
+/// Pieces up to this size are packed; a packed piece is one chunk.
+pub(crate) const PACKED_BYTES_MAX: usize = 64 * 1024;
+/// Space that is left free on the disk, for the database and its log.
+const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Where a piece is, by its id.
+pub(crate) const PLACES: Table<Uuid, Place> = Table::new("storage/places");
+
+/// What a manifest keeps of a piece. Not `Debug`: it holds a key.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Piece {
+    pub id: Uuid,
+    /// Plaintext bytes; never 0.
+    pub length: u64,
+    /// Base64url.
+    key: String,
+}
+
+impl Piece {
+    fn new(id: Uuid, length: u64, key: &ChunkKey) -> Self {
+        Self { id, length, key: b64url(key.to_bytes().as_slice()) }
+    }
+
+    fn key(&self) -> Result<ChunkKey, BytesFault> {
+        let damaged = || BytesFault::Damaged { piece: self.id, what: "its key cannot be read" };
+        let bytes = b64url_decode(&self.key).ok_or_else(damaged)?;
+        ChunkKey::from_bytes(&bytes).map_err(|_| damaged())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Place {
+    /// The record at this byte of this segment.
+    Packed { segment: u64, offset: u64 },
+    /// A file named by the piece's id.
+    File,
+}
+
+impl Record for Place {}
+
+/// Every byte of a site's blobs.
+pub(crate) struct ByteStore {
+    store: Store,
+    entropy: Arc<dyn Entropy>,
+    files: Files,
+    segments: Segments,
+    flight: Arc<Flight>,
+    orphans_removed: AtomicBool,
+    /// Segments that lost records since they were last looked at; `None` before every one was looked at once.
+    dirty: Mutex<Option<HashSet<u64>>>,
+}
+
+impl ByteStore {
+    /// Opens or makes `directory` (mode 0700). Only one process may have it open, which is the caller's to see to.
+    pub fn open(directory: &Path, store: Store, entropy: Arc<dyn Entropy>) -> Result<Arc<Self>, BytesFault> {
+        let files = Files::open(&directory.join("files"))?;
+        let segments = Segments::open(&directory.join("segments"))?;
+        files::sync_directory(directory)?;
+        if let Some(parent) = directory.parent() {
+            files::sync_directory(parent)?;
+        }
+        let flight = Arc::new(Flight::default());
+        let orphans_removed = AtomicBool::new(false);
+        let dirty = Mutex::new(None);
+        Ok(Arc::new(Self { store, entropy, files, segments, flight, orphans_removed, dirty }))
+    }
+
+    /// Refuses what would fill the disk.
+    fn check_space(&self, bytes: u64) -> Result<(), BytesFault> {
+        if self.files.free_bytes()? < bytes.saturating_add(RESERVE_BYTES) {
+            return Err(BytesFault::Full);
+        }
+        Ok(())
+    }
+}
+
+/// Pieces that are being written and that no row names yet.
+#[derive(Default)]
+struct Flight(Mutex<HashSet<Uuid>>);
+
+impl Flight {
+    fn begin(self: &Arc<Self>, id: Uuid) -> InFlight {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        InFlight { id, flight: self.clone() }
+    }
+
+    fn has(&self, id: Uuid) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
+    }
+}
+
+struct InFlight {
+    id: Uuid,
+    flight: Arc<Flight>,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.flight.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
+/// Runs file work on a thread that may block.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BytesFault> + Send + 'static,
+) -> Result<T, BytesFault> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(BytesFault::Closed(error.to_string())),
+    }
+}

@@ -1,0 +1,258 @@
+//! Small pieces, packed: one thread appends whatever is waiting and syncs once for all of it.
+//!
+//! A segment is records of `"ARC1" | id (16) | length (4, big endian) | sealed bytes`. A segment is only appended
+//! to by the process that made it, so nothing is ever written after a tail that a crash left torn; no row names
+//! that tail.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use super::files::{make_directory, sync_directory};
+use super::{BytesFault, Place};
+
+const MAGIC: [u8; 4] = *b"ARC1";
+pub(super) const HEADER_BYTES: usize = 24;
+/// A segment that has reached this size is not appended to any more.
+const SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+const QUEUE_JOBS_MAX: usize = 1024;
+/// What is written and synced together.
+const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The segments of a site.
+pub(super) struct Segments {
+    root: PathBuf,
+    queue: mpsc::Sender<Job>,
+    /// The segment that is appended to; older ones are complete.
+    current: Arc<AtomicU64>,
+}
+
+struct Job {
+    id: Uuid,
+    sealed: Vec<u8>,
+    done: oneshot::Sender<Result<Place, BytesFault>>,
+}
+
+/// What a segment's header says of a record.
+pub(super) struct Found {
+    pub id: Uuid,
+    pub offset: u64,
+    pub sealed_bytes: u32,
+}
+
+impl Segments {
+    pub fn open(root: &Path) -> Result<Self, BytesFault> {
+        make_directory(root)?;
+        let next = numbers(root)?.into_iter().max().map_or(1, |last| last + 1);
+        let current = Arc::new(AtomicU64::new(next));
+        let (queue, jobs) = mpsc::channel(QUEUE_JOBS_MAX);
+        let appender = Appender { root: root.to_owned(), current: current.clone(), open: None };
+        std::thread::Builder::new()
+            .name("blob-segments".to_owned())
+            .spawn(move || appender.run(jobs))
+            .map_err(|error| BytesFault::io("start the thread that packs blobs", error))?;
+        Ok(Self { root: root.to_owned(), queue, current })
+    }
+
+    /// Returns once the record is durable.
+    pub async fn append(&self, id: Uuid, sealed: Vec<u8>) -> Result<Place, BytesFault> {
+        let closed = || BytesFault::Closed("the thread that packs blobs has ended".to_owned());
+        let (done, result) = oneshot::channel();
+        self.queue.send(Job { id, sealed, done }).await.map_err(|_| closed())?;
+        result.await.map_err(|_| closed())?
+    }
+
+    /// The sealed bytes of a record; `None` when its segment is gone, because it was rewritten.
+    pub fn read(
+        &self,
+        segment: u64,
+        offset: u64,
+        sealed_bytes: usize,
+    ) -> Result<Option<Vec<u8>>, BytesFault> {
+        let file = match File::open(path(&self.root, segment)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(BytesFault::io("open a segment", error)),
+        };
+        let mut sealed = vec![0; sealed_bytes];
+        file.read_exact_at(&mut sealed, offset + HEADER_BYTES as u64)
+            .map_err(|error| BytesFault::io("read a segment", error))?;
+        Ok(Some(sealed))
+    }
+
+    /// Every segment that is not appended to any more.
+    pub fn complete(&self) -> Result<Vec<u64>, BytesFault> {
+        let current = self.current.load(Ordering::Acquire);
+        Ok(numbers(&self.root)?.into_iter().filter(|number| *number < current).collect())
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+}
+
+fn path(root: &Path, segment: u64) -> PathBuf {
+    root.join(format!("{segment:016x}.seg"))
+}
+
+fn numbers(root: &Path) -> Result<Vec<u64>, BytesFault> {
+    let failed = |error| BytesFault::io("list the segments", error);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(root).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_suffix(".seg"));
+        found.extend(number.and_then(|number| u64::from_str_radix(number, 16).ok()));
+    }
+    Ok(found)
+}
+
+/// The records of a complete segment, up to its end or a torn tail, and its size in bytes.
+pub(super) fn scan(root: &Path, segment: u64) -> Result<(Vec<Found>, u64), BytesFault> {
+    let failed = |error| BytesFault::io("read a segment", error);
+    let file = File::open(path(root, segment)).map_err(failed)?;
+    let size = file.metadata().map_err(failed)?.len();
+    let mut found = Vec::new();
+    let mut offset = 0;
+    while offset + HEADER_BYTES as u64 <= size {
+        let mut header = [0; HEADER_BYTES];
+        file.read_exact_at(&mut header, offset).map_err(failed)?;
+        let (magic, rest) = header.split_at(MAGIC.len());
+        let (id, length) = rest.split_at(16);
+        let sealed_bytes = u32::from_be_bytes([length[0], length[1], length[2], length[3]]);
+        let end = offset + HEADER_BYTES as u64 + u64::from(sealed_bytes);
+        if magic != MAGIC || end > size {
+            break;
+        }
+        let id = Uuid::from_slice(id).unwrap_or_default();
+        found.push(Found { id, offset, sealed_bytes });
+        offset = end;
+    }
+    Ok((found, size))
+}
+
+pub(super) fn remove(root: &Path, segment: u64) -> Result<(), BytesFault> {
+    fs::remove_file(path(root, segment)).map_err(|error| BytesFault::io("remove a segment", error))
+}
+
+struct Appender {
+    root: PathBuf,
+    current: Arc<AtomicU64>,
+    open: Option<(File, u64)>,
+}
+
+impl Appender {
+    /// Until every sender is gone.
+    fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        while let Some(first) = jobs.blocking_recv() {
+            let mut bytes = first.sealed.len();
+            let mut group = vec![first];
+            while bytes < GROUP_BYTES_MAX {
+                let Ok(job) = jobs.try_recv() else { break };
+                bytes += job.sealed.len();
+                group.push(job);
+            }
+            self.append(group);
+        }
+    }
+
+    fn append(&mut self, group: Vec<Job>) {
+        match self.write(&group) {
+            Ok(places) => {
+                for (job, place) in group.into_iter().zip(places) {
+                    let _ = job.done.send(Ok(place));
+                }
+            }
+            Err(fault) => {
+                // What is in the file now is not known, so nothing is appended to it.
+                self.close();
+                for job in group {
+                    let _ = job.done.send(Err(fault.clone()));
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, group: &[Job]) -> Result<Vec<Place>, BytesFault> {
+        if self.open.as_ref().is_some_and(|(_, size)| *size >= SEGMENT_BYTES_MAX) {
+            self.close();
+        }
+        let segment = self.current.load(Ordering::Acquire);
+        if self.open.is_none() {
+            let file = OpenOptions::new()
+                .append(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path(&self.root, segment))
+                .map_err(|error| BytesFault::io("create a segment", error))?;
+            self.open = Some((file, 0));
+            sync_directory(&self.root)?;
+        }
+        let Some((file, size)) = self.open.as_mut() else {
+            return Err(BytesFault::Closed("no segment is open".to_owned()));
+        };
+        let mut out = Vec::with_capacity(group.iter().map(|job| HEADER_BYTES + job.sealed.len()).sum());
+        let mut places = Vec::with_capacity(group.len());
+        for job in group {
+            places.push(Place::Packed { segment, offset: *size + out.len() as u64 });
+            out.extend_from_slice(&MAGIC);
+            out.extend_from_slice(job.id.as_bytes());
+            let length = u32::try_from(job.sealed.len()).map_err(|_| BytesFault::Seal)?;
+            out.extend_from_slice(&length.to_be_bytes());
+            out.extend_from_slice(&job.sealed);
+        }
+        file.write_all(&out).map_err(|error| BytesFault::io("write a segment", error))?;
+        file.sync_data().map_err(|error| BytesFault::io("sync a segment", error))?;
+        *size += out.len() as u64;
+        Ok(places)
+    }
+
+    fn close(&mut self) {
+        self.open = None;
+        self.current.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn records_are_found_again_and_a_torn_tail_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let segments = Arc::new(Segments::open(directory.path()).unwrap());
+        let mut waiting = Vec::new();
+        for number in 1..=40_u128 {
+            let segments = segments.clone();
+            waiting.push(tokio::spawn(async move {
+                segments.append(Uuid::from_u128(number), vec![number as u8; 100]).await.unwrap()
+            }));
+        }
+        for (number, place) in waiting.into_iter().enumerate() {
+            let Place::Packed { segment, offset } = place.await.unwrap() else { panic!("not packed") };
+            let read = segments.read(segment, offset, 100).unwrap().unwrap();
+            assert_eq!(read, vec![number as u8 + 1; 100]);
+        }
+        assert!(segments.complete().unwrap().is_empty(), "the one segment is still open");
+        drop(segments);
+
+        let file = path(directory.path(), 1);
+        let size = fs::metadata(&file).unwrap().len();
+        assert_eq!(scan(directory.path(), 1).unwrap().0.len(), 40);
+        for torn in [1, 50, 99, 110, 123] {
+            OpenOptions::new().write(true).open(&file).unwrap().set_len(size - torn).unwrap();
+            assert_eq!(scan(directory.path(), 1).unwrap().0.len(), 39, "{torn}");
+        }
+        // The next process appends to a segment of its own.
+        let segments = Segments::open(directory.path()).unwrap();
+        let place = segments.append(Uuid::from_u128(99), vec![9; 10]).await.unwrap();
+        assert_eq!(place, Place::Packed { segment: 2, offset: 0 });
+        assert_eq!(segments.complete().unwrap(), [1]);
+        assert_eq!(segments.read(7, 0, 10).unwrap(), None);
+    }
+}

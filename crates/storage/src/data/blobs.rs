@@ -1,0 +1,199 @@
+//! Blobs that are put whole, changed and deleted.
+
+use arcadia_crypto::b64;
+use arcadia_kernel::{At, Fault, Permit, Reply, Request, RequestHead, StatusCode, Streamed};
+
+use super::change::{Leaving, Tries, detached};
+use super::input::{receive, refused};
+use super::{DeleteBlob, WriteBlob};
+use crate::bytes::Stored;
+use crate::conditions::{Conditions, State};
+use crate::headers::{self, add, add_version, check_md5, check_served, content_headers, new_etag};
+use crate::records::{BLOBS, Blob, Content, ContentHeaders, Metadata};
+use crate::{Storage, faults};
+
+const BLOB_TYPE: &str = "x-ms-blob-type";
+
+/// A new blob, or a new content for one, as a request describes it.
+pub(super) struct Described {
+    pub conditions: Conditions,
+    pub headers: ContentHeaders,
+    pub metadata: Metadata,
+    pub tier: Option<String>,
+}
+
+impl Described {
+    pub fn of(head: &RequestHead, standard_headers: bool) -> Result<Self, Fault> {
+        check_served(head)?;
+        Ok(Self {
+            conditions: Conditions::of(head)?,
+            headers: content_headers(head, standard_headers)?,
+            metadata: headers::metadata(head)?,
+            tier: headers::tier(head)?,
+        })
+    }
+}
+
+fn check_type(head: &RequestHead) -> Result<(), Fault> {
+    match head.header_named(BLOB_TYPE) {
+        None => Err(faults::missing_header(BLOB_TYPE)),
+        Some("BlockBlob") => Ok(()),
+        Some(other @ ("AppendBlob" | "PageBlob")) => {
+            let message = format!("This site serves block blobs only, and no {other}.");
+            Err(Fault::bad_request("UnsupportedHeader", message).extra("HeaderName", BLOB_TYPE))
+        }
+        Some(other) => Err(faults::invalid_header(BLOB_TYPE, other)),
+    }
+}
+
+pub(super) async fn put(
+    at: At<Storage>,
+    permit: Permit<WriteBlob>,
+    mut body: Streamed,
+) -> Result<Reply, Fault> {
+    let described = match first_look(&at, &body.head).await {
+        Ok(described) => described,
+        Err(fault) => return Err(refused(fault, &mut body).await),
+    };
+    let stored = receive(&at.bytes, &mut body).await?;
+    check_md5(&body.head, &["content-md5", "x-ms-blob-content-md5"], &stored.md5)?;
+    let head = body.head;
+    detached(async move { commit(&at, &permit, &head, described, stored).await }).await
+}
+
+/// What can be refused before the body is read.
+async fn first_look(at: &At<Storage>, head: &RequestHead) -> Result<Described, Fault> {
+    check_type(head)?;
+    let described = Described::of(head, true)?;
+    let found = at.find(&at.target.account, head.param("container"), head.param("blob")).await?;
+    described.conditions.check_put(found.state())?;
+    Ok(described)
+}
+
+async fn commit(
+    at: &At<Storage>,
+    permit: &Permit<WriteBlob>,
+    head: &RequestHead,
+    described: Described,
+    mut stored: Stored,
+) -> Result<Reply, Fault> {
+    let now = permit.epoch_seconds();
+    let leaving = Leaving { now, entropy: permit.entropy() };
+    let md5 = b64(&stored.md5);
+    let mut blob = Blob {
+        name: head.param("blob").to_owned(),
+        etag: new_etag(permit.entropy()),
+        created: now,
+        modified: now,
+        length: stored.length,
+        headers: ContentHeaders { content_md5: Some(md5.clone()), ..described.headers },
+        metadata: described.metadata,
+        tier: described.tier,
+        content: stored.piece.clone().map_or(Content::Empty, Content::One),
+    };
+    let mut tries = Tries::default();
+    loop {
+        let (found, mut batch) = at.plan(&at.target.account, head.param("container"), &blob.name).await?;
+        described.conditions.check_put(found.state())?;
+        blob.created = now;
+        if let Some(before) = &found.blob {
+            blob.created = before.value.created;
+            leaving.content(&mut batch, &before.value.content)?;
+        }
+        at.end_draft(&mut batch, &found.key, &leaving).await?;
+        stored.keep(&mut batch)?;
+        batch.put(BLOBS, &found.key, &blob)?;
+        if tries.commit(at, permit.stamp(), batch).await? {
+            let mut reply = Reply::empty(StatusCode::CREATED);
+            add_version(&mut reply, &blob.etag, blob.modified);
+            add(&mut reply, "content-md5", &md5);
+            add(&mut reply, "x-ms-request-server-encrypted", "true");
+            return Ok(reply);
+        }
+    }
+}
+
+/// Changes a blob that is there, without its bytes.
+async fn change(
+    at: &At<Storage>,
+    permit: &Permit<WriteBlob>,
+    request: &Request,
+    apply: impl Fn(&mut Blob) + Send,
+) -> Result<Reply, Fault> {
+    let conditions = Conditions::of(request)?;
+    let (container, name) = (request.param("container"), request.param("blob"));
+    let mut tries = Tries::default();
+    loop {
+        let (found, mut batch) = at.plan(&at.target.account, container, name).await?;
+        let mut blob = found.blob.ok_or_else(faults::blob_not_found)?.value;
+        conditions.check_change(State { etag: &blob.etag, modified: blob.modified })?;
+        apply(&mut blob);
+        blob.etag = new_etag(permit.entropy());
+        blob.modified = permit.epoch_seconds();
+        batch.put(BLOBS, &found.key, &blob)?;
+        if tries.commit(at, permit.stamp(), batch).await? {
+            let mut reply = Reply::empty(StatusCode::OK);
+            add_version(&mut reply, &blob.etag, blob.modified);
+            return Ok(reply);
+        }
+    }
+}
+
+pub(super) async fn set_metadata(
+    at: At<Storage>,
+    permit: Permit<WriteBlob>,
+    request: Request,
+) -> Result<Reply, Fault> {
+    check_served(&request)?;
+    let metadata = headers::metadata(&request)?;
+    let mut reply = change(&at, &permit, &request, |blob| blob.metadata = metadata.clone()).await?;
+    add(&mut reply, "x-ms-request-server-encrypted", "true");
+    Ok(reply)
+}
+
+/// Replaces all of the content headers: those that are not sent are cleared.
+pub(super) async fn set_properties(
+    at: At<Storage>,
+    permit: Permit<WriteBlob>,
+    request: Request,
+) -> Result<Reply, Fault> {
+    check_served(&request)?;
+    if let Some(name) = ["x-ms-blob-content-length", "x-ms-sequence-number-action"]
+        .into_iter()
+        .find(|name| request.headers.contains_key(*name))
+    {
+        return Err(faults::unsupported_header(name));
+    }
+    let headers = content_headers(&request, false)?;
+    change(&at, &permit, &request, |blob| blob.headers = headers.clone()).await
+}
+
+pub(super) async fn delete(
+    at: At<Storage>,
+    permit: Permit<DeleteBlob>,
+    request: Request,
+) -> Result<Reply, Fault> {
+    if let Some(which) = request.header_named("x-ms-delete-snapshots")
+        && which != "include"
+    {
+        // There are no snapshots, and the blob itself is not what such a request means.
+        return Err(faults::invalid_header("x-ms-delete-snapshots", which));
+    }
+    let conditions = Conditions::of(&request)?;
+    let (container, name) = (request.param("container"), request.param("blob"));
+    let leaving = Leaving { now: permit.epoch_seconds(), entropy: permit.entropy() };
+    let mut tries = Tries::default();
+    loop {
+        let (found, mut batch) = at.plan(&at.target.account, container, name).await?;
+        let blob = found.blob.ok_or_else(faults::blob_not_found)?.value;
+        conditions.check_change(State { etag: &blob.etag, modified: blob.modified })?;
+        leaving.content(&mut batch, &blob.content)?;
+        at.end_draft(&mut batch, &found.key, &leaving).await?;
+        batch.delete(BLOBS, &found.key);
+        if tries.commit(&at, permit.stamp(), batch).await? {
+            let mut reply = Reply::empty(StatusCode::ACCEPTED);
+            add(&mut reply, "x-ms-delete-type-permanent", "true");
+            return Ok(reply);
+        }
+    }
+}

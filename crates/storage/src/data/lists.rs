@@ -1,0 +1,323 @@
+//! Lists of containers and of blobs, page by page, in the order of their names' bytes.
+
+use std::fmt::Write as _;
+
+use arcadia_kernel::{At, Continuation, Fault, Permit, Reply, Request, RequestHead, StatusCode};
+
+use super::{ReadBlob, ReadContainer};
+use crate::headers::http_date;
+use crate::records::{BLOBS, Blob, CONTAINERS, Container, Metadata};
+use crate::xml::{DECLARATION, element, escape};
+use crate::{Storage, faults};
+
+const RESULTS_MAX: usize = 5000;
+const ROWS_PER_READ: usize = 1000;
+/// With a delimiter most rows that are read may be skipped, so less is read at once.
+const ROWS_PER_SKIPPING_READ: usize = 64;
+/// Reads that one request makes; a page may be short, and its marker says where to go on.
+const READS_MAX: usize = 400;
+const TEXT_CHARS_MAX: usize = 1024;
+/// What can be included, and is no more than nothing where nothing of it exists.
+const INCLUDABLE: [&str; 12] = [
+    "",
+    "metadata",
+    "snapshots",
+    "versions",
+    "deleted",
+    "deletedwithversions",
+    "copy",
+    "tags",
+    "immutabilitypolicy",
+    "legalhold",
+    "permissions",
+    "system",
+];
+
+/// What a list request asks for.
+struct Asked {
+    prefix: String,
+    delimiter: Option<String>,
+    marker: Option<Continuation>,
+    marker_text: String,
+    results_max: usize,
+    results_text: String,
+    with_metadata: bool,
+}
+
+impl Asked {
+    fn of(head: &RequestHead) -> Result<Self, Fault> {
+        let text = |name: &str| match head.query.first(name) {
+            Some(value) if value.len() > 4 * TEXT_CHARS_MAX => Err(faults::invalid_query(name, value)),
+            value => Ok(value.unwrap_or("").to_owned()),
+        };
+        let marker_text = text("marker")?;
+        let marker = match marker_text.as_str() {
+            "" => None,
+            marker => Some(Continuation::parse(marker).map_err(|_| faults::invalid_query("marker", marker))?),
+        };
+        let results_text = text("maxresults")?;
+        let results_max = match results_text.as_str() {
+            "" => RESULTS_MAX,
+            number => match number.parse::<usize>() {
+                Ok(number) if number > 0 => number.min(RESULTS_MAX),
+                _ => return Err(faults::invalid_query("maxresults", number)),
+            },
+        };
+        let include = text("include")?.to_ascii_lowercase();
+        if let Some(unknown) = include.split(',').find(|name| !INCLUDABLE.contains(&name.trim())) {
+            return Err(faults::invalid_query("include", unknown));
+        }
+        Ok(Self {
+            prefix: text("prefix")?,
+            delimiter: Some(text("delimiter")?).filter(|delimiter| !delimiter.is_empty()),
+            marker,
+            marker_text,
+            results_max,
+            results_text,
+            with_metadata: include.split(',').any(|name| name.trim() == "metadata"),
+        })
+    }
+
+    /// Where the first read starts: the marker, but never before the prefix.
+    fn start(&self) -> Option<Continuation> {
+        let prefix = (!self.prefix.is_empty()).then(|| at(&self.prefix));
+        match (&self.marker, prefix) {
+            (Some(marker), Some(prefix)) if marker.0 < prefix.0 => Some(prefix),
+            (Some(marker), _) => Some(marker.clone()),
+            (None, prefix) => prefix,
+        }
+    }
+
+    /// What the list says of the request.
+    fn echo(&self, out: &mut String) {
+        for (name, text) in [
+            ("Prefix", self.prefix.as_str()),
+            ("Marker", &self.marker_text),
+            ("MaxResults", &self.results_text),
+            ("Delimiter", self.delimiter.as_deref().unwrap_or("")),
+        ] {
+            if !text.is_empty() {
+                element(out, name, text);
+            }
+        }
+    }
+}
+
+/// The last component of a key that starts with `text`, as the store writes it: a read after this starts with the
+/// first name that is `text` or comes after it.
+fn at(text: &str) -> Continuation {
+    let mut key = Vec::with_capacity(text.len());
+    for byte in text.bytes() {
+        key.push(byte);
+        if byte == 0 {
+            key.push(0xFF);
+        }
+    }
+    Continuation(key)
+}
+
+/// A read after this starts behind every name that begins with `text`: no text has this byte.
+fn behind(text: &str) -> Continuation {
+    let mut key = at(text);
+    key.0.push(0xFF);
+    key
+}
+
+/// A read after this starts behind the name itself.
+fn after(name: &str) -> Continuation {
+    let mut key = at(name);
+    key.0.extend_from_slice(&[0, 1]);
+    key
+}
+
+fn answer(head: &RequestHead, container: Option<&str>, inner: &str) -> Reply {
+    let endpoint = escape(&format!("{}/", head.origin));
+    let container = container.map_or(String::new(), |name| format!(" ContainerName=\"{}\"", escape(name)));
+    let body = format!(
+        "\u{feff}{DECLARATION}<EnumerationResults ServiceEndpoint=\"{endpoint}\"{container}>{inner}</EnumerationResults>"
+    );
+    Reply::bytes(StatusCode::OK, "application/xml", body)
+}
+
+fn next_marker(out: &mut String, next: Option<&Continuation>) {
+    element(out, "NextMarker", &next.map_or(String::new(), Continuation::token));
+}
+
+fn write_metadata(out: &mut String, metadata: &Metadata) {
+    out.push_str("<Metadata>");
+    for (name, value) in metadata {
+        element(out, name, value);
+    }
+    out.push_str("</Metadata>");
+}
+
+pub(super) async fn containers(
+    at: At<Storage>,
+    _: Permit<ReadContainer>,
+    request: Request,
+) -> Result<Reply, Fault> {
+    let asked = Asked::of(&request)?;
+    let mut found = Vec::new();
+    let mut start = asked.start();
+    let mut next = None;
+    'read: while found.len() < asked.results_max {
+        let limit = ROWS_PER_READ.min(asked.results_max - found.len());
+        let instance = (at.target.account.instance(),);
+        let page = at.store.range(CONTAINERS, &instance, start.as_ref(), limit).await?;
+        for row in page.items {
+            if !row.value.name.starts_with(&asked.prefix) {
+                next = None;
+                break 'read;
+            }
+            found.push(row.value);
+        }
+        next = page.next;
+        start = next.clone();
+        if next.is_none() {
+            break;
+        }
+    }
+    let mut out = String::new();
+    asked.echo(&mut out);
+    out.push_str("<Containers>");
+    for container in &found {
+        write_container(&mut out, container, asked.with_metadata);
+    }
+    out.push_str("</Containers>");
+    next_marker(&mut out, next.as_ref());
+    Ok(answer(&request, None, &out))
+}
+
+fn write_container(out: &mut String, container: &Container, with_metadata: bool) {
+    out.push_str("<Container>");
+    element(out, "Name", &container.name);
+    let _ = write!(
+        out,
+        "<Properties><Last-Modified>{}</Last-Modified><Etag>\"{}\"</Etag><LeaseStatus>unlocked</LeaseStatus>\
+         <LeaseState>available</LeaseState><DefaultEncryptionScope>$account-encryption-key</DefaultEncryptionScope>\
+         <DenyEncryptionScopeOverride>false</DenyEncryptionScopeOverride>\
+         <HasImmutabilityPolicy>false</HasImmutabilityPolicy><HasLegalHold>false</HasLegalHold>\
+         <ImmutableStorageWithVersioningEnabled>false</ImmutableStorageWithVersioningEnabled></Properties>",
+        http_date(container.modified),
+        container.etag,
+    );
+    if with_metadata {
+        write_metadata(out, &container.metadata);
+    }
+    out.push_str("</Container>");
+}
+
+/// One line of a list.
+enum Item {
+    Blob(Box<Blob>),
+    Prefix(String),
+}
+
+pub(super) async fn blobs(at: At<Storage>, _: Permit<ReadBlob>, request: Request) -> Result<Reply, Fault> {
+    let asked = Asked::of(&request)?;
+    let name = request.param("container");
+    let container = at.container(&at.target.account, name).await?.value;
+    let (items, next) = at.page(container.instance, &asked).await?;
+    let mut out = String::new();
+    asked.echo(&mut out);
+    out.push_str("<Blobs>");
+    let tier = &at.target.account.properties.access_tier;
+    for item in &items {
+        match item {
+            Item::Blob(blob) => write_blob(&mut out, blob, tier, asked.with_metadata),
+            Item::Prefix(prefix) => {
+                out.push_str("<BlobPrefix>");
+                element(&mut out, "Name", prefix);
+                out.push_str("</BlobPrefix>");
+            }
+        }
+    }
+    out.push_str("</Blobs>");
+    next_marker(&mut out, next.as_ref());
+    Ok(answer(&request, Some(name), &out))
+}
+
+impl Storage {
+    async fn page(
+        &self,
+        container: uuid::Uuid,
+        asked: &Asked,
+    ) -> Result<(Vec<Item>, Option<Continuation>), Fault> {
+        let mut items: Vec<Item> = Vec::new();
+        let mut start = asked.start();
+        for _ in 0..READS_MAX {
+            let wanted = asked.results_max - items.len();
+            let limit =
+                if asked.delimiter.is_some() { ROWS_PER_SKIPPING_READ } else { ROWS_PER_READ.min(wanted) };
+            let page = self.store.range(BLOBS, &(container,), start.as_ref(), limit).await?;
+            let mut skipped: Option<String> = None;
+            for row in page.items {
+                let blob = row.value;
+                let Some(rest) = blob.name.strip_prefix(&asked.prefix) else { return Ok((items, None)) };
+                if skipped.as_ref().is_some_and(|prefix| blob.name.starts_with(prefix)) {
+                    continue;
+                }
+                if items.len() == asked.results_max {
+                    return Ok((items, start));
+                }
+                let cut = asked.delimiter.as_ref().and_then(|d| rest.find(d.as_str()).map(|at| at + d.len()));
+                match cut {
+                    Some(cut) => {
+                        let prefix = blob.name[..asked.prefix.len() + cut].to_owned();
+                        start = Some(behind(&prefix));
+                        skipped = Some(prefix.clone());
+                        items.push(Item::Prefix(prefix));
+                    }
+                    None => {
+                        start = Some(after(&blob.name));
+                        skipped = None;
+                        items.push(Item::Blob(Box::new(blob)));
+                    }
+                }
+            }
+            if page.next.is_none() {
+                return Ok((items, None));
+            }
+            if items.len() == asked.results_max && asked.delimiter.is_none() {
+                return Ok((items, start));
+            }
+        }
+        Ok((items, start))
+    }
+}
+
+fn write_blob(out: &mut String, blob: &Blob, account_tier: &str, with_metadata: bool) {
+    let headers = &blob.headers;
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    out.push_str("<Blob>");
+    element(out, "Name", &blob.name);
+    let _ = write!(
+        out,
+        "<Properties><Creation-Time>{}</Creation-Time><Last-Modified>{}</Last-Modified><Etag>{}</Etag>\
+         <Content-Length>{}</Content-Length>",
+        http_date(blob.created),
+        http_date(blob.modified),
+        blob.etag,
+        blob.length,
+    );
+    element(out, "Content-Type", headers.content_type.as_deref().unwrap_or("application/octet-stream"));
+    element(out, "Content-Encoding", &text(&headers.content_encoding));
+    element(out, "Content-Language", &text(&headers.content_language));
+    element(out, "Content-CRC64", "");
+    element(out, "Content-MD5", &text(&headers.content_md5));
+    element(out, "Cache-Control", &text(&headers.cache_control));
+    element(out, "Content-Disposition", &text(&headers.content_disposition));
+    out.push_str("<BlobType>BlockBlob</BlobType>");
+    element(out, "AccessTier", blob.tier.as_deref().unwrap_or(account_tier));
+    if blob.tier.is_none() {
+        out.push_str("<AccessTierInferred>true</AccessTierInferred>");
+    }
+    out.push_str(
+        "<LeaseStatus>unlocked</LeaseStatus><LeaseState>available</LeaseState><ServerEncrypted>true</ServerEncrypted>\
+         </Properties>",
+    );
+    if with_metadata {
+        write_metadata(out, &blob.metadata);
+    }
+    out.push_str("<OrMetadata /></Blob>");
+}

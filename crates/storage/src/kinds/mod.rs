@@ -1,0 +1,7 @@
+//! Kinds of resources and the operations on them.
+
+mod account;
+mod keys;
+mod names;
+
+pub use account::Accounts;

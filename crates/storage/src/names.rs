@@ -1,0 +1,58 @@
+//! Where accounts are reached, and what their challenge names.
+
+/// What tokens for storage name as their audience, whichever account they are for.
+const RESOURCE: &str = "https://storage.azure.com";
+
+/// Host names and origins of the data plane. An own domain hands in its own; see [`StorageNames::azure`].
+#[derive(Clone, Debug)]
+pub struct StorageNames {
+    /// What follows an account's name in its host name, without a leading dot: `blob.core.windows.net`.
+    pub blob_suffix: String,
+    /// `https://login.microsoftonline.com`; the tenant's id is added.
+    pub login_origin: String,
+}
+
+impl StorageNames {
+    /// Azure's own names.
+    pub fn azure() -> Self {
+        Self {
+            blob_suffix: "blob.core.windows.net".to_owned(),
+            login_origin: "https://login.microsoftonline.com".to_owned(),
+        }
+    }
+
+    pub(crate) fn resource(&self) -> &'static str {
+        RESOURCE
+    }
+
+    /// `https://{name}.blob.core.windows.net`, without a slash at the end.
+    pub(crate) fn blob_origin(&self, name: &str) -> String {
+        format!("https://{name}.{}", self.blob_suffix)
+    }
+
+    /// The account that a host names, lower case: exactly one label below the suffix.
+    pub(crate) fn account_name<'a>(&self, host: &'a str) -> Option<&'a str> {
+        let suffix = self.blob_suffix.split(':').next().unwrap_or(&self.blob_suffix);
+        let name = host.strip_suffix(suffix)?.strip_suffix('.')?;
+        (!name.is_empty() && !name.contains('.')).then_some(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_names_an_account_by_one_label() {
+        let names = StorageNames::azure();
+        assert_eq!(names.account_name("a1.blob.core.windows.net"), Some("a1"));
+        for host in [
+            "blob.core.windows.net",
+            ".blob.core.windows.net",
+            "a.b.blob.core.windows.net",
+            "a1blob.core.windows.net",
+        ] {
+            assert_eq!(names.account_name(host), None, "{host}");
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! The service behind the accounts' host names: whose account, which scope, which credential, and in which words.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arcadia_arm::{PrincipalSource, RESOURCES};
+use arcadia_kernel::{
+    ArmId, AuthFailure, Caller, Clock, Decider, Decision, Denial, DenyReason, Entropy, Fault, HeaderName,
+    HeaderValue, Located, Method, OpInfo, Plane, Proven, Question, Reply, RequestHead, Service, StatusCode,
+    header,
+};
+use arcadia_store::{Store, StoreError};
+
+use crate::account::{Account, AccountIndex};
+use crate::bytes::{ByteStore, BytesFault};
+use crate::records::KEYS;
+use crate::xml::{DECLARATION, element};
+use crate::{StorageNames, data, faults, paths, shared_key};
+
+/// The first version that takes bearer tokens, and the one that is named when a request names none.
+const BEARER_VERSION: &str = "2017-11-09";
+const NEWEST_VERSION: &str = "2026-10-06";
+const CLIENT_REQUEST_ID_CHARS_MAX: usize = 1024;
+const VERSION: HeaderName = HeaderName::from_static("x-ms-version");
+const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
+
+/// Query parameters that say which operation is meant, or on which state of a blob. A row that does not name one
+/// does not serve it.
+const DISCRIMINATORS: [&str; 7] =
+    ["restype", "comp", "snapshot", "versionid", "prevsnapshot", "showonly", "deletetype"];
+
+/// Every storage account of a site.
+pub struct Storage {
+    pub(crate) store: Store,
+    pub(crate) names: StorageNames,
+    pub(crate) accounts: Arc<AccountIndex>,
+    pub(crate) bytes: Arc<ByteStore>,
+    pub(crate) drafts: data::DraftLocks,
+    clock: Arc<dyn Clock>,
+    directory: Arc<dyn PrincipalSource>,
+}
+
+/// Why storage cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenFault {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the folder of blobs cannot be opened: {0}")]
+    Bytes(String),
+}
+
+impl From<BytesFault> for OpenFault {
+    fn from(fault: BytesFault) -> Self {
+        Self::Bytes(fault.to_string())
+    }
+}
+
+/// What a data plane request is about.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub(crate) account: Arc<Account>,
+}
+
+impl Storage {
+    /// Reads the accounts into memory and follows them from then on; call it before anything else commits. Bytes
+    /// are kept in `directory`, which is made if need be and which only one process may have open.
+    pub async fn open(
+        store: Store,
+        directory: &Path,
+        names: StorageNames,
+        principals: Arc<dyn PrincipalSource>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Arc<Self>, OpenFault> {
+        let accounts = Arc::new(AccountIndex::default());
+        let (following, following_keys) = (accounts.clone(), accounts.clone());
+        store.observe(RESOURCES, move |changes| following.follow(changes));
+        store.observe(KEYS, move |changes| following_keys.follow_keys(changes));
+        for row in store.all(RESOURCES, &()).await? {
+            if let Some(account) = Account::of(&row.value) {
+                accounts.insert(account);
+            }
+        }
+        for row in store.all(KEYS, &()).await? {
+            accounts.insert_keys(row.value);
+        }
+        let (folder, rows) = (directory.to_owned(), store.clone());
+        let bytes = tokio::task::spawn_blocking(move || ByteStore::open(&folder, rows, entropy))
+            .await
+            .map_err(|error| OpenFault::Bytes(error.to_string()))??;
+        let drafts = data::DraftLocks::default();
+        Ok(Arc::new(Self { store, names, accounts, bytes, drafts, clock, directory: principals }))
+    }
+
+    fn account_of(&self, head: &RequestHead) -> Option<Arc<Account>> {
+        self.accounts.by_name(self.names.account_name(&head.host)?)
+    }
+
+    fn by_key(&self, head: &RequestHead, credential: &str, now: i64) -> Result<Proven, Fault> {
+        let unknown = || faults::authentication_failed("The account does not exist.");
+        let account = self.account_of(head).ok_or_else(unknown)?;
+        let keys = self.accounts.keys(account.instance()).ok_or_else(unknown)?;
+        let key = shared_key::verify(head, account.name(), credential, &keys, now)?;
+        if !account.properties.allow_shared_key_access {
+            return Err(faults::key_not_permitted());
+        }
+        let caller = Arc::new(Caller::key_holder(&key));
+        Ok(Proven { caller, decider: Some(Arc::new(WholeAccount { id: account.id.clone(), key })) })
+    }
+}
+
+/// What an account key may do: everything in its account, and nothing elsewhere.
+struct WholeAccount {
+    id: ArmId,
+    key: String,
+}
+
+impl Decider for WholeAccount {
+    fn decide(&self, question: &Question<'_>) -> Decision {
+        let is_here = self.id.contains(question.scope);
+        match question.plane {
+            Plane::Control | Plane::Data if is_here => {
+                Decision::Allowed { by: format!("{}/{}", self.id, self.key) }
+            }
+            _ => Decision::Denied(DenyReason::NoAssignment),
+        }
+    }
+}
+
+/// The scheme and the rest of the one `Authorization` header.
+fn authorization(head: &RequestHead) -> Option<(&str, &str)> {
+    head.header(&header::AUTHORIZATION)?.trim().split_once(' ')
+}
+
+/// Refuses what the row does not name, before it could be taken for something else.
+fn check_query(op: &OpInfo, head: &RequestHead) -> Result<(), Fault> {
+    for name in DISCRIMINATORS {
+        let mut values = head.query.iter().filter(|(found, _)| found.eq_ignore_ascii_case(name));
+        let Some((_, value)) = values.next() else { continue };
+        if values.next().is_some() || !op.query.iter().any(|(known, _)| *known == name) {
+            return Err(faults::unsupported_query(name, value));
+        }
+    }
+    Ok(())
+}
+
+#[async_trait::async_trait]
+impl Service for Storage {
+    type Target = Asked;
+
+    const NAME: &'static str = "storage";
+
+    fn segments(path: &str) -> Option<Vec<String>> {
+        paths::split(path)
+    }
+
+    fn audiences(&self, head: &RequestHead) -> Vec<String> {
+        let mut audiences = vec![self.names.resource().to_owned()];
+        audiences.extend(self.account_of(head).map(|account| self.names.blob_origin(account.name())));
+        audiences
+    }
+
+    async fn credential(&self, head: &RequestHead, now: i64) -> Result<Option<Proven>, Fault> {
+        if head.query.first("sig").is_some() {
+            let detail =
+                "Shared access signatures are not served by this site; use a token or an account key.";
+            return Err(faults::authentication_failed(detail));
+        }
+        let Some((scheme, rest)) = authorization(head) else { return Ok(None) };
+        if head.headers.get_all(header::AUTHORIZATION).iter().count() > 1 {
+            return Err(faults::authentication_failed("The request has more than one Authorization header."));
+        }
+        if scheme.eq_ignore_ascii_case("SharedKey") {
+            return self.by_key(head, rest, now).map(Some);
+        }
+        if !scheme.eq_ignore_ascii_case("Bearer") {
+            let detail = "The scheme of the Authorization header is not served; use Bearer or SharedKey.";
+            return Err(faults::authentication_failed(detail));
+        }
+        // Versions are dates, so their order is that of their text.
+        let version = head.header(&VERSION).unwrap_or("");
+        if version.len() != BEARER_VERSION.len() || version < BEARER_VERSION {
+            let detail = format!(
+                "Authentication scheme Bearer is not supported in this version; send the header x-ms-version with \
+                 {BEARER_VERSION} or later."
+            );
+            return Err(faults::authentication_failed(&detail));
+        }
+        Ok(None)
+    }
+
+    async fn locate(&self, op: &OpInfo, head: &RequestHead) -> Result<Located<Asked>, Fault> {
+        let account = self.account_of(head).ok_or_else(faults::account_not_found)?;
+        check_query(op, head)?;
+        let (container, blob) = (head.param("container"), head.param("blob"));
+        let mut scope = account.id.clone();
+        if !container.is_empty() {
+            paths::check_container(container)?;
+            scope = paths::container_scope(&scope, container).map_err(|_| faults::invalid_resource_name())?;
+        }
+        if !blob.is_empty() {
+            paths::check_blob(blob)?;
+            scope = paths::blob_scope(&scope, blob).map_err(|_| faults::invalid_resource_name())?;
+        }
+        Ok(Located { scope, target: Asked { account } })
+    }
+
+    fn challenge(&self, _head: &RequestHead, failure: &AuthFailure) -> Fault {
+        let login = self.names.login_origin.trim_end_matches('/');
+        let tenant = self.directory.tenant().id;
+        let resource = self.names.resource();
+        let value =
+            format!("Bearer authorization_uri={login}/{tenant}/oauth2/authorize resource_id={resource}");
+        let fault = match failure {
+            AuthFailure::Missing => Fault::new(
+                StatusCode::UNAUTHORIZED,
+                "NoAuthenticationInformation",
+                "Server failed to authenticate the request. Please refer to the information in the www-authenticate \
+                 header.",
+            ),
+            AuthFailure::Scheme => invalid_token("The Authorization header is not well formed."),
+            AuthFailure::Token(token) => invalid_token(&token.to_string()),
+        };
+        match HeaderValue::from_str(&value) {
+            Ok(value) => fault.header(header::WWW_AUTHENTICATE, value),
+            Err(error) => fault.caused_by(error),
+        }
+    }
+
+    fn refuse(&self, _head: &RequestHead, _caller: &Caller, _denial: &Denial) -> Fault {
+        faults::permission_mismatch()
+    }
+
+    fn no_such_operation(&self, _head: &RequestHead, other_method_fits: bool) -> Fault {
+        if other_method_fits {
+            let message = "The resource doesn't support the specified HTTP verb.";
+            return Fault::new(StatusCode::METHOD_NOT_ALLOWED, "UnsupportedHttpVerb", message);
+        }
+        let message = "The requested URI does not represent any resource on the server, or an operation that this \
+                       site does not serve.";
+        Fault::bad_request("InvalidUri", message)
+    }
+
+    fn render(&self, head: &RequestHead, fault: &Fault) -> Reply {
+        let code = match &*fault.code {
+            "InternalServerError" => "InternalError",
+            "ServiceUnavailable" | "Conflict" => "ServerBusy",
+            "RequestEntityTooLarge" => "RequestBodyTooLarge",
+            "BadRequest" => "InvalidInput",
+            other => other,
+        };
+        // A change that lost too many races was not made; the client may just send it again.
+        let status = if &*fault.code == "Conflict" { StatusCode::SERVICE_UNAVAILABLE } else { fault.status };
+        let mut reply = Reply::empty(status);
+        if let Ok(value) = HeaderValue::from_str(code) {
+            reply.headers.insert(HeaderName::from_static("x-ms-error-code"), value);
+        }
+        if head.method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
+            return reply;
+        }
+        let mut body = format!("\u{feff}{DECLARATION}<Error>");
+        element(&mut body, "Code", code);
+        let (id, time) = (head.request_id, self.clock.now());
+        element(&mut body, "Message", &format!("{}\nRequestId:{id}\nTime:{time:.7}", fault.message));
+        for (name, value) in &fault.extra {
+            element(&mut body, name, value.as_str().unwrap_or_default());
+        }
+        body.push_str("</Error>");
+        let headers = reply.headers;
+        let mut reply = Reply::bytes(status, "application/xml", body);
+        reply.headers.extend(headers);
+        reply
+    }
+
+    fn finish(&self, head: &RequestHead, reply: &mut Reply) {
+        let headers = &mut reply.headers;
+        let version = head.headers.get(VERSION).filter(|version| version.len() == NEWEST_VERSION.len());
+        headers.insert(VERSION, version.cloned().unwrap_or(HeaderValue::from_static(NEWEST_VERSION)));
+        if let Ok(id) = HeaderValue::from_str(&head.request_id.to_string()) {
+            headers.insert(HeaderName::from_static("x-ms-request-id"), id);
+        }
+        headers
+            .insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+        if let Some(id) = head.headers.get(CLIENT_REQUEST_ID)
+            && id.len() <= CLIENT_REQUEST_ID_CHARS_MAX
+        {
+            headers.insert(CLIENT_REQUEST_ID, id.clone());
+        }
+    }
+}
+
+fn invalid_token(detail: &str) -> Fault {
+    let message = "Server failed to authenticate the request. Please refer to the information in the www-authenticate \
+                   header.";
+    Fault::new(StatusCode::UNAUTHORIZED, "InvalidAuthenticationInfo", message)
+        .extra("AuthenticationErrorDetail", detail)
+}
