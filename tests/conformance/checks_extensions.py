@@ -100,7 +100,7 @@ def machine_delete(world):
     body = {"location": "uksouth", "identity": {"type": "SystemAssigned"}, "properties": properties}
     run(world, "rest", "--method", "put", "--url", path, "--body", json.dumps(body)).ok()
     contains(run(world, "connectedmachine", "list", "--query", "[].name").json(), MACHINE, "to-delete")
-    run(world, "connectedmachine", "delete", "-n", "to-delete", "-g", "arc-hack").fails("--yes")
+    run(world, "connectedmachine", "delete", "-n", "to-delete", "-g", "arc-hack").fails("cancelled")
     run(world, "connectedmachine", "delete", "-n", "to-delete", "-g", "arc-hack", "--yes").ok()
     found = run(world, "connectedmachine", "list", "-g", "arc-hack", "--query", "[].name").json()
     equal(("to-delete" in found, MACHINE in found), (False, True))

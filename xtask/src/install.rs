@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use super::output::{capture, on_path, say, stream};
 
 /// Debian packages, each with a program that shows that it is there.
-const PACKAGES: [(&str, &str); 9] = [
+const PACKAGES: [(&str, &str); 10] = [
     ("curl", "curl"),
     ("jq", "jq"),
     ("openssl", "openssl"),
@@ -20,6 +20,7 @@ const PACKAGES: [(&str, &str); 9] = [
     ("util-linux", "setpriv"),
     ("procps", "pgrep"),
     ("python3", "python3"),
+    ("postgresql", "psql"),
 ];
 
 /// What only the tests need.

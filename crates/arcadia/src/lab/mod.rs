@@ -18,7 +18,7 @@ use anyhow::Result;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::host::{variable, variable_os};
+use crate::host::{is_root, variable, variable_os};
 use crate::machine;
 use crate::terminal::{BOLD, DIM, RESET, note, say};
 use bench::Bench;
@@ -79,9 +79,15 @@ fn walk(bench: &mut Bench, tools: &tools::Tools, arguments: &Arguments) -> Resul
     if !separate {
         note("One user only on machines of this host: the step that another user is refused is left out.");
     }
+    let root = is_root();
+    if !root {
+        note(
+            "Not root here: the step that installs packages, which a machine shares with its host, is left out.",
+        );
+    }
     let steps: Vec<Step> = steps::all(tools.no_terraform.is_none())
         .into_iter()
-        .filter(|step| separate || !step.needs_users)
+        .filter(|step| (separate || !step.needs_users) && (root || !step.needs_root))
         .collect();
     let mut done = 0;
     for (place, step) in steps.iter().enumerate() {

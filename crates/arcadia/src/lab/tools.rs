@@ -11,11 +11,13 @@ pub struct Tools {
 }
 
 /// Each program and how to have it.
-const NEEDED: [(&str, &str); 5] = [
+const NEEDED: [(&str, &str); 6] = [
     ("az", "pip install azure-cli==2.91.0 (in a virtual environment), or https://aka.ms/InstallAzureCLI"),
     ("curl", "apt-get install curl"),
     ("jq", "apt-get install jq"),
     ("bash", "apt-get install bash"),
+    // The text installs it on the machine, which shares the host's programs and has no network to fetch them.
+    ("psql", "apt-get install postgresql"),
     ("setpriv", "apt-get install util-linux"),
 ];
 

@@ -77,6 +77,15 @@ pub fn secret(terraform: bool) -> Vec<Step> {
             "echo $psql_cmd",
             Check::Answer("the command", is_psql_command),
         ),
+        Step {
+            needs_root: true,
+            ..there(
+                "Install psql",
+                "sudo apt-get update && sudo apt-get install postgresql -y",
+                "psql --version",
+                Check::Answer("a version of psql", |text| text.starts_with("psql (PostgreSQL) ")),
+            )
+        },
     ]
 }
 

@@ -30,6 +30,8 @@ pub struct Step {
     pub follows: bool,
     /// Whether it needs a machine whose users are separate.
     pub needs_users: bool,
+    /// Whether it changes the host's own files, which a machine shares: only its root may.
+    pub needs_root: bool,
 }
 
 const fn here(title: &'static str, script: &'static str, question: &'static str, check: Check) -> Step {
@@ -48,7 +50,17 @@ const fn step(
     check: Check,
 ) -> Step {
     let script = Cow::Borrowed(script);
-    Step { title, side, script, typed: "", question, check, follows: false, needs_users: false }
+    Step {
+        title,
+        side,
+        script,
+        typed: "",
+        question,
+        check,
+        follows: false,
+        needs_users: false,
+        needs_root: false,
+    }
 }
 
 fn at_once(step: Step) -> Step {
