@@ -76,8 +76,11 @@ def public_cloud(world):
     own.run_az("login", "--service-principal", "-u", own.client, "-p", own.secret, "--tenant", own.tenant, who="public").fails()
     said = own.run(["curl", "-sS", "https://login.microsoftonline.com/"]).fails(code=56)
     contains(said.err, "403")
-    said = own.run(["curl", "-sS", f"https://portal.{DOMAIN}/"]).text()
-    contains(said, "ServiceNotServed", f"does not serve portal.{DOMAIN}")
+    for name in ("portal", "x.managedhsm"):
+        said = own.run(["curl", "-sS", f"https://{name}.{DOMAIN}/"]).text()
+        contains(said, "ServiceNotServed", f"does not serve {name}.{DOMAIN}")
+    # And so az tells it.
+    own.run_az("keyvault", "key", "list", "--hsm-name", "x").fails("does not serve x.managedhsm")
 
 
 @check("own domain: group, vault, role, secret; identifiers are the site's own")

@@ -116,9 +116,12 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let detached = arguments.detached;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve::serve(data, options, |ready| {
-        show(data, ready);
+        // Before `ready` is printed: whoever waits for it may look for the log.
         if detached {
             log.move_to(data.log_file())?;
+        }
+        show(data, ready);
+        if detached {
             let nowhere = std::fs::OpenOptions::new().write(true).open("/dev/null")?;
             // The parent sees the end of its pipe and returns.
             rustix::stdio::dup2_stdout(&nowhere)?;

@@ -8,8 +8,8 @@ use arcadia_kernel::Endpoint;
 /// Names and the services behind them. A pattern is a name, or `*.` and a name for exactly one label below it.
 #[derive(Default)]
 pub struct HostTable {
-    /// The domain of the site's own names, folded: none of them is ever passed on.
-    domain: Option<String>,
+    /// The domain of the site's own names, folded, and what answers where nothing else does, there and below.
+    domain: Option<(String, Arc<dyn Endpoint>)>,
     exact: HashMap<String, Arc<dyn Endpoint>>,
     one_label_below: HashMap<String, Arc<dyn Endpoint>>,
 }
@@ -63,9 +63,10 @@ pub fn fold_host(host: &str) -> String {
 }
 
 impl HostTable {
-    /// An empty table of a site whose own names, if it has such, are below `domain`.
-    pub fn new(domain: Option<&str>) -> Self {
-        Self { domain: domain.map(fold_host), ..Self::default() }
+    /// Serves `domain` and all names below it that no pattern has, at any depth, by `endpoint`: none of them is ever
+    /// passed on.
+    pub fn serve_rest(&mut self, domain: &str, endpoint: Arc<dyn Endpoint>) {
+        self.domain = Some((fold_host(domain), endpoint));
     }
 
     /// Serves `pattern` by `endpoint`.
@@ -84,7 +85,16 @@ impl HostTable {
         }
         let (label, parent) = host.split_once('.')?;
         let withheld = WITHHELD.iter().any(|(name, _)| *name == host);
-        if label.is_empty() || withheld { None } else { self.one_label_below.get(parent) }
+        if label.is_empty() || withheld {
+            return None;
+        }
+        self.one_label_below.get(parent).or_else(|| self.rest(&host))
+    }
+
+    fn rest(&self, host: &str) -> Option<&Arc<dyn Endpoint>> {
+        let (domain, endpoint) = self.domain.as_ref()?;
+        let before = host.strip_suffix(domain.as_str())?;
+        (before.is_empty() || before.ends_with('.')).then_some(endpoint)
     }
 
     pub fn route(&self, host: &str) -> Route {
@@ -96,14 +106,9 @@ impl HostTable {
             Some(parent) => host.ends_with(parent),
             None => host == pattern,
         };
-        if let Some(domain) = &self.domain
-            && host.strip_suffix(domain.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-        {
-            return Route::Withheld(format!("no service of this site has that name below {domain}"));
-        }
         match (WITHHELD.iter().find(|(pattern, _)| covers(pattern)), &self.domain) {
             (None, _) => Route::Outside,
-            (Some((_, NOT_SERVED)), Some(domain)) => Route::Withheld(format!(
+            (Some((_, NOT_SERVED)), Some((domain, _))) => Route::Withheld(format!(
                 "this site's own names end in {domain}, and what is meant for it is not passed on to the public cloud; \
                  select the site's cloud (`az cloud set`) and switch instance discovery off (`arcadia env` does for az)"
             )),
@@ -116,7 +121,9 @@ impl HostTable {
         let exact = self.exact.iter().map(|(name, endpoint)| (name.clone(), endpoint.service_name()));
         let below = self.one_label_below.iter();
         let below = below.map(|(parent, endpoint)| (format!("*.{parent}"), endpoint.service_name()));
-        let mut all: Vec<_> = exact.chain(below).collect();
+        let rest = self.domain.iter();
+        let rest = rest.map(|(domain, endpoint)| (format!("*.{domain}"), endpoint.service_name()));
+        let mut all: Vec<_> = exact.chain(below).chain(rest).collect();
         all.sort();
         all
     }

@@ -68,8 +68,8 @@ impl Service for Pages {
     fn finish(&self, _: &RequestHead, _: &mut Reply) {}
 }
 
-/// Answers for the names below an own domain that lead to no service: clients whose cloud has such names are told
-/// in words, instead of by a name that does not resolve.
+/// Answers for the names below an own domain that lead to no service, such as those of the cloud's metadata that are
+/// not served: clients are told in words, instead of by a connection that fails.
 pub struct Unserved {
     domain: String,
 }

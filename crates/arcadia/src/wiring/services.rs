@@ -105,7 +105,10 @@ fn behind<S: arcadia_kernel::Service>(
 impl Assembly {
     /// The names under which the services are reached. What answers to a name is decided by its role.
     pub fn host_table(&self) -> HostTable {
-        let mut hosts = HostTable::new(self.names.domain());
+        let mut hosts = HostTable::default();
+        if let Some(domain) = self.names.domain() {
+            hosts.serve_rest(domain, self.unserved.clone());
+        }
         for (pattern, role) in self.names.hosts() {
             let endpoint = match role {
                 Role::Login => &self.login,
@@ -114,9 +117,8 @@ impl Assembly {
                 Role::Vaults => &self.vaults,
                 Role::Heartbeats => &self.his,
                 Role::Pages => &self.pages,
-                Role::Unserved => &self.unserved,
                 // Reached by other ways than HTTPS, or not served.
-                Role::Blobs | Role::Databases => continue,
+                Role::Blobs | Role::Databases | Role::Unserved => continue,
             };
             hosts.serve(&pattern, endpoint.clone());
         }
