@@ -26,8 +26,8 @@ def widened(function):
 
     signature = inspect.signature(function)
     kept = [parameter for name, parameter in signature.parameters.items() if name != "scope"]
-    added = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in ("scope", "resource_group_name")]
-    wrapper.__signature__ = signature.replace(parameters=[*kept, *added])
+    optional = functools.partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY, default=None)
+    wrapper.__signature__ = signature.replace(parameters=[*kept, optional("scope"), optional("resource_group_name")])
     return wrapper
 
 

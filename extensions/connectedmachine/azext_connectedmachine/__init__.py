@@ -40,7 +40,8 @@ class MachineCommandsLoader(AzCommandsLoader):
 
     def load_arguments(self, command):
         with self.argument_context("connectedmachine") as context:
-            context.argument("machine_name", options_list=["--name", "-n", "--machine-name"], help="Name of the machine.")
+            names = ["--name", "-n", "--machine-name"]
+            context.argument("machine_name", options_list=names, help="Name of the machine.")
 
 
 COMMAND_LOADER_CLS = MachineCommandsLoader

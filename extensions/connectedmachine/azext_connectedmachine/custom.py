@@ -16,7 +16,8 @@ def show(cmd, resource_group_name, machine_name):
         if error.response.status_code != 404:
             raise
         message = (error.response.json().get("error") or {}).get("message")
-        raise ResourceNotFoundError(message or f"There is no machine '{machine_name}' in '{resource_group_name}'.") from error
+        message = message or f"There is no machine '{machine_name}' in '{resource_group_name}'."
+        raise ResourceNotFoundError(message) from error
 
 
 def list_machines(cmd, resource_group_name=None):

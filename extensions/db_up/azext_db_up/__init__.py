@@ -15,7 +15,9 @@ long-summary: >
   password and a new one gets a generated password, which is printed.
 examples:
   - name: Make a server and a database.
-    text: az postgres up --server-name postgres-1 --database-name app --admin-user arcadmin --admin-password PASSWORD --location uksouth
+    text: >
+        az postgres up --server-name postgres-1 --database-name app --admin-user arcadmin --admin-password PASSWORD
+        --location uksouth
 """
 
 helps["postgres show-connection-string"] = """
@@ -23,7 +25,9 @@ type: command
 short-summary: Show the connection strings of a PostgreSQL server. No request is made.
 examples:
   - name: The command that connects with psql.
-    text: az postgres show-connection-string -s postgres-1 -d app -u arcadmin -p PASSWORD --query connectionStrings.psql_cmd -o tsv
+    text: >
+        az postgres show-connection-string -s postgres-1 -d app -u arcadmin -p PASSWORD
+        --query connectionStrings.psql_cmd -o tsv
 """
 
 

@@ -54,6 +54,8 @@ class Arm:
         """Polls an operation that was accepted until it has ended; raises when it has failed."""
         deadline = time.monotonic() + OPERATION_SECONDS_MAX
         status_url, result_url = answer.headers.get("Azure-AsyncOperation"), answer.headers.get("Location")
+        if not (status_url or result_url):
+            raise AzureResponseError("The operation was accepted, and the answer does not say where to follow it.")
         wait = 0.5
         while time.monotonic() < deadline:
             # What the service asks for; without that, soon at first and then less often.
@@ -70,5 +72,6 @@ class Arm:
                 return
             if outcome["status"] in ("Failed", "Canceled"):
                 error = outcome.get("error") or {}
-                raise AzureResponseError(f"{error.get('code', outcome['status'])}: {error.get('message', 'no reason given')}")
+                code, message = error.get("code", outcome["status"]), error.get("message", "no reason given")
+                raise AzureResponseError(f"{code}: {message}")
         raise AzureResponseError(f"The operation did not end within {OPERATION_SECONDS_MAX // 60} minutes.")

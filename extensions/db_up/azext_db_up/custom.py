@@ -35,7 +35,7 @@ def up(
     tags=None,
 ):
     if admin_password and generate_password:
-        raise InvalidArgumentValueError("--admin-password and --generate-password exclude each other; give one of them.")
+        raise InvalidArgumentValueError("--admin-password and --generate-password exclude each other; give one.")
     arm = Arm(cmd.cli_ctx)
     server_name = server_name or unique("server")
     group = ensure_group(cmd, arm, resource_group_name, server_name, location)
@@ -66,7 +66,8 @@ def up(
         known = server["properties"]["administratorLogin"]
         if admin_user not in (None, known):
             raise InvalidArgumentValueError(
-                f"The administrator of server '{server_name}' is '{known}', which cannot be changed; use another server name."
+                f"The administrator of server '{server_name}' is '{known}', which cannot be changed; "
+                "use another server name."
             )
         admin_user = known
         if admin_password:
@@ -130,4 +131,5 @@ def unique(prefix):
 def generated_password():
     """22 characters, of all three kinds that the service asks for."""
     drawn = [secrets.choice(string.ascii_letters + string.digits) for _ in range(19)]
-    return "".join(drawn + [secrets.choice(kind) for kind in (string.ascii_lowercase, string.ascii_uppercase, string.digits)])
+    kinds = (string.ascii_lowercase, string.ascii_uppercase, string.digits)
+    return "".join(drawn + [secrets.choice(kind) for kind in kinds])
