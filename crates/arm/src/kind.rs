@@ -149,6 +149,10 @@ pub trait ResourceKind: Send + Sync + 'static {
     const NAME_RULE: NameRule;
     /// Whether a PUT must name a location.
     const LOCATED: bool = true;
+    /// Whether PUT, PATCH and DELETE are answered with 202 once they are committed, and carried out by
+    /// [`ResourceKind::finish`] and [`ResourceKind::tear_down`] in the background. Until then the resource takes
+    /// no other change.
+    const ASYNCHRONOUS: bool = false;
 
     /// Checks and plans the resource as it shall be. Rows added to `plan.batch` are in the same commit. May run
     /// more than once for one request, when another request changed the resource in between.
@@ -172,6 +176,25 @@ pub trait ResourceKind: Send + Sync + 'static {
     /// Adds what else must go to `plan.batch`. The engine deletes the row, the role assignments at and below it
     /// and, each by its own kind, the nested resources.
     async fn delete(&self, plan: &mut Plan<'_>, current: &Resource) -> Result<(), Fault>;
+
+    /// Of an asynchronous kind: makes real what a committed PUT or PATCH describes, and returns the properties to
+    /// store from now on. Runs again after a failure or a restart, so every step must stand being repeated. A
+    /// fault of the client's (4xx) ends the operation, and what was committed is undone; any other is tried
+    /// again.
+    async fn finish(&self, resource: &Resource) -> Result<Value, Fault> {
+        Ok(resource.properties.clone())
+    }
+
+    /// Takes down what stands behind a resource that is about to be deleted, with all that is nested in it. The
+    /// rows go when this has succeeded; until then it may run again.
+    async fn tear_down(&self, _resource: &Resource) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// What an asynchronous kind calls an operation in the body of its 202.
+    fn operation_name(&self, deletes: bool) -> &'static str {
+        if deletes { "Delete" } else { "Upsert" }
+    }
 
     /// `properties` as clients of `api_version` see them.
     fn properties(&self, resource: &Resource, api_version: &str) -> Value;
@@ -271,6 +294,7 @@ pub trait AnyKind: Send + Sync + 'static {
     fn api_versions(&self) -> &'static [&'static str];
     fn name_rule(&self) -> NameRule;
     fn located(&self) -> bool;
+    fn asynchronous(&self) -> bool;
     async fn put(
         &self,
         plan: &mut Plan<'_>,
@@ -284,6 +308,9 @@ pub trait AnyKind: Send + Sync + 'static {
         change: Desired,
     ) -> Result<Resource, Fault>;
     async fn delete(&self, plan: &mut Plan<'_>, current: &Resource) -> Result<(), Fault>;
+    async fn finish(&self, resource: &Resource) -> Result<Value, Fault>;
+    async fn tear_down(&self, resource: &Resource) -> Result<(), Fault>;
+    fn operation_name(&self, deletes: bool) -> &'static str;
     fn properties(&self, resource: &Resource, api_version: &str) -> Value;
     fn put_status(&self, created: bool) -> StatusCode;
     fn put_headers(&self, resource: &Resource) -> Vec<(HeaderName, HeaderValue)>;
@@ -316,6 +343,10 @@ impl<K: ResourceKind> AnyKind for Erased<K> {
         K::LOCATED
     }
 
+    fn asynchronous(&self) -> bool {
+        K::ASYNCHRONOUS
+    }
+
     async fn put(
         &self,
         plan: &mut Plan<'_>,
@@ -336,6 +367,18 @@ impl<K: ResourceKind> AnyKind for Erased<K> {
 
     async fn delete(&self, plan: &mut Plan<'_>, current: &Resource) -> Result<(), Fault> {
         self.0.delete(plan, current).await
+    }
+
+    async fn finish(&self, resource: &Resource) -> Result<Value, Fault> {
+        self.0.finish(resource).await
+    }
+
+    async fn tear_down(&self, resource: &Resource) -> Result<(), Fault> {
+        self.0.tear_down(resource).await
+    }
+
+    fn operation_name(&self, deletes: bool) -> &'static str {
+        self.0.operation_name(deletes)
     }
 
     fn properties(&self, resource: &Resource, api_version: &str) -> Value {

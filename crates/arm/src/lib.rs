@@ -6,6 +6,7 @@
 
 mod access;
 mod arm;
+mod asynchronous;
 mod catalogue;
 mod engine;
 mod error;

@@ -15,6 +15,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::Arm;
+use crate::asynchronous::{self, Change};
 use crate::engine::{self, plan_removal};
 use crate::error;
 use crate::groups::{GROUPS, Group, GroupState};
@@ -25,17 +26,24 @@ use crate::version;
 pub(crate) const OPERATIONS: Table<Uuid, Operation> = Table::new("arm/operations");
 
 /// The version that kinds see when the site itself deletes.
-const WORK_API_VERSION: &str = "2024-11-01";
+pub(crate) const WORK_API_VERSION: &str = "2024-11-01";
 /// Pauses before a step that failed is tried again: this long at first, then doubled up to the longest.
 const PAUSE_SECONDS_MIN: u64 = 1;
 const PAUSE_SECONDS_MAX: u64 = 30;
 /// How long an operation that ended can be asked about.
 const KEPT_SECONDS: i64 = 24 * 60 * 60;
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "what")]
 pub(crate) enum Work {
-    DeleteGroup { group: ArmId },
+    DeleteGroup {
+        group: ArmId,
+    },
+    /// A committed change of a resource of an asynchronous kind is carried out.
+    Finish {
+        resource: ArmId,
+        change: Change,
+    },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -46,7 +54,7 @@ pub(crate) enum Progress {
     Failed { at: Timestamp, status: u16, code: String, message: String },
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Operation {
     pub id: Uuid,
@@ -93,6 +101,10 @@ pub(crate) fn rows() -> Vec<Op<Arm>> {
             "/subscriptions/{subscriptionId}/providers/{providerNamespace}/locations/{location}/operationresults/{operationId}",
         ),
         status_row(
+            "ProviderAzureAsyncOperationGet",
+            "/subscriptions/{subscriptionId}/providers/{providerNamespace}/locations/{location}/azureAsyncOperation/{operationId}",
+        ),
+        status_row(
             "ProviderOperationStatusGet",
             "/subscriptions/{subscriptionId}/providers/{providerNamespace}/locations/{location}/operationstatuses/{operationId}",
         ),
@@ -109,10 +121,17 @@ async fn visible(at: &Arm, permit: &Permit<SignedIn>, request: &Request) -> Resu
     if !operation.subscription.eq_ignore_ascii_case(request.param("subscriptionId")) {
         return Err(missing());
     }
-    let Work::DeleteGroup { group } = &operation.work;
     let may = operation.started_by == permit.caller().object_id
-        || permit.may("Microsoft.Resources/subscriptions/resourceGroups/read", Plane::Control, group)
-        || permit.may("Microsoft.Resources/subscriptions/resourceGroups/delete", Plane::Control, group);
+        || match &operation.work {
+            Work::DeleteGroup { group } => ["read", "delete"].iter().any(|verb| {
+                let action = format!("Microsoft.Resources/subscriptions/resourceGroups/{verb}");
+                permit.may(&action, Plane::Control, group)
+            }),
+            Work::Finish { resource, .. } => {
+                let action = format!("{}/read", resource.resource_type().unwrap_or_default());
+                permit.may(&action, Plane::Control, resource)
+            }
+        };
     if may { Ok(operation) } else { Err(missing()) }
 }
 
@@ -122,7 +141,10 @@ async fn results(at: At<Arm>, permit: Permit<SignedIn>, request: Request) -> Res
     match operation.progress {
         Progress::Running => Reply::empty(StatusCode::ACCEPTED)
             .with(header::RETRY_AFTER, HeaderValue::from_static("1"))
-            .with_text(header::LOCATION, &results_url(&request, operation.id)),
+            .with_text(
+                header::LOCATION,
+                &format!("{}{}?{}", request.origin, request.path, request.raw_query),
+            ),
         Progress::Succeeded { .. } => Ok(Reply::empty(StatusCode::OK)),
         Progress::Failed { status, code, message, .. } => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::CONFLICT);
@@ -189,10 +211,15 @@ async fn run_all(arm: &Arm, gate: &Arc<Gate>) -> Result<bool, Fault> {
         let operation = row.value;
         match operation.progress {
             Progress::Running => {
-                let Work::DeleteGroup { group } = &operation.work;
-                if let Err(fault) = delete_group(arm, gate, &operation, group).await {
+                let done = match &operation.work {
+                    Work::DeleteGroup { group } => delete_group(arm, gate, &operation, group).await,
+                    Work::Finish { resource, change } => {
+                        asynchronous::carry_out(arm, gate, &operation, resource, change).await
+                    }
+                };
+                if let Err(fault) = done {
                     failed = true;
-                    tracing::warn!(operation = %operation.id, %group, ?fault, "tried again later");
+                    tracing::warn!(operation = %operation.id, ?fault, "tried again later");
                 }
             }
             Progress::Succeeded { at } | Progress::Failed { at, .. } => {
@@ -221,7 +248,14 @@ async fn delete_group(
         let Some(row) = page.items.into_iter().next() else { break };
         let permit = gate.as_system(Reason::AsyncOperation);
         let mut batch = Batch::new();
-        let planned = plan_removal(arm, &engine::Work::of(&permit), &row, WORK_API_VERSION, &mut batch).await;
+        let torn_down = match arm.kind_of(&row.value.id) {
+            Some(kind) => kind.tear_down(&row.value).await,
+            None => Ok(()),
+        };
+        let planned = match torn_down {
+            Ok(()) => plan_removal(arm, &engine::Work::of(&permit), &row, WORK_API_VERSION, &mut batch).await,
+            Err(fault) => Err(fault),
+        };
         match planned {
             Ok(()) => {}
             Err(fault) if fault.status.is_client_error() => {

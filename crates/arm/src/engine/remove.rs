@@ -5,6 +5,7 @@ use arcadia_store::{Batch, CommitError, Row};
 
 use crate::Arm;
 use crate::arm::TRIES_MAX;
+use crate::asynchronous::{self, Change, PENDING, accepted};
 use crate::engine::write::{Preconditions, plan};
 use crate::engine::{Work, requested_id};
 use crate::kind::{RESOURCES, Resource};
@@ -17,6 +18,7 @@ pub(super) async fn delete(
     work: &Work<'_>,
     request: Request,
 ) -> Result<Reply, Fault> {
+    let kind = arm.kind(type_name)?;
     let id = requested_id(type_name, &request)?;
     let preconditions = Preconditions::of(&request);
     let api_version = version::required(&request.query)?;
@@ -26,6 +28,23 @@ pub(super) async fn delete(
         };
         preconditions.check(Some(row.revision))?;
         let mut batch = Batch::new();
+        if kind.asynchronous() {
+            if let Some(deletion) = asynchronous::deletion_of(arm, &id).await? {
+                return accepted(arm, &request, &*kind, &row.value, &deletion).await;
+            }
+            let deletion = asynchronous::begin(arm, work, &row.value, Change::Delete, &mut batch).await?;
+            // Written as it is, so that nothing can be put in it by a request that began before this one.
+            batch.require_revision(RESOURCES, &id, row.revision);
+            batch.put(RESOURCES, &id, &row.value)?;
+            match arm.store.commit(work.stamp, batch).await {
+                Ok(_) => {
+                    arm.wake.notify_one();
+                    return accepted(arm, &request, &*kind, &row.value, &deletion).await;
+                }
+                Err(CommitError::Conflict) if preconditions.may_retry() => continue,
+                Err(error) => return Err(error.into()),
+            }
+        }
         plan_removal(arm, work, &row, api_version, &mut batch).await?;
         match arm.store.commit(work.stamp, batch).await {
             Ok(_) => return Ok(Reply::empty(StatusCode::OK)),
@@ -71,5 +90,6 @@ async fn remove_one(
         kind.delete(&mut plan, resource).await?;
     }
     batch.delete(RESOURCES, &resource.id);
+    batch.delete(PENDING, &resource.id);
     Ok(())
 }

@@ -5,12 +5,14 @@ use arcadia_store::{Batch, CommitError, Revision, Row};
 
 use crate::Arm;
 use crate::arm::TRIES_MAX;
+use crate::asynchronous::{self, Change, accepted};
 use crate::engine::body::{self, Body};
 use crate::engine::read::{etag, existing, view};
 use crate::engine::{Work, requested_id};
 use crate::error;
 use crate::groups::GROUPS;
 use crate::kind::{AnyKind, Desired, Plan, RESOURCES, Resource, caller_name, caller_type};
+use crate::operations::Operation;
 use crate::version;
 
 /// What the client says about the present state.
@@ -54,7 +56,11 @@ pub(super) async fn put(
 ) -> Result<Reply, Fault> {
     let kind = arm.kind(type_name)?;
     let id = requested_id(type_name, &request)?;
-    let desired = Body::read(&request)?.into_desired()?;
+    // Kinds without a location may have nothing to say: `az postgres db create` sends no body.
+    let desired = match request.body.is_empty() && !kind.located() {
+        true => Desired { properties: serde_json::json!({}), ..Desired::default() },
+        false => Body::read(&request)?.into_desired()?,
+    };
     let preconditions = Preconditions::of(&request);
     let api_version = version::required(&request.query)?;
     for _ in 0..TRIES_MAX {
@@ -67,8 +73,17 @@ pub(super) async fn put(
         let resource = kind.put(&mut plan, before, desired.clone()).await?;
         let resource = stamped(resource, &id, before, work);
         let created = before.is_none();
+        let begun = begin(arm, work, &*kind, &resource, before, &mut batch).await?;
         match commit(arm, work, current.as_ref(), &resource, batch).await {
-            Ok(revision) => return reply(&*kind, &resource, api_version, created, revision),
+            Ok(revision) => {
+                return match begun {
+                    Some(begun) => {
+                        arm.wake.notify_one();
+                        accepted(arm, &request, &*kind, &resource, &begun).await
+                    }
+                    None => reply(&*kind, &resource, api_version, created, revision),
+                };
+            }
             Err(CommitError::Conflict) if preconditions.may_retry() => continue,
             Err(error) => return Err(error.into()),
         }
@@ -95,8 +110,13 @@ pub(super) async fn patch(
         let mut plan = plan(arm, work, &id, api_version, &mut batch);
         let resource = kind.patch(&mut plan, &current.value, change.clone()).await?;
         let resource = stamped(resource, &id, Some(&current.value), work);
+        let begun = begin(arm, work, &*kind, &resource, Some(&current.value), &mut batch).await?;
         match commit(arm, work, Some(&current), &resource, batch).await {
             Ok(revision) => {
+                if let Some(begun) = begun {
+                    arm.wake.notify_one();
+                    return accepted(arm, &request, &*kind, &resource, &begun).await;
+                }
                 return Reply::ok(&view(&*kind, &resource, api_version))?
                     .with_text(header::ETAG, &etag(revision));
             }
@@ -105,6 +125,25 @@ pub(super) async fn patch(
         }
     }
     Err(CommitError::Conflict.into())
+}
+
+/// Of an asynchronous kind: the operation that carries the change out, in the same commit.
+async fn begin(
+    arm: &Arm,
+    work: &Work<'_>,
+    kind: &dyn AnyKind,
+    resource: &Resource,
+    before: Option<&Resource>,
+    batch: &mut Batch,
+) -> Result<Option<Operation>, Fault> {
+    if !kind.asynchronous() {
+        return Ok(None);
+    }
+    let change = match before {
+        Some(before) => Change::Update { before: Some(Box::new(before.clone())) },
+        None => Change::Create,
+    };
+    asynchronous::begin(arm, work, resource, change, batch).await.map(Some)
 }
 
 pub(super) fn plan<'a>(
@@ -171,6 +210,9 @@ async fn hold_parent(arm: &Arm, kind: &dyn AnyKind, id: &ArmId, batch: &mut Batc
         );
         return Err(Fault::not_found("ParentResourceNotFound", message));
     };
+    if asynchronous::deletion_of(arm, &parent).await?.is_some() {
+        return Err(asynchronous::busy(&parent));
+    }
     batch.require_revision(RESOURCES, &parent, row.revision);
     batch.put(RESOURCES, &parent, &row.value)?;
     Ok(())

@@ -1,0 +1,245 @@
+//! Kinds whose changes take time: committed with the operation that carries them out, answered with 202.
+
+use std::sync::Arc;
+
+use arcadia_kernel::{
+    ArmId, Fault, Gate, HeaderName, HeaderValue, Permit, Reason, Reply, Request, StatusCode, SystemWork,
+    header,
+};
+use arcadia_store::{Batch, CommitError, Record, Row, Table};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use arcadia_kernel::EntropyExt as _;
+
+use crate::Arm;
+use crate::arm::TRIES_MAX;
+use crate::engine::{self, plan_removal};
+use crate::kind::{AnyKind, RESOURCES, Resource};
+use crate::operations::{OPERATIONS, Operation, Progress, WORK_API_VERSION, Work};
+
+/// The operation that works on a resource at this moment, by the resource's identifier.
+pub(crate) const PENDING: Table<ArmId, Pending> = Table::new("arm/pending");
+
+/// A PUT or PATCH that still fails for the site's own reasons after this time has failed for good.
+const TRIED_SECONDS_MAX: i64 = 10 * 60;
+
+const ASYNC_OPERATION: HeaderName = HeaderName::from_static("azure-asyncoperation");
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Pending {
+    pub operation: Uuid,
+    pub deletes: bool,
+}
+
+impl Record for Pending {}
+
+/// Not `Debug`: a resource's stored form may hold what no log may show.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub(crate) enum Change {
+    Create,
+    /// `before` is what comes back when the change fails for good; forgotten when the operation has ended.
+    Update {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        before: Option<Box<Resource>>,
+    },
+    Delete,
+}
+
+/// 409: a resource takes one change at a time.
+pub(crate) fn busy(id: &ArmId) -> Fault {
+    let message = format!(
+        "Another operation on the resource '{id}' or on its parent is in progress. Retry when it has ended."
+    );
+    Fault::conflict("AnotherOperationInProgress", message)
+}
+
+/// The operation that deletes the resource at this moment.
+pub(crate) async fn deletion_of(arm: &Arm, id: &ArmId) -> Result<Option<Operation>, Fault> {
+    let Some(pending) = arm.store.get(PENDING, id).await?.filter(|row| row.value.deletes) else {
+        return Ok(None);
+    };
+    Ok(arm.store.get(OPERATIONS, &pending.value.operation).await?.map(|row| row.value))
+}
+
+/// Adds the operation to the change's own commit.
+pub(crate) async fn begin(
+    arm: &Arm,
+    work: &engine::Work<'_>,
+    resource: &Resource,
+    change: Change,
+    batch: &mut Batch,
+) -> Result<Operation, Fault> {
+    let id = &resource.id;
+    if arm.store.get(PENDING, id).await?.is_some() {
+        return Err(busy(id));
+    }
+    let deletes = matches!(change, Change::Delete);
+    let operation = Operation {
+        id: work.entropy.uuid(),
+        subscription: id.subscription().unwrap_or_default().to_lowercase(),
+        started_at: work.now,
+        started_by: work.caller.object_id,
+        work: Work::Finish { resource: id.clone(), change },
+        progress: Progress::Running,
+    };
+    batch.require_absent(PENDING, id);
+    batch.put(PENDING, id, &Pending { operation: operation.id, deletes })?;
+    batch.put(OPERATIONS, &operation.id, &operation)?;
+    Ok(operation)
+}
+
+/// 202 with both places where a client can ask how far it is.
+pub(crate) async fn accepted(
+    arm: &Arm,
+    request: &Request,
+    kind: &dyn AnyKind,
+    resource: &Resource,
+    operation: &Operation,
+) -> Result<Reply, Fault> {
+    let namespace = kind.type_name().split('/').next().unwrap_or_default();
+    let location = location_of(arm, resource).await?;
+    let version = request.query.first("api-version").unwrap_or(WORK_API_VERSION);
+    let url = |what: &str| {
+        format!(
+            "{}/subscriptions/{}/providers/{namespace}/locations/{location}/{what}/{}?api-version={version}",
+            request.origin,
+            request.param("subscriptionId"),
+            operation.id
+        )
+    };
+    let deletes = matches!(&operation.work, Work::Finish { change: Change::Delete, .. });
+    let body = json!({ "operation": kind.operation_name(deletes), "startTime": operation.started_at });
+    Reply::json(StatusCode::ACCEPTED, &body)?
+        .with(header::RETRY_AFTER, HeaderValue::from_static("1"))
+        .with_text(ASYNC_OPERATION, &url("azureAsyncOperation"))?
+        .with_text(header::LOCATION, &url("operationResults"))
+}
+
+/// Where the resource is, or the one that it is nested in.
+async fn location_of(arm: &Arm, resource: &Resource) -> Result<String, Fault> {
+    let (mut id, mut location) = (resource.id.clone(), resource.location.clone());
+    while location.is_empty() {
+        let Some(parent) = id.parent().and_then(|types| types.parent()).filter(|parent| arm.is_kind(parent))
+        else {
+            return Ok("global".to_owned());
+        };
+        let row = arm.store.get(RESOURCES, &parent).await?;
+        location = row.map(|row| row.value.location).unwrap_or_default();
+        id = parent;
+    }
+    Ok(location)
+}
+
+/// Carries out one committed change. Starts from what is stored, so it can be taken up after any step.
+pub(crate) async fn carry_out(
+    arm: &Arm,
+    gate: &Arc<Gate>,
+    operation: &Operation,
+    id: &ArmId,
+    change: &Change,
+) -> Result<(), Fault> {
+    let permit = gate.as_system(Reason::AsyncOperation);
+    for _ in 0..TRIES_MAX {
+        let Some(row) = arm.store.get(RESOURCES, id).await? else {
+            // Deleted meanwhile, with its group.
+            let gone = Fault::not_found("ResourceNotFound", format!("The resource '{id}' was deleted."));
+            return Ok(arm
+                .store
+                .commit(permit.stamp(), ended(&permit, operation, Err(&gone))?)
+                .await
+                .map(|_| ())?);
+        };
+        let kind = arm.kind(&id.resource_type().unwrap_or_default())?;
+        let batch = match change {
+            Change::Delete => match kind.tear_down(&row.value).await {
+                Ok(()) => removal(arm, &permit, &row, operation, Ok(())).await?,
+                Err(fault) if fault.status.is_client_error() => {
+                    kept(&permit, &row, None, operation, Err(&fault))?
+                }
+                Err(fault) => return Err(fault),
+            },
+            Change::Create | Change::Update { .. } => match (kind.finish(&row.value).await, change) {
+                (Ok(properties), _) => kept(&permit, &row, Some(properties), operation, Ok(()))?,
+                (Err(fault), _) if !is_final(gate, operation, &fault) => return Err(fault),
+                (Err(fault), Change::Update { before: Some(before) }) => {
+                    kept(&permit, &row, Some(before.properties.clone()), operation, Err(&fault))?
+                }
+                (Err(fault), _) => {
+                    kind.tear_down(&row.value).await?;
+                    removal(arm, &permit, &row, operation, Err(&fault)).await?
+                }
+            },
+        };
+        match arm.store.commit(permit.stamp(), batch).await {
+            Ok(_) => return Ok(()),
+            Err(CommitError::Conflict) => continue,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(CommitError::Conflict.into())
+}
+
+fn is_final(gate: &Gate, operation: &Operation, fault: &Fault) -> bool {
+    let tried_seconds = gate.clock.epoch_seconds() - operation.started_at.as_second();
+    fault.status.is_client_error() || tried_seconds > TRIED_SECONDS_MAX
+}
+
+/// The end of the operation and of its resource.
+async fn removal(
+    arm: &Arm,
+    permit: &Permit<SystemWork>,
+    row: &Row<Resource>,
+    operation: &Operation,
+    result: Result<(), &Fault>,
+) -> Result<Batch, Fault> {
+    let mut batch = ended(permit, operation, result)?;
+    plan_removal(arm, &engine::Work::of(permit), row, WORK_API_VERSION, &mut batch).await?;
+    Ok(batch)
+}
+
+/// The end of the operation; the resource stays, with other properties where there are some.
+fn kept(
+    permit: &Permit<SystemWork>,
+    row: &Row<Resource>,
+    properties: Option<Value>,
+    operation: &Operation,
+    result: Result<(), &Fault>,
+) -> Result<Batch, Fault> {
+    let mut batch = ended(permit, operation, result)?;
+    let id = &row.value.id;
+    batch.require_revision(RESOURCES, id, row.revision);
+    if let Some(properties) = properties {
+        batch.put(RESOURCES, id, &Resource { properties, ..row.value.clone() })?;
+    }
+    batch.delete(PENDING, id);
+    Ok(batch)
+}
+
+fn ended(
+    permit: &Permit<SystemWork>,
+    operation: &Operation,
+    result: Result<(), &Fault>,
+) -> Result<Batch, Fault> {
+    let at = permit.now();
+    let progress = match result {
+        Ok(()) => Progress::Succeeded { at },
+        Err(fault) => Progress::Failed {
+            at,
+            status: fault.status.as_u16(),
+            code: fault.code.clone().into_owned(),
+            message: fault.message.clone(),
+        },
+    };
+    let work = match &operation.work {
+        Work::Finish { resource, change: Change::Update { .. } } => {
+            Work::Finish { resource: resource.clone(), change: Change::Update { before: None } }
+        }
+        other => other.clone(),
+    };
+    let mut batch = Batch::new();
+    batch.put(OPERATIONS, &operation.id, &Operation { progress, work, ..operation.clone() })?;
+    Ok(batch)
+}

@@ -1,0 +1,76 @@
+//! Directories that are copied, given to a user, and made durable.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Gid, Uid};
+
+use super::Account;
+use crate::fault::ServerFault;
+
+/// What the name of a directory ends in until it is complete.
+pub(crate) const UNFINISHED: &str = ".new";
+
+pub(crate) fn unfinished(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(UNFINISHED);
+    name.into()
+}
+
+/// A directory that only its owner enters.
+pub(crate) fn private_directory(path: &Path, owner: Option<Account>) -> Result<(), ServerFault> {
+    fs::DirBuilder::new().mode(0o700).create(path).map_err(ServerFault::file(path))?;
+    own(path, owner)
+}
+
+/// A file that only its owner reads.
+pub(crate) fn private_file(path: &Path, text: &str, owner: Option<Account>) -> Result<(), ServerFault> {
+    use std::io::Write as _;
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let written = options.open(path).and_then(|mut file| file.write_all(text.as_bytes()));
+    written.map_err(ServerFault::file(path))?;
+    own(path, owner)
+}
+
+pub(crate) fn own(path: &Path, owner: Option<Account>) -> Result<(), ServerFault> {
+    let Some(Account { uid, gid }) = owner else { return Ok(()) };
+    rustix::fs::chown(path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+        .map_err(|error| ServerFault::file(path)(error.into()))
+}
+
+/// Copies a directory of directories and plain files, sharing blocks where the file system can.
+pub(crate) fn copy_tree(from: &Path, to: &Path, owner: Option<Account>) -> Result<(), ServerFault> {
+    private_directory(to, owner)?;
+    for entry in fs::read_dir(from).map_err(ServerFault::file(from))? {
+        let entry = entry.map_err(ServerFault::file(from))?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type().map_err(ServerFault::file(&source))?;
+        if kind.is_dir() {
+            copy_tree(&source, &target, owner)?;
+        } else if kind.is_file() {
+            fs::copy(&source, &target).map_err(ServerFault::file(&target))?;
+            own(&target, owner)?;
+        } else {
+            let odd = io::Error::new(io::ErrorKind::InvalidData, "neither a directory nor a plain file");
+            return Err(ServerFault::file(&source)(odd));
+        }
+    }
+    Ok(())
+}
+
+/// Gives a complete directory its name. All of it is durable when this returns.
+pub(crate) fn complete(path: &Path) -> Result<(), ServerFault> {
+    let from = unfinished(path);
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let synced = |path: &Path| {
+        let file = File::open(path)?;
+        rustix::fs::syncfs(&file)?;
+        Ok::<_, io::Error>(())
+    };
+    synced(&from).map_err(ServerFault::file(&from))?;
+    fs::rename(&from, path).map_err(ServerFault::file(path))?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(ServerFault::file(folder))
+}

@@ -1,0 +1,223 @@
+//! A server's process: started, watched, started again, stopped.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::Account;
+
+/// The socket's name in the server's directory.
+pub(crate) const SOCKET: &str = ".s.PGSQL.5432";
+
+/// Pauses before a server that ended is started again: this long at first, then doubled up to the longest.
+const PAUSE_MILLISECONDS_MIN: u64 = 100;
+const PAUSE_MILLISECONDS_MAX: u64 = 10_000;
+/// A server that ran for this long begins with the shortest pause again.
+const STEADY_SECONDS: u64 = 60;
+const POLL_MILLISECONDS: u64 = 10;
+/// A fast shutdown waits for a checkpoint; an immediate one is recovered from at the next start.
+const FAST_SECONDS_MAX: u64 = 20;
+const IMMEDIATE_SECONDS_MAX: u64 = 5;
+/// A server's log begins anew when it has grown over this at a start.
+const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+pub(super) struct Supervised {
+    pub instance: Uuid,
+    pub path: PathBuf,
+    pub directory: File,
+    pub program: PathBuf,
+    pub account: Option<Account>,
+}
+
+/// Gives a program nothing of the site's environment.
+pub(super) fn in_nothing(command: &mut Command) {
+    command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C").env("TZ", "UTC").current_dir("/");
+}
+
+pub(super) fn run_as(command: &mut Command, account: Option<Account>) {
+    if let Some(Account { uid, gid }) = account {
+        command.uid(uid).gid(gid);
+    }
+}
+
+/// Keeps a server running until it is to stop.
+pub(super) async fn supervise(
+    server: Supervised,
+    ready: watch::Sender<bool>,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let mut pause = PAUSE_MILLISECONDS_MIN;
+    while !*stopping.borrow() {
+        stop_orphan(&server.path).await;
+        let started = Instant::now();
+        match server.spawn() {
+            Ok(mut child) => {
+                if server.watch(&mut child, &ready, &mut stopping).await {
+                    break;
+                }
+            }
+            Err(error) => {
+                tracing::error!(instance = %server.instance, %error, "a database server does not start")
+            }
+        }
+        ready.send_replace(false);
+        if started.elapsed() > Duration::from_secs(STEADY_SECONDS) {
+            pause = PAUSE_MILLISECONDS_MIN;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(pause)) => {}
+            _ = stopping.wait_for(|stop| *stop) => {}
+        }
+        pause = (pause * 2).min(PAUSE_MILLISECONDS_MAX);
+    }
+    ready.send_replace(false);
+}
+
+impl Supervised {
+    fn spawn(&self) -> io::Result<Child> {
+        let mut command = Command::new(&self.program);
+        in_nothing(&mut command);
+        run_as(&mut command, self.account);
+        command.args(["-D", "/proc/self/fd/0", "-k", "."]);
+        for fixed in [
+            "listen_addresses=",
+            "unix_socket_permissions=0700",
+            "port=5432",
+            "logging_collector=off",
+            "log_destination=stderr",
+            "full_page_writes=on",
+        ] {
+            command.args(["-c", fixed]);
+        }
+        let log = self.log()?;
+        command.stdin(Stdio::from(self.directory.try_clone()?)).stdout(log.try_clone()?).stderr(log);
+        // A terminal's Ctrl-C is for the site, which stops its servers when it has stopped serving.
+        command.process_group(0);
+        command.spawn()
+    }
+
+    fn log(&self) -> io::Result<File> {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let path = self.path.with_extension("log");
+        if std::fs::metadata(&path).is_ok_and(|found| found.len() > LOG_BYTES_MAX) {
+            std::fs::remove_file(&path)?;
+        }
+        std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+    }
+
+    /// Waits until the server ends. Whether it was told to.
+    async fn watch(
+        &self,
+        child: &mut Child,
+        ready: &watch::Sender<bool>,
+        stopping: &mut watch::Receiver<bool>,
+    ) -> bool {
+        let until_ready = async {
+            while !self.answers().await {
+                tokio::time::sleep(Duration::from_millis(POLL_MILLISECONDS)).await;
+            }
+            ready.send_replace(true);
+            tracing::info!(instance = %self.instance, "database server ready");
+            std::future::pending::<()>().await;
+        };
+        let ended = tokio::select! {
+            ended = child.wait() => Some(ended),
+            () = until_ready => None,
+            _ = stopping.wait_for(|stop| *stop) => None,
+        };
+        if let Some(ended) = ended {
+            let status = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
+            tracing::warn!(instance = %self.instance, status, "a database server ended; it is started again");
+            return false;
+        }
+        ready.send_replace(false);
+        let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        for (signal, seconds) in STOP_SIGNALS {
+            if let Some(pid) = pid {
+                let _ = rustix::process::kill_process(pid, signal);
+            }
+            if tokio::time::timeout(Duration::from_secs(seconds), child.wait()).await.is_ok() {
+                return true;
+            }
+        }
+        tracing::error!(instance = %self.instance, "a database server does not stop");
+        true
+    }
+
+    /// Whether the server takes connections.
+    async fn answers(&self) -> bool {
+        use std::os::fd::AsRawFd as _;
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let path = format!("/proc/self/fd/{}/{SOCKET}", self.directory.as_raw_fd());
+        let Ok(mut stream) = UnixStream::connect(path).await else { return false };
+        // A start-up packet for nobody: refused for its user once the server is up, and for the time until then.
+        let packet = b"\0\0\0\x1b\0\x03\0\0user\0-\0database\0-\0\0";
+        if stream.write_all(packet).await.is_err() {
+            return false;
+        }
+        let mut answer = [0; 512];
+        let read = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut answer)).await;
+        let Ok(Ok(count @ 1..)) = read else { return false };
+        // `57P03`: starting up, shutting down, recovering. Else it has begun to authenticate.
+        !answer[..count].windows(5).any(|five| five == b"57P03")
+    }
+}
+
+const STOP_SIGNALS: [(Signal, u64); 3] = [
+    (Signal::INT, FAST_SECONDS_MAX),
+    (Signal::QUIT, IMMEDIATE_SECONDS_MAX),
+    (Signal::KILL, IMMEDIATE_SECONDS_MAX),
+];
+
+/// Stops a server that an earlier run of the site left behind in this directory.
+pub(super) async fn stop_orphan(path: &Path) {
+    let lock = path.join("postmaster.pid");
+    let Some(pid) = recorded(&lock) else { return };
+    if !works_in(pid, path) {
+        // The number is another process's by now; with the file there, the server would think that it still runs.
+        if is_alive(pid) {
+            let _ = std::fs::remove_file(&lock);
+        }
+        return;
+    }
+    tracing::info!(pid = pid.as_raw_nonzero().get(), "a database server of an earlier run is stopped");
+    for (signal, seconds) in STOP_SIGNALS {
+        let _ = rustix::process::kill_process(pid, signal);
+        let deadline = Instant::now() + Duration::from_secs(seconds);
+        while Instant::now() < deadline {
+            if !works_in(pid, path) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(POLL_MILLISECONDS)).await;
+        }
+    }
+}
+
+fn recorded(lock: &Path) -> Option<Pid> {
+    let text = std::fs::read_to_string(lock).ok()?;
+    let number: i32 = text.lines().next()?.trim().parse().ok()?;
+    // A number below 2 names no server, and below 0 a group.
+    Pid::from_raw(number).filter(|pid| pid.as_raw_nonzero().get() > 1)
+}
+
+fn is_alive(pid: Pid) -> bool {
+    rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH)
+}
+
+/// Whether the process is the one that works in this directory; a number alone may have come to mean another.
+fn works_in(pid: Pid, path: &Path) -> bool {
+    let own = std::fs::metadata(path).map(|found| (found.dev(), found.ino()));
+    let its = std::fs::metadata(format!("/proc/{}/cwd", pid.as_raw_nonzero()))
+        .map(|found| (found.dev(), found.ino()));
+    matches!((own, its), (Ok(own), Ok(its)) if own == its)
+}

@@ -1,0 +1,62 @@
+//! What goes wrong with servers, and how a client of the resource manager is told.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use arcadia_kernel::Fault;
+
+/// A fault of a server or of its files. Logged in full; a client learns only what [`Fault`] says.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServerFault {
+    #[error("PostgreSQL is not installed; install it with: apt-get install postgresql")]
+    NotInstalled,
+    #[error("{path}: {source}")]
+    File { path: PathBuf, source: io::Error },
+    #[error("{program} failed ({status}): {said}")]
+    Program { program: &'static str, status: String, said: String },
+    #[error("the server does not accept connections yet")]
+    NotReady,
+    #[error("the connection to the server broke: {0}")]
+    Connection(#[from] io::Error),
+    #[error("the server refuses: {0}")]
+    Sql(#[from] tokio_postgres::Error),
+    #[error("a task of the server's broke off")]
+    Broken,
+}
+
+impl ServerFault {
+    pub(crate) fn file(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::File { path, source }
+    }
+
+    /// The five characters of a refusal by the server.
+    pub(crate) fn code(&self) -> Option<&str> {
+        match self {
+            Self::Sql(error) => error.code().map(tokio_postgres::error::SqlState::code),
+            _ => None,
+        }
+    }
+}
+
+impl From<ServerFault> for Fault {
+    fn from(fault: ServerFault) -> Self {
+        match fault {
+            ServerFault::NotInstalled => not_installed(),
+            other => Fault::internal(other),
+        }
+    }
+}
+
+/// 409: nothing is made, so that nothing has to be undone once the package is there.
+pub(crate) fn not_installed() -> Fault {
+    Fault::conflict(
+        "PostgreSqlNotInstalled",
+        "PostgreSQL is not installed on the machine that runs this site. Install it there with 'apt-get install \
+         postgresql' (or your system's package) and retry.",
+    )
+}
+
+pub(crate) fn invalid(message: impl Into<String>) -> Fault {
+    Fault::bad_request("InvalidParameterValue", message)
+}

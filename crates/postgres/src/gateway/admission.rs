@@ -1,0 +1,116 @@
+//! Which server a client means, and whether it may try to log in there at all.
+
+use std::sync::Arc;
+
+use super::message::Refusal;
+use super::startup::Startup;
+use super::{Gateway, Peer};
+use crate::cluster::Cluster;
+use crate::names::is_reserved_role;
+use crate::records::StoredAdministrator;
+use crate::snapshot::{Server, Snapshot};
+
+/// A client that may try to log in.
+pub(super) struct Admitted {
+    pub server: Arc<Server>,
+    pub cluster: Arc<Cluster>,
+    /// The user as the server knows it.
+    pub role: String,
+    /// The principal that the role is of: a token is asked for in place of a password.
+    pub administrator: Option<Arc<StoredAdministrator>>,
+}
+
+impl Gateway {
+    pub(super) fn admit(&self, startup: &Startup, peer: &Peer) -> Result<Admitted, Refusal> {
+        if startup.user().is_empty() {
+            return Err(Refusal::new("28000", "no PostgreSQL user name specified in startup packet"));
+        }
+        let named = match &peer.server_name {
+            Some(host) => Some(self.postgres.names.server_of(host).ok_or_else(|| unknown(host))?),
+            None => None,
+        };
+        let snapshot = self.postgres.snapshot();
+        let (server, role) = choose(&snapshot, named.as_deref(), startup.user())?;
+        let stored = &server.stored;
+        if stored.require_tls && !peer.is_encrypted {
+            return Err(Refusal::new(
+                "28000",
+                "SSL connection is required. Please specify SSL options and retry.",
+            ));
+        }
+        if !stored.public || !snapshot.admits(&server.id, peer.address) {
+            return Err(not_admitted(&server, &role, startup, peer));
+        }
+        if startup.parameter("replication").is_some_and(|value| !["false", "off", "no", "0"].contains(&value))
+        {
+            return Err(Refusal::new("28000", "replication connections are not served"));
+        }
+        if is_reserved_role(&role) {
+            return Err(Refusal::new("28000", format!("role \"{role}\" is not permitted to log in")));
+        }
+        let administrator = if stored.entra_auth { snapshot.administrator(&server.id, &role) } else { None };
+        if administrator.is_none() && !stored.password_auth {
+            let message = format!(
+                "password authentication is disabled; log in as a Microsoft Entra principal, not as \"{role}\""
+            );
+            return Err(Refusal::new("28000", message));
+        }
+        let cluster = self.postgres.clusters.find(stored.instance).filter(|_| stored.ready);
+        let cluster = cluster.ok_or_else(|| Refusal::new("57P03", "the database system is starting up"))?;
+        Ok(Admitted { server, cluster, role, administrator })
+    }
+}
+
+fn unknown(name: &str) -> Refusal {
+    let shown: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
+    Refusal::new("28000", format!("server \"{shown}\" does not exist"))
+}
+
+/// The server by the name in the client's hello, or by what follows the last `@` of the user. Where both are there
+/// they must agree.
+fn choose(snapshot: &Snapshot, named: Option<&str>, user: &str) -> Result<(Arc<Server>, String), Refusal> {
+    let split = user.rsplit_once('@').map(|(role, server)| (role, server.to_ascii_lowercase()));
+    match (named, split) {
+        (Some(named), split) => {
+            let server = snapshot.server(named).ok_or_else(|| unknown(named))?;
+            match split {
+                // A principal's own name has an `@`.
+                _ if server.stored.entra_auth && snapshot.administrator(&server.id, user).is_some() => {
+                    Ok((server, user.to_owned()))
+                }
+                Some((role, suffix)) if suffix == named => Ok((server, role.to_owned())),
+                Some((_, suffix)) if snapshot.server(&suffix).is_some() => Err(Refusal::new(
+                    "28000",
+                    format!(
+                        "the user names server \"{suffix}\", and the connection is to server \"{named}\""
+                    ),
+                )),
+                _ => Ok((server, user.to_owned())),
+            }
+        }
+        (None, Some((role, suffix))) => {
+            let server = snapshot.server(&suffix).ok_or_else(|| unknown(&suffix))?;
+            Ok((server, role.to_owned()))
+        }
+        (None, None) => Err(Refusal::new(
+            "28000",
+            "Invalid Username specified. Please check the Username and retry connection. The Username should be in \
+             <username@hostname> format, or the client should send the server's name with TLS (SNI).",
+        )),
+    }
+}
+
+fn not_admitted(server: &Server, role: &str, startup: &Startup, peer: &Peer) -> Refusal {
+    let database = startup.parameter("database").filter(|name| !name.is_empty()).unwrap_or(role);
+    let tls = match (server.single, peer.is_encrypted) {
+        (true, true) => "SSL on",
+        (true, false) => "SSL off",
+        (false, true) => "SSL encryption",
+        (false, false) => "no encryption",
+    };
+    let message = format!(
+        "no pg_hba.conf entry for host \"{}\", user \"{role}\", database \"{database}\", {tls}",
+        peer.address
+    );
+    Refusal::new("28000", message)
+}

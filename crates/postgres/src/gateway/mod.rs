@@ -1,0 +1,191 @@
+//! The one door to all servers: TLS, the right server, the firewall, and who may pass.
+//!
+//! A session goes through these steps, and each of them is bounded in time and bytes: requests for TLS or GSS, the
+//! start-up packet, the choice of the server, authentication. After that the bytes are carried as they are. A
+//! password is proven between client and server (SCRAM, without channel binding, which would not survive the
+//! gateway); a directory token is verified here and stands for a secret that only the gateway has.
+
+mod admission;
+mod authenticate;
+mod cancel;
+mod message;
+mod startup;
+mod stream;
+mod token;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arcadia_kernel::{AuditSink, Authenticator, Clock, Decider, Entropy};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio_rustls::TlsAcceptor;
+
+use crate::Postgres;
+use admission::Admitted;
+use cancel::Cancellations;
+use message::{Refusal, refuse};
+use startup::{Opening, Startup};
+use stream::Stream;
+
+/// From the first byte to the end of the start-up packet, TLS included.
+const STARTUP_SECONDS_MAX: u64 = 15;
+/// From the start-up packet to the first query; a person may be typing a password.
+const AUTHENTICATION_SECONDS_MAX: u64 = 60;
+/// How long a refused client may take to read why.
+const LINGER_SECONDS_MAX: u64 = 2;
+const COPY_BYTES: usize = 32 * 1024;
+
+/// Whom the gateway believes, and who hears of it.
+#[derive(Clone)]
+pub struct Trust {
+    pub authenticator: Arc<dyn Authenticator>,
+    pub decider: Arc<dyn Decider>,
+    pub audit: Arc<dyn AuditSink>,
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// Serves clients of every server; one for a site.
+pub struct Gateway {
+    postgres: Arc<Postgres>,
+    tls: TlsAcceptor,
+    trust: Trust,
+    cancellations: Cancellations,
+}
+
+/// Who asks: where from, and whether inside TLS.
+struct Peer {
+    address: IpAddr,
+    /// The name that the client asked for in its hello.
+    server_name: Option<String>,
+    is_encrypted: bool,
+}
+
+impl Gateway {
+    /// `tls` presents a certificate for [`crate::PostgresNames::wildcard`].
+    pub fn new(postgres: Arc<Postgres>, tls: Arc<rustls::ServerConfig>, trust: Trust) -> Arc<Self> {
+        Arc::new(Self {
+            postgres,
+            tls: TlsAcceptor::from(tls),
+            trust,
+            cancellations: Cancellations::default(),
+        })
+    }
+
+    /// Serves one client to its end. `remote` is its address; a client without one comes from a machine of the site,
+    /// and counts as 127.0.0.1.
+    pub async fn serve<S>(&self, stream: S, remote: Option<IpAddr>)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let address = remote.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)).to_canonical();
+        let opening = startup::open(Box::new(stream), &self.tls);
+        let opened = tokio::time::timeout(Duration::from_secs(STARTUP_SECONDS_MAX), opening).await;
+        match opened {
+            Err(_) => tracing::debug!(%address, "no start-up packet in time"),
+            Ok(Err(error)) => tracing::debug!(%address, %error, "no session"),
+            Ok(Ok(Opening::Cancel(key))) => self.cancellations.cancel(&self.postgres, &key).await,
+            Ok(Ok(Opening::Refused(mut stream, refusal))) => tell(&mut stream, &refusal).await,
+            Ok(Ok(Opening::Session { stream, startup, server_name, is_encrypted })) => {
+                let peer = Peer { address, server_name, is_encrypted };
+                self.session(stream, startup, &peer).await;
+            }
+        }
+    }
+
+    async fn session(&self, mut client: Stream, startup: Startup, peer: &Peer) {
+        let limit = Duration::from_secs(AUTHENTICATION_SECONDS_MAX);
+        let begun = tokio::time::timeout(limit, self.begin(&mut client, &startup, peer)).await;
+        let (mut server, hold) = match begun {
+            Ok(Ok(Some(begun))) => begun,
+            Ok(Ok(None)) => return,
+            Ok(Err(Ended::Refused(refusal))) => return tell(&mut client, &refusal).await,
+            Ok(Err(Ended::Broken(error))) => {
+                tracing::debug!(%error, "a session broke off before it began");
+                return;
+            }
+            Err(_) => return,
+        };
+        let copied =
+            tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, COPY_BYTES, COPY_BYTES);
+        if let Err(error) = copied.await {
+            tracing::debug!(%error, "a session broke off");
+        }
+        drop(hold);
+    }
+
+    /// From the start-up packet to the server's first readiness. `None` when the server itself refused, and said so.
+    async fn begin(
+        &self,
+        client: &mut Stream,
+        startup: &Startup,
+        peer: &Peer,
+    ) -> Result<Option<(UnixStream, Hold)>, Ended> {
+        let admitted = self.admit(startup, peer)?;
+        let slot = admitted.cluster.sessions.clone().try_acquire_owned();
+        let slot = slot.map_err(|_| Refusal::new("53300", "sorry, too many clients already"))?;
+        let mut server = admitted.connect().await?;
+        let outcome = match &admitted.administrator {
+            Some(administrator) => {
+                self.by_token(client, &mut server, startup, &admitted, administrator, peer).await
+            }
+            None => authenticate::pass_through(client, &mut server, startup, &admitted.role).await,
+        };
+        self.record(&admitted, peer, &outcome).await?;
+        let Some(mut greeting) = outcome? else { return Ok(None) };
+        let key = greeting.key.take().map(|key| self.cancellations.replace(&admitted, key, &*self.trust.entropy));
+        greeting.send(client, key.as_ref()).await?;
+        Ok(Some((server, Hold { _slot: slot, _key: key })))
+    }
+}
+
+/// What a session has while it lasts.
+struct Hold {
+    _slot: tokio::sync::OwnedSemaphorePermit,
+    _key: Option<cancel::Registered>,
+}
+
+/// Why there is no session.
+enum Ended {
+    /// The client is told.
+    Refused(Refusal),
+    Broken(io::Error),
+}
+
+impl From<Refusal> for Ended {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<io::Error> for Ended {
+    fn from(error: io::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+impl Admitted {
+    async fn connect(&self) -> Result<UnixStream, Refusal> {
+        if !self.cluster.is_ready() {
+            return Err(Refusal::new("57P03", "the database system is starting up"));
+        }
+        self.cluster.connect().await.map_err(|error| {
+            tracing::warn!(server = %self.server.id, %error, "a database server takes no connection");
+            Refusal::new("57P03", "the database system is starting up")
+        })
+    }
+}
+
+/// Tells a client why it is refused. Closing with unread bytes would take the words away from it.
+async fn tell(stream: &mut Stream, refusal: &Refusal) {
+    use tokio::io::AsyncReadExt as _;
+    let told = async {
+        refuse(stream, refusal).await?;
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream.take(64 * 1024), &mut tokio::io::sink()).await
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(LINGER_SECONDS_MAX), told).await;
+}

@@ -1,0 +1,130 @@
+//! Logins by directory token, and the record of every login.
+
+use arcadia_kernel::{
+    AuditEvent, Caller, CallerKind, Decision, DenyReason, EntropyExt as _, Outcome as Recorded, Plane,
+    Question, TokenFault, trim_audience,
+};
+use tokio::net::UnixStream;
+use uuid::Uuid;
+
+use super::admission::Admitted;
+use super::authenticate::{self, CLEARTEXT_PASSWORD, Outcome};
+use super::message::{Message, Refusal};
+use super::startup::Startup;
+use super::stream::Stream;
+use super::{Ended, Gateway, Peer};
+use crate::records::StoredAdministrator;
+
+/// The name under which a login is recorded.
+const LOGIN: &str = "Microsoft.DBforPostgreSQL/login";
+
+impl Gateway {
+    /// Takes a token in the place of a password (inside TLS only), and logs in as the principal's role.
+    pub(super) async fn by_token(
+        &self,
+        client: &mut Stream,
+        server: &mut UnixStream,
+        startup: &Startup,
+        admitted: &Admitted,
+        administrator: &StoredAdministrator,
+        peer: &Peer,
+    ) -> Outcome {
+        if !peer.is_encrypted {
+            let message = "a directory token is only taken inside TLS. Please specify SSL options and retry.";
+            return Err(Refusal::new("28000", message).into());
+        }
+        Message::new(b'R', CLEARTEXT_PASSWORD.to_be_bytes().to_vec()).write(client).await?;
+        let answer = Message::read(client).await?;
+        let token = match (answer.kind, answer.body.split_last()) {
+            (b'p', Some((0, token))) => std::str::from_utf8(token).ok(),
+            _ => None,
+        };
+        let refused = |why: &str| {
+            let message = format!(
+                "password authentication failed for user \"{}\": the password must be an access token: {why}",
+                admitted.role
+            );
+            Ended::from(Refusal::new("28P01", message))
+        };
+        let token = token.ok_or_else(|| refused("it is not text"))?;
+        self.verify(token, administrator, admitted).map_err(|why| refused(&why))?;
+        let role = &administrator.principal_name;
+        authenticate::as_role(server, startup, role, &administrator.role_secret).await.map(Some)
+    }
+
+    /// Whether the token is of the principal (or of a member of the group) that the role is for.
+    fn verify(
+        &self,
+        token: &str,
+        administrator: &StoredAdministrator,
+        admitted: &Admitted,
+    ) -> Result<(), String> {
+        let now = self.trust.clock.epoch_seconds();
+        let verified = self.trust.authenticator.verify(token, now).map_err(|fault| fault.to_string())?;
+        let audiences = &self.postgres.names.audiences;
+        if !audiences.iter().any(|known| trim_audience(known) == trim_audience(&verified.audience)) {
+            let fault = TokenFault::Audience { expected: audiences.clone(), found: verified.audience };
+            return Err(format!("{fault}; ask for one for {}", audiences.join(" or ")));
+        }
+        let caller = &verified.caller;
+        if caller.tenant_id != administrator.tenant_id {
+            return Err("it is of another tenant".to_owned());
+        }
+        let is_own = caller.object_id == administrator.object_id;
+        let groups = self.postgres.principals.groups_of(caller.object_id);
+        let is_member = administrator.principal_type == "Group"
+            && groups.is_some_and(|groups| groups.contains(&administrator.object_id));
+        if !is_own && !is_member {
+            return Err("it is of another principal".to_owned());
+        }
+        // The site's decision is asked for one thing only: whether the principal exists and is enabled.
+        let question = Question { caller, action: LOGIN, plane: Plane::Data, scope: &admitted.server.id };
+        match self.trust.decider.decide(&question) {
+            Decision::Denied(DenyReason::NoSuchPrincipal) => Err("its principal no longer exists".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a login down before the client learns of it. What cannot be recorded does not happen.
+    pub(super) async fn record(
+        &self,
+        admitted: &Admitted,
+        peer: &Peer,
+        outcome: &Outcome,
+    ) -> Result<(), Ended> {
+        let outcome = match outcome {
+            Ok(Some(greeting)) if !greeting.is_refusal() => Recorded::Answered { status: 200 },
+            Ok(_) => Recorded::Denied { reason: "the server refused the login".to_owned() },
+            Err(Ended::Refused(refusal)) => Recorded::Denied { reason: refusal.message.clone() },
+            // Nobody was let in or turned away.
+            Err(Ended::Broken(_)) => return Ok(()),
+        };
+        let nobody = Caller::key_holder(&admitted.role);
+        let (kind, object_id) = match &admitted.administrator {
+            Some(administrator) if administrator.principal_type == "User" => {
+                (CallerKind::User, administrator.object_id)
+            }
+            Some(administrator) => (CallerKind::Application, administrator.object_id),
+            None => (nobody.kind, nobody.object_id),
+        };
+        let event = AuditEvent {
+            time: self.trust.clock.now(),
+            request_id: self.trust.entropy.uuid(),
+            service: "postgres".to_owned(),
+            operation: "Login".to_owned(),
+            action: LOGIN.to_owned(),
+            scope: admitted.server.id.clone(),
+            caller_kind: kind,
+            caller_object_id: object_id,
+            caller_app_id: Uuid::nil(),
+            caller_name: admitted.role.clone(),
+            remote: Some(peer.address.to_string()),
+            assignment: None,
+            outcome,
+        };
+        self.trust.audit.append(event).await.map_err(|fault| {
+            tracing::error!(%fault, "a login could not be recorded");
+            Refusal::new("58030", "the login could not be recorded; see the site's log").into()
+        })
+    }
+}

@@ -1,0 +1,210 @@
+//! `Microsoft.DBforPostgreSQL/flexibleServers`.
+
+use std::sync::Arc;
+
+use arcadia_arm::{Arm, Desired, NameRule, Plan, Resource, ResourceKind, merge_json};
+use arcadia_kernel::{Fault, Op};
+use async_trait::async_trait;
+use serde_json::{Map, Value, json};
+
+use super::server::{self, Asked};
+use super::{Flexible, Generation, capabilities, settings};
+use crate::Postgres;
+use crate::cluster::Installation;
+use crate::fault::invalid;
+use crate::records::{NAMES, StoredServer, stored, to_stored};
+
+const TIERS: [&str; 3] = ["Burstable", "GeneralPurpose", "MemoryOptimized"];
+const SKU_NAME_CHARS_MAX: usize = 64;
+const STORAGE_GIGABYTES_MAX: u64 = 32_767;
+
+pub(crate) struct FlexibleServers(pub Arc<Postgres>);
+
+impl FlexibleServers {
+    fn change(&self, stored: &mut StoredServer, asked: &Asked<'_>) -> Result<(), Fault> {
+        self.change_version(stored, asked)?;
+        asked.inside("highAvailability")?.refuse_other("mode", "Disabled")?;
+        let auth = asked.inside("authConfig")?;
+        if let Some(entra) = auth.one_of("activeDirectoryAuth", &["Enabled", "Disabled"])? {
+            stored.entra_auth = entra == "Enabled";
+        }
+        if let Some(password) = auth.one_of("passwordAuth", &["Enabled", "Disabled"])? {
+            stored.password_auth = password == "Enabled";
+        }
+        let network = asked.inside("network")?;
+        if network.text("delegatedSubnetResourceId")?.is_some_and(|subnet| !subnet.is_empty()) {
+            return Err(invalid("A site has no virtual networks: create the server with public access."));
+        }
+        if let Some(public) = network.one_of("publicNetworkAccess", &["Enabled", "Disabled"])? {
+            stored.public = public == "Enabled";
+        }
+        let (storage, backup) = (asked.inside("storage")?, asked.inside("backup")?);
+        backup.refuse_other("geoRedundantBackup", "Disabled")?;
+        let mut change = Map::new();
+        let mut keep = |object: &str, name: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                let inside = change.entry(object).or_insert_with(|| json!({}));
+                inside[name] = value;
+            }
+        };
+        let size = storage.number("storageSizeGB", 1..=STORAGE_GIGABYTES_MAX)?;
+        keep("storage", "storageSizeGB", size.map(Value::from));
+        keep("storage", "autoGrow", storage.one_of("autoGrow", &["Enabled", "Disabled"])?.map(Value::from));
+        keep("storage", "tier", storage.text("tier")?.map(Value::from));
+        keep("storage", "type", storage.text("type")?.map(Value::from));
+        let days = backup.number("backupRetentionDays", 7..=35)?;
+        keep("backup", "backupRetentionDays", days.map(Value::from));
+        let window = asked.inside("maintenanceWindow")?;
+        keep("maintenanceWindow", "customWindow", window.text("customWindow")?.map(Value::from));
+        for (name, max) in [("dayOfWeek", 6), ("startHour", 23), ("startMinute", 59)] {
+            keep("maintenanceWindow", name, window.number(name, 0..=max)?.map(Value::from));
+        }
+        merge_json(&mut stored.shown, Value::Object(change));
+        Ok(())
+    }
+
+    /// The version is the one that is installed: nothing else would be true.
+    fn change_version(&self, stored: &mut StoredServer, asked: &Asked<'_>) -> Result<(), Fault> {
+        let installed = self.0.clusters.place.installation.as_ref().map(|found| found.major().to_string());
+        match (asked.text("version")?, installed) {
+            (Some(version), _) if version == stored.version => Ok(()),
+            (Some(version), Some(installed)) if stored.version.is_empty() => {
+                if version != installed {
+                    return Err(invalid(format!(
+                        "Version {installed} is the one that this site has. Ask for it, or install another \
+                         version of PostgreSQL on the site's machine."
+                    )));
+                }
+                stored.version = installed;
+                Ok(())
+            }
+            (Some(_), _) => Err(invalid("The version of a server cannot be changed on this site.")),
+            (None, Some(installed)) if stored.version.is_empty() => {
+                stored.version = installed;
+                Ok(())
+            }
+            (None, _) => Ok(()),
+        }
+    }
+}
+
+fn check_sku(sku: Option<&Value>) -> Result<(), Fault> {
+    let Some(sku) = sku else { return Ok(()) };
+    let text = |name: &str| sku.get(name).and_then(Value::as_str).unwrap_or_default();
+    let name = text("name");
+    let fits = (1..=SKU_NAME_CHARS_MAX).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && TIERS.contains(&text("tier"));
+    let message =
+        format!("The sku must have a name such as 'Standard_B1ms' and a tier of {}.", TIERS.join(", "));
+    if fits { Ok(()) } else { Err(invalid(message)) }
+}
+
+#[async_trait]
+impl ResourceKind for FlexibleServers {
+    const TYPE: &'static str = Flexible::SERVERS;
+    const API_VERSIONS: &'static [&'static str] = Flexible::API_VERSIONS;
+    const NAME_RULE: NameRule = server::NAME_RULE;
+    const ASYNCHRONOUS: bool = true;
+
+    async fn put(
+        &self,
+        plan: &mut Plan<'_>,
+        current: Option<&Resource>,
+        mut desired: Desired,
+    ) -> Result<Resource, Fault> {
+        let properties = std::mem::take(&mut desired.properties);
+        let asked = Asked::of(&properties)?;
+        let mode = asked.one_of("createMode", &["Create", "Default", "Update"])?;
+        if mode == Some("Update") && current.is_none() {
+            return Err(invalid("There is no server to update."));
+        }
+        let mut after: StoredServer = match current {
+            None => server::found(&self.0, plan, &asked).await?,
+            Some(current) => {
+                let mut after = stored(current)?;
+                server::change_administrator(&mut after, &asked, plan)?;
+                after
+            }
+        };
+        self.change(&mut after, &asked)?;
+        check_sku(desired.sku.as_ref())?;
+        if current.is_none() && desired.sku.is_none() {
+            desired.sku = Some(json!({ "name": "Standard_B1ms", "tier": "Burstable" }));
+        }
+        desired.tags = desired.tags.or_else(|| current.map(|current| current.tags.clone()));
+        Ok(Resource::planned(plan, current, desired, to_stored(&after)?))
+    }
+
+    async fn patch(
+        &self,
+        plan: &mut Plan<'_>,
+        current: &Resource,
+        change: Desired,
+    ) -> Result<Resource, Fault> {
+        self.put(plan, Some(current), change).await
+    }
+
+    async fn delete(&self, plan: &mut Plan<'_>, current: &Resource) -> Result<(), Fault> {
+        plan.batch.delete(NAMES, current.id.name().to_ascii_lowercase().as_str());
+        Ok(())
+    }
+
+    async fn finish(&self, resource: &Resource) -> Result<Value, Fault> {
+        let mut after = stored(resource)?;
+        server::bring_up(&self.0, &mut after).await?;
+        to_stored(&after)
+    }
+
+    async fn tear_down(&self, resource: &Resource) -> Result<(), Fault> {
+        let server: StoredServer = stored(resource)?;
+        Ok(self.0.clusters.remove(server.instance).await?)
+    }
+
+    fn operation_name(&self, deletes: bool) -> &'static str {
+        if deletes { "DropServerManagementOperation" } else { "UpsertServerManagementOperationV2" }
+    }
+
+    fn properties(&self, resource: &Resource, _api_version: &str) -> Value {
+        let Ok(server) = stored::<StoredServer>(resource) else { return Value::Object(Map::new()) };
+        let running = self.0.clusters.find(server.instance).is_some_and(|cluster| cluster.is_ready());
+        let state = match (server.ready, running) {
+            (false, _) => "Provisioning",
+            (true, true) => "Ready",
+            (true, false) => "Starting",
+        };
+        let enabled = |on: bool| if on { "Enabled" } else { "Disabled" };
+        let minor = self.0.clusters.place.installation.as_ref().map(Installation::minor);
+        let mut shown = json!({
+            "replica": { "role": "Primary", "capacity": 0 },
+            "storage": { "storageSizeGB": 32, "autoGrow": "Disabled" },
+            "network": { "publicNetworkAccess": enabled(server.public) },
+            "privateEndpointConnections": [],
+            "dataEncryption": { "type": "SystemManaged" },
+            "authConfig": {
+                "activeDirectoryAuth": enabled(server.entra_auth),
+                "passwordAuth": enabled(server.password_auth),
+                "tenantId": server.entra_auth.then(|| self.0.principals.tenant().id),
+            },
+            "fullyQualifiedDomainName": self.0.names.host(resource.id.name()),
+            "version": server.version,
+            "minorVersion": minor.map(|minor| minor.to_string()),
+            "administratorLogin": server.administrator_login,
+            "state": state,
+            "backup": { "backupRetentionDays": 7, "geoRedundantBackup": "Disabled" },
+            "highAvailability": { "mode": "Disabled", "state": "NotEnabled" },
+            "maintenanceWindow":
+                { "customWindow": "Disabled", "dayOfWeek": 0, "startHour": 0, "startMinute": 0 },
+            "replicationRole": "Primary",
+            "replicaCapacity": 0,
+        });
+        merge_json(&mut shown, server.shown);
+        shown
+    }
+
+    fn extra_ops(self: Arc<Self>) -> Vec<Op<Arm>> {
+        let mut rows = capabilities::ops(&self.0);
+        rows.extend(settings::flexible_ops(&self.0));
+        rows
+    }
+}

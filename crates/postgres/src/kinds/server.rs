@@ -1,0 +1,181 @@
+//! What servers of both services have in common.
+
+use arcadia_arm::{NameRule, Plan};
+use arcadia_kernel::{EntropyExt as _, Fault};
+use serde_json::{Map, Value};
+
+use crate::Postgres;
+use crate::cluster::sql;
+use crate::fault::{ServerFault, invalid, not_installed};
+use crate::kinds::password::{check_login, check_password};
+use crate::names::is_server_name;
+use crate::records::{NAMES, NameClaim, StoredServer};
+use crate::scram;
+
+const SECRET_BYTES: usize = 32;
+const TEXT_CHARS_MAX: usize = 128;
+
+pub(super) const NAME_RULE: NameRule = NameRule {
+    chars_min: 3,
+    chars_max: 63,
+    pattern: "^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$",
+    check: is_server_name,
+};
+
+/// The properties of a PUT or PATCH, read one by one.
+pub(super) struct Asked<'a>(pub &'a Map<String, Value>);
+
+impl<'a> Asked<'a> {
+    pub(super) fn of(properties: &'a Value) -> Result<Self, Fault> {
+        properties
+            .as_object()
+            .map(Self)
+            .ok_or_else(|| invalid("The property 'properties' must be an object."))
+    }
+
+    /// A text of one of these values, in the spelling given here.
+    pub(super) fn one_of(&self, name: &str, values: &[&'static str]) -> Result<Option<&'static str>, Fault> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        let found = values.iter().find(|value| value.eq_ignore_ascii_case(text));
+        let wrong = || invalid(format!("The property '{name}' must be one of {}.", values.join(", ")));
+        found.copied().map(Some).ok_or_else(wrong)
+    }
+
+    pub(super) fn text(&self, name: &str) -> Result<Option<&'a str>, Fault> {
+        match self.0.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) if text.chars().count() <= TEXT_CHARS_MAX => Ok(Some(text)),
+            Some(_) => Err(invalid(format!(
+                "The property '{name}' must be a text of at most {TEXT_CHARS_MAX} characters."
+            ))),
+        }
+    }
+
+    pub(super) fn number(
+        &self,
+        name: &str,
+        range: std::ops::RangeInclusive<u64>,
+    ) -> Result<Option<u64>, Fault> {
+        match self.0.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => {
+                value.as_u64().filter(|number| range.contains(number)).map(Some).ok_or_else(|| {
+                    invalid(format!(
+                        "The property '{name}' must be from {} to {}.",
+                        range.start(),
+                        range.end()
+                    ))
+                })
+            }
+        }
+    }
+
+    /// What is inside an object; an empty one when it is absent.
+    pub(super) fn inside(&self, name: &str) -> Result<Asked<'a>, Fault> {
+        static NOTHING: std::sync::OnceLock<Map<String, Value>> = std::sync::OnceLock::new();
+        match self.0.get(name) {
+            None | Some(Value::Null) => Ok(Asked(NOTHING.get_or_init(Map::new))),
+            Some(Value::Object(inside)) => Ok(Asked(inside)),
+            Some(_) => Err(invalid(format!("The property '{name}' must be an object."))),
+        }
+    }
+
+    /// Refuses what a site's servers do not have, rather than to let a client believe that they do.
+    pub(super) fn refuse_other(&self, name: &str, only: &str) -> Result<(), Fault> {
+        match self.text(name)? {
+            Some(text) if !text.is_empty() && !text.eq_ignore_ascii_case(only) => {
+                Err(invalid(format!("The property '{name}' can only be '{only}' on this site.")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whom a new server belongs to, and the claim on its name.
+pub(super) async fn found(
+    postgres: &Postgres,
+    plan: &mut Plan<'_>,
+    asked: &Asked<'_>,
+) -> Result<StoredServer, Fault> {
+    if postgres.clusters.place.installation.is_none() {
+        return Err(not_installed());
+    }
+    let login = asked.text("administratorLogin")?.unwrap_or_default();
+    check_login(login)?;
+    let password = asked.text("administratorLoginPassword")?.unwrap_or_default();
+    check_password(password, login)?;
+    let name = plan.id.name().to_ascii_lowercase();
+    if plan.store.get(NAMES, name.as_str()).await?.is_some() {
+        return Err(name_is_taken(&name));
+    }
+    plan.batch.require_absent(NAMES, name.as_str());
+    plan.batch.put(NAMES, name.as_str(), &NameClaim { server: plan.id.clone() })?;
+    Ok(StoredServer {
+        instance: plan.entropy.uuid(),
+        ready: false,
+        administrator_login: login.to_owned(),
+        scram: Some(scram::verifier(password, plan.entropy)),
+        keeper_secret: plan.entropy.token(SECRET_BYTES),
+        require_tls: true,
+        password_auth: true,
+        entra_auth: false,
+        public: true,
+        version: String::new(),
+        shown: Value::Object(Map::new()),
+    })
+}
+
+/// What a later PUT or PATCH says of the administrator.
+pub(super) fn change_administrator(
+    stored: &mut StoredServer,
+    asked: &Asked<'_>,
+    plan: &Plan<'_>,
+) -> Result<(), Fault> {
+    let login = asked.text("administratorLogin")?;
+    if login.is_some_and(|login| !login.is_empty() && login != stored.administrator_login) {
+        return Err(invalid("The administrator login of a server cannot be changed."));
+    }
+    if let Some(password) = asked.text("administratorLoginPassword")? {
+        check_password(password, &stored.administrator_login)?;
+        stored.scram = Some(scram::verifier(password, plan.entropy));
+    }
+    Ok(())
+}
+
+pub(super) fn name_is_taken(name: &str) -> Fault {
+    Fault::conflict("ServerNameAlreadyExists", format!("Specified server name is already used: '{name}'."))
+}
+
+/// Makes and starts the server, and gives it its administrator. Every step may find itself done already.
+pub(super) async fn bring_up(postgres: &Postgres, stored: &mut StoredServer) -> Result<(), Fault> {
+    let clusters = &postgres.clusters;
+    clusters.create(stored.instance).await?;
+    let cluster = clusters.start(stored.instance)?;
+    if !stored.ready || stored.scram.is_some() {
+        let secrets = (stored.keeper_secret.as_str(), &*clusters.first_secret()?);
+        let entropy = &*postgres.entropy;
+        sql::prepare(&cluster, secrets, &stored.administrator_login, stored.scram.as_deref(), entropy)
+            .await?;
+    }
+    stored.ready = true;
+    stored.scram = None;
+    Ok(())
+}
+
+/// A session with a server that is complete; 409 for one that is not yet.
+pub(super) async fn session(
+    postgres: &Postgres,
+    stored: &StoredServer,
+    database: &str,
+) -> Result<tokio_postgres::Client, Fault> {
+    let cluster = postgres.clusters.find(stored.instance).ok_or(ServerFault::NotReady)?;
+    Ok(sql::session(&cluster, &stored.keeper_secret, database).await?)
+}
+
+pub(super) fn check_complete(server: &StoredServer) -> Result<(), Fault> {
+    if server.ready {
+        return Ok(());
+    }
+    let message = "The server is not ready yet. Retry when the operation that makes it has ended.";
+    Err(Fault::conflict("ServerIsNotReady", message))
+}
