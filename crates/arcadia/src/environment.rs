@@ -42,7 +42,11 @@ pub fn variables(data: &DataDir, wanted: Wanted) -> anyhow::Result<Vec<(String, 
     all.push(("NODE_EXTRA_CA_CERTS", node));
     all.push(("AZURE_CORE_COLLECT_TELEMETRY", "no".to_owned()));
     all.push(("AZURE_EXTENSION_INDEX_URL", format!("{}{INDEX_PATH}", names.endpoints().management)));
-    all.extend(own_cloud_variables(names.domain()));
+    match names.domain() {
+        Some(domain) => all.extend(own_cloud_variables(domain)),
+        None if variable(DOMAIN).is_some() => all.extend(public_cloud_variables()),
+        None => {}
+    }
     all.push(("ARCADIA_DATA", text(data.path().to_owned())?));
     if wanted.admin {
         all.extend(admin_variables(&Credentials::expect(data)?));
@@ -50,15 +54,24 @@ pub fn variables(data: &DataDir, wanted: Wanted) -> anyhow::Result<Vec<(String, 
     Ok(all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
+const AUTHORITY: &str = "AZURE_AUTHORITY_HOST";
+const DISCOVERY: &str = "AZURE_CORE_INSTANCE_DISCOVERY";
+const DOMAIN: &str = "ARCADIA_DOMAIN";
+
+/// The names of [`own_cloud_variables`].
+pub const OWN_CLOUD: [&str; 3] = [AUTHORITY, DISCOVERY, DOMAIN];
+
 /// What clients need besides the names of an own cloud: SDKs its login, az the word that nobody else is to be asked
 /// whether that login may be trusted, and the agent the domain.
-pub fn own_cloud_variables(domain: Option<&str>) -> Vec<(&'static str, String)> {
-    let Some(domain) = domain else { return Vec::new() };
-    vec![
-        ("AZURE_AUTHORITY_HOST", SiteNames::of_domain(domain).login_origin()),
-        ("AZURE_CORE_INSTANCE_DISCOVERY", "false".to_owned()),
-        ("ARCADIA_DOMAIN", domain.to_owned()),
-    ]
+pub fn own_cloud_variables(domain: &str) -> [(&'static str, String); 3] {
+    let login = SiteNames::of_domain(domain).login_origin();
+    [(AUTHORITY, login), (DISCOVERY, "false".to_owned()), (DOMAIN, domain.to_owned())]
+}
+
+/// The same for a site of Azure's names, in a shell that has those of another site: they are said back.
+fn public_cloud_variables() -> [(&'static str, String); 3] {
+    let login = SiteNames::azure().login_origin();
+    [(AUTHORITY, login), (DISCOVERY, "true".to_owned()), (DOMAIN, String::new())]
 }
 
 fn proxy_variables(

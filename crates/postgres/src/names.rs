@@ -18,10 +18,13 @@ impl PostgresNames {
         }
     }
 
-    /// The names of a site under a domain of its own: `*.postgres.DOMAIN`. Clients ask for a token under Azure's own
-    /// name there as well.
+    /// The names of a site under a domain of its own: `*.postgres.DOMAIN`. Its cloud's metadata names
+    /// `https://ossrdbms.DOMAIN`; libraries that have Azure's name built in ask for a token under that.
     pub fn of_domain(domain: &str) -> Self {
-        Self { suffix: format!("postgres.{domain}"), ..Self::azure() }
+        let azure = Self::azure();
+        let audiences =
+            std::iter::once(format!("https://ossrdbms.{domain}")).chain(azure.audiences).collect();
+        Self { suffix: format!("postgres.{domain}"), audiences }
     }
 
     pub(crate) fn host(&self, name: &str) -> String {

@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::record::{Folder, Record, Run};
 use super::{environment, launch, users};
+use crate::environment::OWN_CLOUD;
 
 #[derive(clap::Args)]
 pub struct Enter {
@@ -94,6 +95,10 @@ fn prepare(enter: &Enter, record: &Record, passwd: &str, fallback: bool) -> Resu
     // The program is looked for on the machine's path, not on the caller's.
     let mut command = Command::new(find(program.as_ref(), &path));
     command.as_std_mut().arg0(program);
+    // Those of another site's shell are not this machine's.
+    for name in OWN_CLOUD {
+        command.env_remove(name);
+    }
     command.args(arguments).env("PATH", &path).envs(environment::variables(record.domain.as_deref()));
     for name in environment::REMOVED {
         command.env_remove(name);

@@ -30,7 +30,7 @@ pub fn variables(domain: Option<&str>) -> Vec<(&'static str, String)> {
     for name in ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"] {
         all.push((name, CA_BUNDLE.to_owned()));
     }
-    all.extend(own_cloud_variables(domain));
+    all.extend(domain.into_iter().flat_map(own_cloud_variables));
     all
 }
 

@@ -260,6 +260,23 @@ fn the_listener_serves_without_a_proxy() {
 }
 
 #[test]
+fn a_shell_can_change_from_one_site_to_another() {
+    let azure = Site::start();
+    let env = |domain: &str| -> serde_json::Map<String, Value> {
+        let mut command = crate::support::arcadia(&azure.data);
+        let command = command.args(["env", "--format", "json"]).env("ARCADIA_DOMAIN", domain);
+        serde_json::from_slice(&command.output().unwrap().stdout).unwrap()
+    };
+    let after = env(DOMAIN);
+    assert_eq!(after["AZURE_AUTHORITY_HOST"], "https://login.microsoftonline.com");
+    assert_eq!(
+        (&after["AZURE_CORE_INSTANCE_DISCOVERY"], &after["ARCADIA_DOMAIN"]),
+        (&json!("true"), &json!(""))
+    );
+    assert!(!env("").contains_key("AZURE_AUTHORITY_HOST"), "nothing to say back");
+}
+
+#[test]
 fn what_cannot_be_listened_on_is_told() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
