@@ -20,6 +20,8 @@ def python(world, script, *arguments):
 
 
 def node(world, script, *arguments):
+    if not world.node_modules:
+        raise AssertionError("ARCADIA_NODE_MODULES does not say where the packages are; `cargo xtask ci` sets it")
     # Modules are looked for from the script upwards, so it stands beside them.
     folder = os.path.join(os.path.dirname(world.node_modules), "conformance")
     os.makedirs(folder, exist_ok=True)
