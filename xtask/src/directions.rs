@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::output::{capture, cargo};
 
 /// Every crate of the workspace and what it may use of the others, for building and for testing alike.
-const ALLOWED: [(&str, &[&str]); 12] = [
+const ALLOWED: [(&str, &[&str]); 13] = [
     ("arcadia-kernel", &[]),
     ("arcadia-crypto", &["arcadia-kernel"]),
     ("arcadia-store", BELOW_STORE),
@@ -18,6 +18,7 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     ("arcadia-keyvault", BELOW_RESOURCES),
     ("arcadia-machines", BELOW_RESOURCES),
     ("arcadia-storage", BELOW_RESOURCES),
+    ("arcadia-postgres", BELOW_RESOURCES),
     ("arcadia-client", BELOW_STORE),
     ("arcadia-agent", &["arcadia-kernel", "arcadia-crypto", "arcadia-client"]),
     ("arcadia", EVERYTHING),
@@ -37,6 +38,7 @@ const EVERYTHING: &[&str] = &[
     "arcadia-keyvault",
     "arcadia-machines",
     "arcadia-storage",
+    "arcadia-postgres",
     "arcadia-client",
     "arcadia-agent",
 ];

@@ -20,7 +20,7 @@ const PACKAGES: [(&str, &str); 10] = [
     ("util-linux", "setpriv"),
     ("procps", "pgrep"),
     ("python3", "python3"),
-    ("postgresql", "psql"),
+    ("postgresql", "pg_ctlcluster"),
 ];
 
 /// What only the tests need.

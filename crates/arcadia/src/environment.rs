@@ -1,5 +1,6 @@
 //! What a shell needs to use a site.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -7,6 +8,7 @@ use anyhow::Context as _;
 use crate::extensions::INDEX_PATH;
 use crate::host::{variable, variable_os};
 use crate::names::SiteNames;
+use crate::net::FIRST_DATABASE_ADDRESS;
 use crate::roots;
 use crate::site::{Credentials, DataDir, Running, SiteRecord, State};
 
@@ -40,6 +42,8 @@ pub fn variables(data: &DataDir, wanted: Wanted) -> anyhow::Result<Vec<(String, 
     };
     all.extend(trusted.map(|name| (name, bundle.clone())));
     all.push(("NODE_EXTRA_CA_CERTS", node));
+    all.push(("PGHOSTADDR", database_address(data)?.to_string()));
+    all.push(("PGSSLROOTCERT", bundle));
     all.push(("AZURE_CORE_COLLECT_TELEMETRY", "no".to_owned()));
     all.push(("AZURE_EXTENSION_INDEX_URL", format!("{}{INDEX_PATH}", names.endpoints().management)));
     match names.domain() {
@@ -91,6 +95,19 @@ fn proxy_variables(
         ("no_proxy", direct),
         ("NODE_USE_ENV_PROXY", "1".to_owned()),
     ])
+}
+
+/// Where the site's databases are reached, whatever their names resolve to.
+fn database_address(data: &DataDir) -> anyhow::Result<IpAddr> {
+    let bound = match Running::state(data)? {
+        State::Running(running) => running.postgres.map(|address| address.ip()),
+        _ => None,
+    };
+    Ok(match bound {
+        Some(address) if address.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        Some(address) => address,
+        None => IpAddr::V4(FIRST_DATABASE_ADDRESS),
+    })
 }
 
 fn admin_variables(first: &Credentials) -> Vec<(&'static str, String)> {

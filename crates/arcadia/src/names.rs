@@ -8,6 +8,7 @@ use arcadia_client::Endpoints;
 use arcadia_directory::DirectoryNames;
 use arcadia_keyvault::KeyVaultNames;
 use arcadia_machines::HIS_AUDIENCE;
+use arcadia_postgres::PostgresNames;
 
 /// What a site under its own domain calls its cloud.
 pub const OWN_CLOUD: &str = "Arcadia";
@@ -118,6 +119,10 @@ impl SiteNames {
             None => KeyVaultNames::azure(),
             Some(domain) => KeyVaultNames::of_domain(domain),
         }
+    }
+
+    pub fn postgres(&self) -> PostgresNames {
+        PostgresNames { suffix: self.postgres_suffix(), audiences: vec![self.arm().database_audience] }
     }
 
     /// For clients of this site.

@@ -1,7 +1,7 @@
 //! A running site: from the lock on its data directory to the last request answered.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use arcadia_crypto::SystemEntropy;
 use arcadia_kernel::Clock;
+use arcadia_postgres::Gateway;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -76,8 +77,10 @@ pub async fn serve(
     let label = record.tenant_id.simple().to_string();
     let ca = site::load_or_create_authority(data, &names, &label[..8], clock.epoch_seconds())?;
     let hosts = Arc::new(wired.hosts);
+    let databases = listen_for_databases(bound_address(options.listen)).await;
     let bound = direct.as_ref().map(TcpListener::local_addr).transpose()?;
-    let running = describe(data, (address, bound), options.offline, &hosts, clock.now());
+    let mut running = describe(data, (address, bound), options.offline, &hosts, clock.now());
+    running.postgres = databases.as_ref().and_then(|listener| listener.local_addr().ok());
     let told_upstream = upstream.as_ref().map(ToString::to_string);
     let proxy = Arc::new(Proxy {
         tls: SiteTls::new(ca, hosts.clone(), clock)?,
@@ -88,7 +91,13 @@ pub async fn serve(
     let socket_path = data.proxy_socket();
     let socket = net::bind_unix(&socket_path).with_context(|| socket_path.display().to_string())?;
 
+    let database_socket = net::bind_unix(&data.postgres_socket())
+        .with_context(|| data.postgres_socket().display().to_string())?;
+    let certificate = proxy.tls.config_for(wired.postgres.names().wildcard(), b"postgresql");
+    let gateway = Gateway::new(wired.postgres.clone(), certificate, wired.trust);
+
     let (drainer, drain) = Drainer::new();
+    net::serve_databases(databases, database_socket, gateway, drain.clone());
     tokio::spawn(net::serve_tcp(listener, proxy.clone(), drain.clone()));
     if let Some(direct) = direct {
         tokio::spawn(net::serve_tls(direct, proxy.clone(), drain.clone()));
@@ -105,6 +114,7 @@ pub async fn serve(
     Running::clear(data);
     stop_machines(data).await;
     let _ = std::fs::remove_file(&socket_path);
+    let _ = std::fs::remove_file(data.postgres_socket());
     tokio::select! {
         finished = drainer.drain(DRAIN_PATIENCE) => {
             if !finished {
@@ -133,6 +143,7 @@ fn describe(
         proxy,
         listen,
         proxy_socket: data.proxy_socket(),
+        postgres: None,
         offline,
         names,
     }
@@ -168,6 +179,24 @@ async fn listen_directly(address: Option<SocketAddr>) -> anyhow::Result<Option<T
         anyhow::anyhow!("{address} cannot be listened on: {error}{hint}")
     })?;
     Ok(Some(listener))
+}
+
+/// Without an address for them, databases are reached from machines only, and the site serves all else.
+async fn listen_for_databases(preferred: Option<IpAddr>) -> Option<TcpListener> {
+    let bound = net::bind_databases(preferred).await;
+    let told = |error: &io::Error| {
+        let (address, port) = (net::FIRST_DATABASE_ADDRESS, net::DATABASE_PORT);
+        tracing::warn!(
+            "databases are not reached from this machine: port {port} of {address} and of the addresses \
+                        after it cannot be listened on ({error}); stop what listens there and start the site again"
+        );
+    };
+    bound.inspect_err(told).ok()
+}
+
+/// Where clients that do not use the proxy come, they find databases as well.
+fn bound_address(listen: Option<SocketAddr>) -> Option<IpAddr> {
+    listen.map(|address| address.ip())
 }
 
 /// The port that was asked for, or else the one of the last start, the default, any: in this order.
@@ -207,6 +236,7 @@ pub fn for_machines(data: &DataDir) -> anyhow::Result<machine::Site> {
     Ok(machine::Site {
         data: data.path().to_owned(),
         proxy_socket: data.proxy_socket(),
+        database_socket: data.postgres_socket(),
         ca_bundle: roots::bundle(data, "machine", &system)?,
         domain: SiteRecord::expect(data)?.domain,
     })

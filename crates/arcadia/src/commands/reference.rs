@@ -33,7 +33,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let text = runtime.block_on(async {
         let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
         let store = Store::in_memory(clock.clone(), entropy.clone());
-        let assembly = assemble(store, SiteNames::azure(), clock, entropy).await?;
+        let assembly = assemble(store, SiteNames::azure(), nowhere(), clock, entropy).await?;
         anyhow::Ok(match arguments.format {
             Form::Markdown => markdown(&assembly),
             Form::Json => serde_json::to_string_pretty(&rows(&assembly))?,
@@ -136,4 +136,10 @@ fn plane_words(plane: Plane) -> &'static str {
         Plane::Data => "data action",
         other => plane_name(other),
     }
+}
+
+/// No server is made to document how servers are made.
+fn nowhere() -> arcadia_postgres::Place {
+    let folder = std::path::PathBuf::from("/nonexistent");
+    arcadia_postgres::Place { scratch: folder.clone(), folder, account: None, installation: None }
 }

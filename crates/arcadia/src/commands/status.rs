@@ -75,6 +75,9 @@ fn addresses(running: &Running) -> serde_json::Value {
     if let Some(listen) = running.listen {
         addresses["listen"] = listen.to_string().into();
     }
+    if let Some(databases) = running.postgres {
+        addresses["databases"] = databases.to_string().into();
+    }
     addresses
 }
 
@@ -90,6 +93,9 @@ fn show(data: &DataDir, state: &State) {
             ));
             if let Some(listen) = running.listen {
                 say(format!("  listen  {listen}"));
+            }
+            if let Some(databases) = running.postgres {
+                say(format!("  databases {databases}"));
             }
             say(format!("  socket  {}", running.proxy_socket.display()));
             say(format!("  since   {}", running.started_at));

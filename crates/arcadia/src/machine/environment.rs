@@ -1,5 +1,7 @@
 //! What a machine's processes find in their environment.
 
+use crate::net::FIRST_DATABASE_ADDRESS;
+
 use super::{HIMDS_PORT, PROXY_PORT};
 use crate::environment::own_cloud_variables;
 
@@ -27,7 +29,10 @@ pub fn variables(domain: Option<&str>) -> Vec<(&'static str, String)> {
         ("IDENTITY_ENDPOINT", format!("{himds}/metadata/identity/oauth2/token")),
         ("IMDS_ENDPOINT", himds),
     ];
-    for name in ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"] {
+    all.push(("PGHOSTADDR", FIRST_DATABASE_ADDRESS.to_string()));
+    for name in
+        ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "PGSSLROOTCERT"]
+    {
         all.push((name, CA_BUNDLE.to_owned()));
     }
     all.extend(domain.into_iter().flat_map(own_cloud_variables));

@@ -24,10 +24,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
 use super::record::{Folder, Record};
+use crate::net::{DATABASE_PORT, FIRST_DATABASE_ADDRESS};
+
 use super::{HIMDS_PORT, INIT, PROXY_PORT, enter, environment, loopback, mounts};
 
 /// Connections through the forwarder at the same time; more wait.
 const CONNECTIONS_MAX: usize = 512;
+const NO_SITE: &str = "The site of this machine is not up; start it with: arcadia up\n";
 const DAEMON_STOP_SECONDS: u64 = 5;
 const DAEMON_RESTART_MILLISECONDS: u64 = 500;
 
@@ -49,6 +52,8 @@ struct Begin {
     folder: PathBuf,
     #[arg(long)]
     proxy_socket: PathBuf,
+    #[arg(long)]
+    database_socket: PathBuf,
     #[arg(long)]
     no_process_list: bool,
 }
@@ -109,6 +114,7 @@ fn begin_machine(begin: &Begin) -> Result<()> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg(INIT).arg("hold").arg("--folder").arg(&begin.folder);
     command.arg("--proxy-socket").arg(&begin.proxy_socket);
+    command.arg("--database-socket").arg(&begin.database_socket);
     if begin.no_process_list {
         command.arg("--no-process-list");
     }
@@ -198,7 +204,9 @@ async fn serve(folder: &Folder, record: &Record, begin: &Begin) -> Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
     let mut children = signal(SignalKind::child())?;
     let listener = TcpListener::bind(("127.0.0.1", PROXY_PORT)).await?;
-    tokio::task::spawn_local(forward(listener, begin.proxy_socket.clone()));
+    tokio::task::spawn_local(forward(listener, begin.proxy_socket.clone(), Some(NO_SITE)));
+    let databases = TcpListener::bind((FIRST_DATABASE_ADDRESS, DATABASE_PORT)).await?;
+    tokio::task::spawn_local(forward(databases, begin.database_socket.clone(), None));
     let status = folder.status();
     tokio::task::spawn_local(async move {
         wait_for_himds().await;
@@ -264,9 +272,9 @@ async fn stop_daemon(daemon: Option<Pid>) {
     let _ = rustix::process::kill_process(pid, Signal::KILL);
 }
 
-/// Carries connections to the machine's proxy port to the site's Unix socket, which is not bound to a network
-/// namespace. The socket may go and come back with the site.
-async fn forward(listener: TcpListener, socket: PathBuf) {
+/// Carries connections to a port of the machine to a Unix socket of the site, which is not bound to a network
+/// namespace. The socket may go and come back with the site; `otherwise` is what HTTP clients are told without it.
+async fn forward(listener: TcpListener, socket: PathBuf, otherwise: Option<&'static str>) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
@@ -283,7 +291,7 @@ async fn forward(listener: TcpListener, socket: PathBuf) {
                     let _ = tokio::io::copy_bidirectional(&mut inner, &mut outer).await;
                 }
                 Err(_) => {
-                    let body = "The site of this machine is not up; start it with: arcadia up\n";
+                    let Some(body) = otherwise else { return };
                     let answer = format!(
                         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
                         body.len()

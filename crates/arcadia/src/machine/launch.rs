@@ -215,6 +215,7 @@ fn hold(folder: &Folder, record: &Record, site: &Site, own_processes: bool) -> R
     let mut command = Command::new(own_program()?);
     command.arg(INIT).arg("begin").arg("--folder").arg(folder.path());
     command.arg("--proxy-socket").arg(&site.proxy_socket);
+    command.arg("--database-socket").arg(&site.database_socket);
     if !own_processes {
         command.arg("--no-process-list");
     }

@@ -50,6 +50,8 @@ pub struct Site {
     pub data: PathBuf,
     /// The Unix socket on which the site's CONNECT proxy answers.
     pub proxy_socket: PathBuf,
+    /// The Unix socket on which the databases' gateway answers.
+    pub database_socket: PathBuf,
     /// PEM file with the roots that clients on a machine shall trust.
     pub ca_bundle: PathBuf,
     /// The domain of a site that has names of its own.

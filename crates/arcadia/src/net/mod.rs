@@ -2,6 +2,7 @@
 //! site's own authority, and carries everything else through.
 
 mod authority;
+mod databases;
 mod drain;
 mod hosts;
 mod http_connection;
@@ -15,6 +16,7 @@ mod tls;
 mod upstream;
 
 pub use authority::create_authority;
+pub use databases::{DATABASE_PORT, FIRST_DATABASE_ADDRESS, bind_databases, serve_databases};
 pub use drain::Drainer;
 pub use hosts::{HostTable, fold_host};
 pub use listen::{bind_loopback, bind_unix, serve_tcp, serve_tls, serve_unix};

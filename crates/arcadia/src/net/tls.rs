@@ -75,6 +75,15 @@ impl SiteTls {
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
+    /// What presents the certificate of one name, which may begin with `*.`, to everybody. Renewed in time.
+    pub fn config_for(&self, name: String, protocol: &[u8]) -> Arc<ServerConfig> {
+        let mut config = ServerConfig::clone(&self.config);
+        config.cert_resolver = Arc::new(OneName { name, leaves: self.leaves.clone() });
+        config.alpn_protocols = vec![protocol.to_vec()];
+        config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
+        Arc::new(config)
+    }
+
     /// For the rare client that names no server in its hello: it said the name to the proxy.
     fn config_without_name(&self, host: &str) -> io::Result<Arc<ServerConfig>> {
         let leaf = self.leaves.leaf(&fold_host(host)).map_err(io::Error::other)?;
@@ -142,6 +151,20 @@ impl ResolvesServerCert for Leaves {
         self.leaf(&name)
             .inspect_err(|error| tracing::error!(name, %error, "no certificate could be issued"))
             .ok()
+    }
+}
+
+#[derive(Debug)]
+struct OneName {
+    name: String,
+    leaves: Arc<Leaves>,
+}
+
+impl ResolvesServerCert for OneName {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let failed =
+            |error: &LeafFault| tracing::error!(name = self.name, %error, "no certificate could be issued");
+        self.leaves.leaf(&self.name).inspect_err(failed).ok()
     }
 }
 

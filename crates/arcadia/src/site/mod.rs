@@ -126,6 +126,16 @@ impl DataDir {
         self.0.join("proxy.sock")
     }
 
+    /// The socket on which machines reach the databases' gateway.
+    pub fn postgres_socket(&self) -> PathBuf {
+        self.0.join("pg.sock")
+    }
+
+    /// A directory for each database server.
+    pub fn postgres_folder(&self) -> PathBuf {
+        self.0.join("postgres")
+    }
+
     /// The store's own file, which it makes in the data directory itself.
     pub fn store_file(&self) -> PathBuf {
         self.0.join("store.db")

@@ -22,6 +22,9 @@ pub struct Running {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listen: Option<SocketAddr>,
     pub proxy_socket: PathBuf,
+    /// Where database servers are reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postgres: Option<SocketAddr>,
     pub offline: bool,
     /// Patterns of the names served, each with its service.
     pub names: Vec<(String, String)>,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use arcadia_directory::Directory;
 use arcadia_kernel::{Gate, Reason};
 use arcadia_keyvault::KeyVault;
+use arcadia_postgres::Postgres;
 use tokio::task::JoinHandle;
 
 use super::Assembly;
@@ -15,22 +16,27 @@ const SWEEP_PERIOD: Duration = Duration::from_secs(10 * 60);
 
 pub struct Background {
     tasks: Vec<JoinHandle<()>>,
+    postgres: Arc<Postgres>,
 }
 
 impl Background {
     pub async fn start(assembly: &Assembly) -> Self {
+        // Before the unfinished operations, which may be about these servers.
+        assembly.postgres.start().await;
         assembly.arm.start(assembly.gate.clone()).await;
         let (gate, directory, keyvault) =
             (assembly.gate.clone(), assembly.directory.clone(), assembly.keyvault.clone());
-        Self { tasks: vec![tokio::spawn(sweep(gate, directory, keyvault))] }
+        let tasks = vec![tokio::spawn(sweep(gate, directory, keyvault))];
+        Self { tasks, postgres: assembly.postgres.clone() }
     }
 
-    /// Ends the tasks. Each of their commits is whole or absent, so they may be cut anywhere.
+    /// Ends the tasks and stops the database servers. Each of their commits is whole or absent, so they may be cut anywhere.
     pub async fn stop(self) {
         for task in self.tasks {
             task.abort();
             let _ = task.await;
         }
+        self.postgres.stop().await;
     }
 }
 

@@ -1,6 +1,7 @@
 //! What knows every service: opens them over one store, gives them the one gate, and puts them behind their names.
 
 mod background;
+mod databases;
 mod decisions;
 mod explain;
 mod founding;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arcadia_kernel::{Clock, Entropy};
+use arcadia_postgres::{Postgres, Trust};
 use arcadia_store::Store;
 
 use crate::names::SiteNames;
@@ -27,6 +29,9 @@ pub struct Wired {
     pub hosts: HostTable,
     pub body_timeout: Duration,
     pub background: Background,
+    pub postgres: Arc<Postgres>,
+    /// Whom the databases' gateway believes.
+    pub trust: Trust,
     /// The first user's name, for showing.
     pub user: String,
 }
@@ -39,13 +44,22 @@ pub async fn wire(
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 ) -> anyhow::Result<Wired> {
+    let place = databases::place(data);
     let ring = load_or_create_ring(data, &*entropy)?;
     let store = Store::open(data.path(), ring, clock.clone(), entropy.clone())?;
-    let assembly = assemble(store, names, clock.clone(), entropy.clone()).await?;
+    let assembly = assemble(store, names, place, clock.clone(), entropy.clone()).await?;
     let user = founding::found(data, first, &assembly, &*clock, &*entropy).await?;
     tokens::trust_published_keys(&assembly).await?;
     let hosts = assembly.host_table();
     let background = Background::start(&assembly).await;
     let body_timeout = Duration::from_secs(assembly.gate.limits.body_seconds_max);
-    Ok(Wired { hosts, body_timeout, background, user })
+    let gate = &assembly.gate;
+    let trust = Trust {
+        authenticator: gate.authenticator.clone(),
+        decider: gate.decider.clone(),
+        audit: gate.audit.clone(),
+        clock,
+        entropy,
+    };
+    Ok(Wired { hosts, body_timeout, background, postgres: assembly.postgres.clone(), trust, user })
 }

@@ -7,6 +7,7 @@ use arcadia_directory::{Directory, Graph, Login, graph_ops, login_ops};
 use arcadia_kernel::{Access, Clock, Dispatcher, Endpoint, Entropy, Gate, Limits, Plane};
 use arcadia_keyvault::{KeyVault, Vaults, data_ops};
 use arcadia_machines::{His, Machines, his_ops};
+use arcadia_postgres::{Place, Postgres, kinds as postgres_kinds};
 use arcadia_store::Store;
 
 use super::decisions::SiteDecider;
@@ -25,6 +26,7 @@ pub struct Assembly {
     pub directory: Arc<Directory>,
     pub arm: Arc<Arm>,
     pub keyvault: Arc<KeyVault>,
+    pub postgres: Arc<Postgres>,
     pub keys: Arc<PublishedKeys>,
     pub login: Arc<dyn Endpoint>,
     pub graph: Arc<dyn Endpoint>,
@@ -39,6 +41,7 @@ pub struct Assembly {
 pub async fn assemble(
     store: Store,
     names: SiteNames,
+    place: Place,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 ) -> anyhow::Result<Assembly> {
@@ -46,7 +49,10 @@ pub async fn assemble(
     let principals = Arc::new(Principals(directory.clone()));
     let keyvault = KeyVault::open(store.clone(), names.keyvault(), principals.clone()).await?;
     let machines = Machines::open(store.clone(), directory.clone(), clock.clone()).await?;
-    let kinds = vec![registered(Arc::new(Vaults(keyvault.clone()))), registered(machines.clone())];
+    let postgres =
+        Postgres::open(store.clone(), names.postgres(), principals.clone(), place, entropy.clone()).await?;
+    let mut kinds = vec![registered(Arc::new(Vaults(keyvault.clone()))), registered(machines.clone())];
+    kinds.extend(postgres_kinds(&postgres));
     let arm =
         Arm::open(store.clone(), names.arm(), principals, kinds, clock.clone(), entropy.clone()).await?;
 
@@ -90,6 +96,7 @@ pub async fn assemble(
         directory,
         arm,
         keyvault,
+        postgres,
         keys,
     })
 }

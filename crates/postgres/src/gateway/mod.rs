@@ -136,7 +136,8 @@ impl Gateway {
         };
         self.record(&admitted, peer, &outcome).await?;
         let Some(mut greeting) = outcome? else { return Ok(None) };
-        let key = greeting.key.take().map(|key| self.cancellations.replace(&admitted, key, &*self.trust.entropy));
+        let key =
+            greeting.key.take().map(|key| self.cancellations.replace(&admitted, key, &*self.trust.entropy));
         greeting.send(client, key.as_ref()).await?;
         Ok(Some((server, Hold { _slot: slot, _key: key })))
     }
