@@ -1,4 +1,4 @@
-//! The database, and the secret with which the machine reaches it.
+//! The database, the secret with which the machine reaches it, and the machine that does.
 
 use super::{Step, here, there};
 use crate::lab::check::Check;
@@ -33,6 +33,13 @@ pub fn secret(terraform: bool) -> Vec<Step> {
             "az extension add --name db-up",
             "az extension show --name db-up --query extensionType --output tsv",
             Check::Is("whl"),
+        ),
+        here(
+            "Make a database",
+            "az postgres up --server-name postgres-$uniq --database-name arc_hack --admin-user arcadmin \
+             --admin-password $admin_password --location uksouth",
+            "",
+            Check::Says(&["psql_cmd", "\"username\": \"arcadmin@postgres-"]),
         ),
         here(
             "Put the command that connects into the vault",
@@ -86,6 +93,21 @@ pub fn secret(terraform: bool) -> Vec<Step> {
                 Check::Answer("a version of psql", |text| text.starts_with("psql (PostgreSQL) ")),
             )
         },
+        Step {
+            typed: "\\conninfo\nselect current_user;\n\\q\n",
+            ..there(
+                "Connect to the database",
+                "$psql_cmd",
+                "",
+                Check::Says(&["connected to database \"arc_hack\"", "SSL connection", "arcadmin"]),
+            )
+        },
+        there(
+            "Another password does not connect",
+            "${psql_cmd/PGPASSWORD=/PGPASSWORD=not-} --command \"select 1\"",
+            "",
+            Check::Refused(&["password authentication failed"]),
+        ),
     ]
 }
 
