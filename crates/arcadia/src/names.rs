@@ -122,7 +122,10 @@ impl SiteNames {
     }
 
     pub fn postgres(&self) -> PostgresNames {
-        PostgresNames { suffix: self.postgres_suffix(), audiences: vec![self.arm().database_audience] }
+        match &self.domain {
+            None => PostgresNames::azure(),
+            Some(domain) => PostgresNames::of_domain(domain),
+        }
     }
 
     /// For clients of this site.
@@ -223,6 +226,11 @@ mod tests {
             assert_eq!(arm.keyvault_suffix, names.vault_suffix());
             assert_eq!(format!("blob.{}", arm.storage_suffix), names.blob_suffix());
             assert_eq!(arm.postgres_suffix, names.postgres_suffix());
+            let databases = names.postgres();
+            assert_eq!(
+                (&databases.suffix, &databases.audiences[0]),
+                (&arm.postgres_suffix, &arm.database_audience)
+            );
             assert_eq!(arm.audiences[0], endpoints.management_audience);
             assert_eq!(endpoints.his_audience, names.his_audience());
             for audience in
