@@ -1,0 +1,135 @@
+//! Accounts by the resource manager.
+
+use arcadia_kernel::Method;
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+#[tokio::test]
+async fn an_account_is_made_shown_changed_and_deleted() {
+    let world = World::new().await;
+    let az = json!({ "encryption": { "keySource": "Microsoft.Storage", "services": { "blob": {} } } });
+    let made = world.put_account("stlab1", az).await;
+    assert_eq!(made.status, 200, "{}", made.text());
+    let made = made.json();
+    assert_eq!(made["properties"]["primaryEndpoints"]["blob"], "https://stlab1.blob.core.windows.net/");
+    assert_eq!(made["properties"]["provisioningState"], "Succeeded");
+    assert_eq!(made["properties"]["allowBlobPublicAccess"], false);
+    assert_eq!(made["properties"]["minimumTlsVersion"], "TLS1_2");
+    assert_eq!(made["sku"], json!({ "name": "Standard_LRS", "tier": "Standard" }));
+    assert_eq!(made["kind"], "StorageV2");
+    assert!(made["properties"].get("instance").is_none());
+    assert!(made["properties"]["keyCreationTime"]["key1"].is_string());
+
+    let path = world.account("stlab1");
+    assert_eq!(world.manage(Method::GET, &path, Value::Null).await.json()["id"], made["id"]);
+    let change = json!({ "properties": { "allowSharedKeyAccess": false }, "tags": { "a": "b" } });
+    let changed = world.manage(Method::PATCH, &path, change).await;
+    assert_eq!(changed.status, 200, "{}", changed.text());
+    assert_eq!(changed.json()["properties"]["allowSharedKeyAccess"], false);
+    assert_eq!(changed.json()["tags"]["a"], "b");
+    let again = world.put_account("stlab1", json!({})).await;
+    assert_eq!(again.json()["properties"]["allowSharedKeyAccess"], false, "a PUT without it keeps it");
+    let list = format!("/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Storage/storageAccounts");
+    let listed = world.manage(Method::GET, &list, Value::Null).await.json();
+    assert_eq!(listed["value"].as_array().unwrap().len(), 1);
+    assert_eq!(world.manage(Method::DELETE, &path, Value::Null).await.status, 200);
+    assert_eq!(world.manage(Method::DELETE, &path, Value::Null).await.status, 204);
+    assert_eq!(world.manage(Method::GET, &path, Value::Null).await.status, 404);
+}
+
+#[tokio::test]
+async fn names_are_unique_in_the_site_and_free_again() {
+    let world = World::new().await;
+    world.make_account("stlab1").await;
+    let other = format!("{GROUP}2");
+    assert_eq!(world.manage(Method::PUT, &other, json!({ "location": "uksouth" })).await.status, 201);
+    let body = json!({ "location": "uksouth", "sku": { "name": "Standard_LRS" } });
+    let elsewhere = format!("{other}/providers/Microsoft.Storage/storageAccounts/stlab1");
+    let taken = world.manage(Method::PUT, &elsewhere, body.clone()).await;
+    assert_eq!((taken.status, &taken.json()["error"]["code"]), (409, &json!("StorageAccountAlreadyTaken")));
+    let check = |name: &str| json!({ "name": name, "type": "Microsoft.Storage/storageAccounts" });
+    let path = format!("/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Storage/checkNameAvailability");
+    for (name, available, reason) in [
+        ("stlab1", false, json!("AlreadyExists")),
+        ("stlab9", true, json!(null)),
+        ("ST", false, json!("AccountNameInvalid")),
+    ] {
+        let answer = world.manage(Method::POST, &path, check(name)).await.json();
+        assert_eq!((&answer["nameAvailable"], &answer["reason"]), (&json!(available), &reason), "{name}");
+    }
+    assert_eq!(world.manage(Method::DELETE, &world.account("stlab1"), Value::Null).await.status, 200);
+    assert_eq!(world.manage(Method::PUT, &elsewhere, body).await.status, 200);
+}
+
+#[tokio::test]
+async fn what_is_not_enforced_is_refused() {
+    let world = World::new().await;
+    for properties in [
+        json!({ "networkAcls": { "defaultAction": "Deny" } }),
+        json!({ "publicNetworkAccess": "Disabled" }),
+        json!({ "minimumTlsVersion": "TLS1_3" }),
+        json!({ "isHnsEnabled": true }),
+    ] {
+        let answer = world.put_account("stlab1", properties.clone()).await;
+        assert_eq!(answer.status, 400, "{properties}: {}", answer.text());
+    }
+    let body = json!({ "location": "uksouth", "properties": {} });
+    let no_sku = world.manage(Method::PUT, &world.account("stlab1"), body).await;
+    assert_eq!(no_sku.status, 400, "{}", no_sku.text());
+    assert_eq!(world.manage(Method::GET, &world.account("stlab1"), Value::Null).await.status, 404);
+}
+
+#[tokio::test]
+async fn keys_are_random_and_a_new_one_ends_the_old() {
+    let world = World::new().await;
+    world.make_account("stlab1").await;
+    world.make_account("stlab2").await;
+    let before = world.keys("stlab1").await;
+    assert_eq!(arcadia_crypto::b64_decode(&before[0]).unwrap().len(), 64);
+    assert!(before[0] != before[1] && before[0] != world.keys("stlab2").await[0]);
+    let list = |key: &str| Ask::new(Method::GET, "stlab1", "/?comp=list").signed("stlab1", key, START);
+    assert_eq!(world.ask(list(&before[0])).await.status, 200);
+    let path = format!("{}/regenerateKey", world.account("stlab1"));
+    let made = world.manage(Method::POST, &path, json!({ "keyName": "key1" })).await;
+    assert_eq!(made.status, 200, "{}", made.text());
+    let after = world.keys("stlab1").await;
+    assert!(after[0] != before[0] && after[1] == before[1]);
+    assert_eq!(world.ask(list(&before[0])).await.outcome(), "403 AuthenticationFailed");
+    assert_eq!(world.ask(list(&after[0])).await.status, 200);
+    assert_eq!(world.ask(list(&after[1])).await.status, 200);
+    let unknown = world.manage(Method::POST, &path, json!({ "keyName": "kerb1" })).await;
+    assert_eq!(unknown.status, 400);
+
+    let change = json!({ "properties": { "allowSharedKeyAccess": false } });
+    assert_eq!(world.manage(Method::PATCH, &world.account("stlab1"), change).await.status, 200);
+    assert_eq!(world.ask(list(&after[0])).await.outcome(), "403 KeyBasedAuthenticationNotPermitted");
+}
+
+#[tokio::test]
+async fn an_account_that_takes_over_a_name_sees_nothing_of_the_former() {
+    let (world, member) = World::with_account("acct1").await;
+    world.make_container(&member, "acct1", "cc1").await;
+    world.put(&member, "acct1", "/cc1/b", vec![7; 100_000]).await;
+    let old_key = world.keys("acct1").await[0].clone();
+    assert_eq!(world.manage(Method::DELETE, &world.account("acct1"), Value::Null).await.status, 200);
+    assert_eq!(world.get(&member, "acct1", "/cc1/b").await.outcome(), "404 ResourceNotFound");
+    world.make_account("acct1").await;
+    // The former assignment is gone with the account.
+    assert_eq!(world.get(&member, "acct1", "/cc1/b").await.outcome(), "403 AuthorizationPermissionMismatch");
+    world.grant(&member, BLOB_CONTRIBUTOR, &world.account("acct1")).await;
+    assert_eq!(world.get(&member, "acct1", "/cc1/b").await.outcome(), "404 ContainerNotFound");
+    let signed = Ask::new(Method::GET, "acct1", "/?comp=list").signed("acct1", &old_key, START);
+    assert_eq!(world.ask(signed).await.outcome(), "403 AuthenticationFailed");
+    world.make_container(&member, "acct1", "cc1").await;
+    assert_eq!(world.get(&member, "acct1", "/cc1/b").await.outcome(), "404 BlobNotFound");
+    assert_eq!(world.files().0, 1);
+    world.sweep().await;
+    world.clock.advance_seconds(3601);
+    world.sweep().await;
+    assert_eq!(world.files().0, 0);
+    assert_eq!(world.rows("storage/containers").await, 1);
+    for table in ["storage/blobs", "storage/places", "storage/garbage"] {
+        assert_eq!(world.rows(table).await, 0, "{table}");
+    }
+}

@@ -1,0 +1,150 @@
+//! What is on the disk: durable, sealed, and removed when nothing needs it.
+
+use std::sync::Arc;
+
+use arcadia_crypto::{KeyRing, RootKey, SystemEntropy};
+use arcadia_kernel::Method;
+
+use crate::support::*;
+
+const MARK: &[u8] = b"NinaIsTheMole-NinaIsTheMole-NinaIsTheMole";
+
+fn marked(length: usize) -> Vec<u8> {
+    MARK.iter().copied().cycle().take(length).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blobs_are_there_after_a_restart_and_nothing_is_at_rest_in_the_clear() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let root = RootKey::generate(&SystemEntropy);
+    let ring = KeyRing::generate(&SystemEntropy).unwrap();
+    let wrapped = ring.wrapped(&root, &SystemEntropy).unwrap();
+    let world = World::on_disk(folder.clone(), ring).await;
+    world.make_account("acct1").await;
+    let member = world.caller("contributor-of-blobs");
+    world.grant(&member, BLOB_CONTRIBUTOR, &world.account("acct1")).await;
+    world.make_container(&member, "acct1", "cc1").await;
+    let sizes = [10, 1000, 60_000, 70_000, 1_000_000];
+    for size in sizes {
+        assert_eq!(world.put(&member, "acct1", &format!("/cc1/{size}"), marked(size)).await.outcome(), "201");
+    }
+    let block = Ask::new(Method::PUT, "acct1", "/cc1/draft?comp=block&blockid=YQ%3D%3D").by(&member);
+    assert_eq!(world.ask(block.body(marked(500))).await.outcome(), "201");
+    let key = world.keys("acct1").await[0].clone();
+    drop(world);
+
+    let key_bytes = arcadia_crypto::b64_decode(&key).unwrap();
+    let files = walk(folder.path());
+    assert!(files.len() > 4, "{files:?}");
+    for path in files {
+        let bytes = std::fs::read(&path).unwrap();
+        for needle in [MARK, key.as_bytes(), key_bytes.as_slice()] {
+            let found = bytes.windows(needle.len()).any(|window| window == needle);
+            assert!(!found, "{} holds a value in the clear", path.display());
+        }
+    }
+
+    let ring = KeyRing::from_wrapped(&root, &wrapped).unwrap();
+    let world = World::on_disk(folder, ring).await;
+    let member = world.caller("owner");
+    assert_eq!(world.get(&member, "acct1", "/cc1/10").await.status, 403);
+    for size in sizes {
+        let ask = Ask::new(Method::GET, "acct1", &format!("/cc1/{size}")).signed("acct1", &key, START);
+        assert!(world.ask(ask).await.bytes == marked(size), "{size}");
+    }
+    let list = Ask::new(Method::PUT, "acct1", "/cc1/draft?comp=blocklist")
+        .body("<BlockList><Latest>YQ==</Latest></BlockList>");
+    assert_eq!(world.ask(list.signed("acct1", &key, START)).await.outcome(), "201");
+}
+
+#[tokio::test]
+async fn orphans_are_removed_and_what_is_named_is_not() {
+    let (world, member) = World::with_account("acct1").await;
+    world.make_container(&member, "acct1", "cc1").await;
+    world.put(&member, "acct1", "/cc1/large", marked(100_000)).await;
+    let files = world.blobs().join("blobs/files");
+    let orphan = files.join("ab/ab000000000040008000000000000001");
+    std::fs::write(&orphan, b"of an upload that a crash cut off").unwrap();
+    let foreign = files.join("ab/readme");
+    std::fs::write(&foreign, b"not ours").unwrap();
+    let world = world.restarted().await;
+    assert_eq!(world.sweep().await.orphans, 1);
+    assert!(!orphan.exists() && foreign.exists());
+    assert_eq!(world.get(&member, "acct1", "/cc1/large").await.bytes.len(), 100_000);
+}
+
+#[tokio::test]
+async fn segments_of_the_dead_are_removed_and_the_living_move() {
+    let (world, member) = World::with_account("acct1").await;
+    world.make_container(&member, "acct1", "cc1").await;
+    for number in 0..50 {
+        world.put(&member, "acct1", &format!("/cc1/{number}"), marked(1000 + number)).await;
+    }
+    // What the next process writes goes to a segment of its own.
+    let world = world.restarted().await;
+    for number in 0..45 {
+        assert_eq!(world.delete(&member, "acct1", &format!("/cc1/{number}")).await.outcome(), "202");
+    }
+    assert_eq!(world.sweep().await.segments, 0, "answers may still be under way");
+    world.clock.advance_seconds(3601);
+    assert_eq!(world.sweep().await.segments, 1);
+    assert_eq!(world.files().1, 1, "the living are in the new segment");
+    for number in 45..50 {
+        let got = world.get(&member, "acct1", &format!("/cc1/{number}")).await;
+        assert!(got.bytes == marked(1000 + number), "{number}: {}", got.outcome());
+    }
+    let world = world.restarted().await;
+    assert_eq!(world.get(&member, "acct1", "/cc1/49").await.bytes, marked(1049));
+    for number in 45..50 {
+        world.delete(&member, "acct1", &format!("/cc1/{number}")).await;
+    }
+    world.clock.advance_seconds(3601);
+    world.sweep().await;
+    assert_eq!(world.files(), (0, 0));
+    assert_eq!(world.rows("storage/places").await, 0);
+}
+
+#[tokio::test]
+async fn a_container_that_takes_over_a_name_is_empty_and_the_former_is_removed() {
+    let (world, member) = World::with_account("acct1").await;
+    world.make_container(&member, "acct1", "cc1").await;
+    for number in 0..600 {
+        world.put(&member, "acct1", &format!("/cc1/{number}"), "x").await;
+    }
+    world.put(&member, "acct1", "/cc1/large", marked(100_000)).await;
+    world.delete(&member, "acct1", "/cc1?restype=container").await;
+    world.make_container(&member, "acct1", "cc1").await;
+    world.put(&member, "acct1", "/cc1/new", "y").await;
+    let list = world.get(&member, "acct1", "/cc1?restype=container&comp=list").await;
+    assert_eq!(list.all("Name"), ["new"]);
+    world.sweep().await;
+    world.clock.advance_seconds(3601);
+    world.sweep().await;
+    assert_eq!(world.rows("storage/blobs").await, 1);
+    assert_eq!(world.rows("storage/places").await, 1);
+    assert_eq!(world.files().0, 0);
+    assert_eq!(world.get(&member, "acct1", "/cc1/new").await.text(), "y");
+}
+
+#[tokio::test]
+async fn bytes_that_were_changed_are_an_error_and_never_an_answer() {
+    let (world, member) = World::with_account("acct1").await;
+    world.make_container(&member, "acct1", "cc1").await;
+    world.put(&member, "acct1", "/cc1/small", marked(1000)).await;
+    world.put(&member, "acct1", "/cc1/large", marked(100_000)).await;
+    for path in walk(&world.blobs().join("blobs")) {
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+    }
+    for path in ["/cc1/small", "/cc1/large"] {
+        assert_eq!(world.get(&member, "acct1", path).await.outcome(), "500 InternalError", "{path}");
+    }
+    for path in walk(&world.blobs().join("blobs")) {
+        std::fs::remove_file(path).unwrap();
+    }
+    for path in ["/cc1/small", "/cc1/large"] {
+        assert_eq!(world.get(&member, "acct1", path).await.outcome(), "500 InternalError", "{path}");
+    }
+}

@@ -1,0 +1,13 @@
+//! Storage over its real dispatchers: accounts by the resource manager, containers and blobs by the data plane.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod access;
+mod accounts;
+mod blobs;
+mod blocks;
+mod conditions;
+mod durable;
+mod lists;
+mod shared_key;
+mod support;
