@@ -9,6 +9,7 @@ from harness import World, check, claims, contains, equal, outcomes
 
 DOMAIN = "site.test"
 VAULT = "kv-own-1"
+SERVER = "pg-own-1"
 MACHINE = "ubuntu-own"
 VARIABLES = {"VAULT_URL": f"https://{VAULT}.vault.{DOMAIN}", "SECRET_NAME": "s", "SECRET_VALUE": "mine"}
 REGISTER = ["cloud", "register", "-n", "Arcadia", "--endpoint-resource-manager", f"https://management.{DOMAIN}"]
@@ -104,6 +105,34 @@ def vault(world):
     equal(own.run_az("keyvault", "secret", "show", "--id", found["id"], "--query", "value").json(), "mine")
 
 
+@check("own domain: a database, by password and by a token for either audience")
+def database(world):
+    own = world.own
+    made = own.run_az(
+        "postgres", "flexible-server", "create", "-g", "arc-hack", "-n", SERVER, "-l", "uksouth",
+        "--admin-user", "arcadmin", "--admin-password", "Passw0rd!x", "--tier", "Burstable",
+        "--sku-name", "Standard_B1ms", "--storage-size", "32", "--microsoft-entra-auth", "Enabled",
+        "--public-access", "127.0.0.1-127.255.255.255", "--yes",
+    ).json()
+    equal(made["host"], f"{SERVER}.postgres.{DOMAIN}")
+    me = own.run_az("ad", "signed-in-user", "show", "--query", "id", "-o", "tsv").text()
+    own.run_az("postgres", "flexible-server", "microsoft-entra-admin", "create", "-g", "arc-hack", "-s", SERVER,
+               "-u", own.user, "-i", me, "-t", "User").ok()
+
+    def connect(user, password):
+        target = f"host={SERVER}.postgres.{DOMAIN} user={user} dbname=postgres sslmode=verify-full"
+        return own.run(["psql", target, "-Atc", "select current_user"], env={"PGPASSWORD": password})
+
+    def token(*what):
+        return own.run_az("account", "get-access-token", *what, "--query", "accessToken", "-o", "tsv").text()
+
+    equal(connect("arcadmin", "Passw0rd!x").text(), "arcadmin")
+    connect("arcadmin", "wrong").fails("password authentication failed")
+    for audience in (["--resource-type", "oss-rdbms"], ["--resource", "https://ossrdbms-aad.database.windows.net"]):
+        equal(connect(own.user, token(*audience)).text(), own.user)
+    connect(own.user, token()).fails(f"https://ossrdbms.{DOMAIN}")
+
+
 @check("own domain: az extension add from the site's own index")
 def extension(world):
     world.own.run_az("extension", "add", "--name", "arcadia").ok()
@@ -176,7 +205,8 @@ ip link set lo up
 arcadia=$1 az=$2 vault=$3
 "$arcadia" up --detach --offline --listen 127.40.34.2:443
 trap '"$arcadia" down' EXIT
-{ printf '127.0.0.1\tlocalhost\n'; "$arcadia" hosts "$vault"; } > hosts
+server=pg-own-1.postgres.site.test
+{ printf '127.0.0.1\tlocalhost\n'; "$arcadia" hosts "$vault" "$server"; } > hosts
 mount --bind "$PWD/hosts" /etc/hosts
 # What the shell has of a proxy leads nowhere here: the site's names go around it.
 export HTTPS_PROXY=http://127.0.0.1:1 https_proxy=http://127.0.0.1:1
@@ -190,6 +220,7 @@ curl -sSf "https://login.site.test/common/v2.0/.well-known/openid-configuration"
 "$az" keyvault secret set --vault-name kv-own-1 -n by-name --value resolved --query id --output tsv
 "$az" keyvault secret show --vault-name kv-own-1 -n by-name --query value --output tsv
 "$az" group delete -n by-name --yes
+env -u PGHOSTADDR PGPASSWORD='Passw0rd!x' psql "host=$server user=arcadmin dbname=postgres sslmode=verify-full" -Atc 'select 1 + 41'
 "$4" "$5" 1>&2
 if curl -sS --noproxy '*' https://management.azure.com/ 2> refused; then exit 4; fi
 grep -q 'resolve' refused
@@ -211,7 +242,7 @@ def by_name(world):
     finally:
         own.program("up", "--detach", "--offline").ok()
     lines = done.out.splitlines()
-    contains(lines, "by-name", "resolved", "by name")
+    contains(lines, "by-name", "resolved", "42", "by name")
     contains(done.out, f"https://{VAULT}.vault.{DOMAIN}/secrets/by-name/")
     return outcomes(type(done)(done.command, done.code, done.err, ""), 5)
 
