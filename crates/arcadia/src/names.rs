@@ -9,6 +9,7 @@ use arcadia_directory::DirectoryNames;
 use arcadia_keyvault::KeyVaultNames;
 use arcadia_machines::HIS_AUDIENCE;
 use arcadia_postgres::PostgresNames;
+use arcadia_storage::StorageNames;
 
 /// What a site under its own domain calls its cloud.
 pub const OWN_CLOUD: &str = "Arcadia";
@@ -126,6 +127,10 @@ impl SiteNames {
             None => PostgresNames::azure(),
             Some(domain) => PostgresNames::of_domain(domain),
         }
+    }
+
+    pub fn storage(&self) -> StorageNames {
+        StorageNames { blob_suffix: self.blob_suffix(), login_origin: self.login_origin() }
     }
 
     /// For clients of this site.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use arcadia_crypto::SystemEntropy;
-use arcadia_kernel::{Access, OpInfo, Plane};
+use arcadia_kernel::{Access, EntropyExt as _, OpInfo, Plane};
 use arcadia_store::Store;
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -33,7 +33,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let text = runtime.block_on(async {
         let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
         let store = Store::in_memory(clock.clone(), entropy.clone());
-        let assembly = assemble(store, SiteNames::azure(), nowhere(), clock, entropy).await?;
+        // Blobs want a folder, which stays empty.
+        let blobs = std::env::temp_dir().join(format!("arcadia-reference-{}", entropy.uuid()));
+        let assembly = assemble(store, SiteNames::azure(), nowhere(), &blobs, clock, entropy).await;
+        let _ = std::fs::remove_dir_all(&blobs);
+        let assembly = assembly?;
         anyhow::Ok(match arguments.format {
             Form::Markdown => markdown(&assembly),
             Form::Json => serde_json::to_string_pretty(&rows(&assembly))?,

@@ -7,6 +7,7 @@ use arcadia_directory::Directory;
 use arcadia_kernel::{Gate, Reason};
 use arcadia_keyvault::KeyVault;
 use arcadia_postgres::Postgres;
+use arcadia_storage::Storage;
 use tokio::task::JoinHandle;
 
 use super::Assembly;
@@ -26,7 +27,12 @@ impl Background {
         assembly.arm.start(assembly.gate.clone()).await;
         let (gate, directory, keyvault) =
             (assembly.gate.clone(), assembly.directory.clone(), assembly.keyvault.clone());
-        let tasks = vec![tokio::spawn(sweep(gate, directory, keyvault))];
+        let storage = assembly.storage.clone();
+        // Apart from the others, as it may have many bytes to move.
+        let tasks = vec![
+            tokio::spawn(sweep(gate, directory, keyvault)),
+            tokio::spawn(sweep_storage(assembly.gate.clone(), storage)),
+        ];
         Self { tasks, postgres: assembly.postgres.clone() }
     }
 
@@ -51,6 +57,17 @@ async fn sweep(gate: Arc<Gate>, directory: Arc<Directory>, keyvault: Arc<KeyVaul
             Ok(swept) if swept != Default::default() => tracing::info!(?swept, "vaults swept"),
             Ok(_) => {}
             Err(fault) => tracing::error!(?fault, "the vaults could not be swept"),
+        }
+        tokio::time::sleep(SWEEP_PERIOD).await;
+    }
+}
+
+async fn sweep_storage(gate: Arc<Gate>, storage: Arc<Storage>) {
+    loop {
+        match storage.sweep(gate.as_system(Reason::Sweep)).await {
+            Ok(swept) if swept != Default::default() => tracing::info!(?swept, "storage swept"),
+            Ok(_) => {}
+            Err(fault) => tracing::error!(?fault, "storage could not be swept"),
         }
         tokio::time::sleep(SWEEP_PERIOD).await;
     }

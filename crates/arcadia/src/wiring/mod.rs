@@ -47,7 +47,8 @@ pub async fn wire(
     let place = databases::place(data);
     let ring = load_or_create_ring(data, &*entropy)?;
     let store = Store::open(data.path(), ring, clock.clone(), entropy.clone())?;
-    let assembly = assemble(store, names, place, clock.clone(), entropy.clone()).await?;
+    let blobs = data.path().join("blobs");
+    let assembly = assemble(store, names, place, &blobs, clock.clone(), entropy.clone()).await?;
     let user = founding::found(data, first, &assembly, &*clock, &*entropy).await?;
     tokens::trust_published_keys(&assembly).await?;
     let hosts = assembly.host_table();

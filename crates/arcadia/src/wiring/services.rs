@@ -1,5 +1,6 @@
 //! The services, opened over one store and put together.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use arcadia_arm::{Arm, arm_ops, registered};
@@ -8,6 +9,7 @@ use arcadia_kernel::{Access, Clock, Dispatcher, Endpoint, Entropy, Gate, Limits,
 use arcadia_keyvault::{KeyVault, Vaults, data_ops};
 use arcadia_machines::{His, Machines, his_ops};
 use arcadia_postgres::{Place, Postgres, kinds as postgres_kinds};
+use arcadia_storage::{Accounts, Storage, blob_ops};
 use arcadia_store::Store;
 
 use super::decisions::SiteDecider;
@@ -27,21 +29,24 @@ pub struct Assembly {
     pub arm: Arc<Arm>,
     pub keyvault: Arc<KeyVault>,
     pub postgres: Arc<Postgres>,
+    pub storage: Arc<Storage>,
     pub keys: Arc<PublishedKeys>,
     pub login: Arc<dyn Endpoint>,
     pub graph: Arc<dyn Endpoint>,
     pub management: Arc<dyn Endpoint>,
     pub vaults: Arc<dyn Endpoint>,
+    pub blobs: Arc<dyn Endpoint>,
     pub his: Arc<dyn Endpoint>,
     pub pages: Arc<dyn Endpoint>,
     pub unserved: Arc<dyn Endpoint>,
 }
 
-/// Opens every service. Nothing is written, and nobody is trusted until the keys are read.
+/// Opens every service, with the bytes of blobs in the folder `blobs`. No row is written, and nobody is trusted until the keys are read.
 pub async fn assemble(
     store: Store,
     names: SiteNames,
     place: Place,
+    blobs: &Path,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 ) -> anyhow::Result<Assembly> {
@@ -51,8 +56,13 @@ pub async fn assemble(
     let machines = Machines::open(store.clone(), directory.clone(), clock.clone()).await?;
     let postgres =
         Postgres::open(store.clone(), names.postgres(), principals.clone(), place, entropy.clone()).await?;
+    let blob_names = names.storage();
+    let storage =
+        Storage::open(store.clone(), blobs, blob_names, principals.clone(), clock.clone(), entropy.clone())
+            .await?;
     let mut kinds = vec![registered(Arc::new(Vaults(keyvault.clone()))), registered(machines.clone())];
     kinds.extend(postgres_kinds(&postgres));
+    kinds.push(registered(Arc::new(Accounts(storage.clone()))));
     let arm =
         Arm::open(store.clone(), names.arm(), principals, kinds, clock.clone(), entropy.clone()).await?;
 
@@ -67,8 +77,9 @@ pub async fn assemble(
         limits: Limits::default(),
     });
 
-    let vault_ops = data_ops();
-    let data_actions = vault_ops.iter().filter_map(|op| match &op.info.access {
+    let (vault_ops, blob_ops) = (data_ops(), blob_ops());
+    let rows = vault_ops.iter().map(|op| &op.info).chain(blob_ops.iter().map(|op| &op.info));
+    let data_actions = rows.filter_map(|row| match &row.access {
         Access::Decided { action, plane: Plane::Data } => Some(action.to_lowercase()),
         _ => None,
     });
@@ -88,6 +99,7 @@ pub async fn assemble(
         graph: behind(&gate, Arc::new(Graph::new(directory.clone())), graph_ops()),
         management: behind(&gate, arm.clone(), management_ops),
         vaults: behind(&gate, keyvault.clone(), vault_ops),
+        blobs: behind(&gate, storage.clone(), blob_ops),
         his: behind(&gate, his, his_ops()),
         pages: behind(&gate, Pages::new(format!("{}/decode", names.login_origin())), page_ops()),
         unserved: behind(&gate, Unserved::new(names.domain().unwrap_or_default()), Vec::new()),
@@ -97,6 +109,7 @@ pub async fn assemble(
         arm,
         keyvault,
         postgres,
+        storage,
         keys,
     })
 }
@@ -122,10 +135,11 @@ impl Assembly {
                 Role::Graph => &self.graph,
                 Role::Management => &self.management,
                 Role::Vaults => &self.vaults,
+                Role::Blobs => &self.blobs,
                 Role::Heartbeats => &self.his,
                 Role::Pages => &self.pages,
                 // Reached by other ways than HTTPS, or not served.
-                Role::Blobs | Role::Databases | Role::Unserved => continue,
+                Role::Databases | Role::Unserved => continue,
             };
             hosts.serve(&pattern, endpoint.clone());
         }
@@ -133,7 +147,7 @@ impl Assembly {
     }
 
     /// Every service, for documents and for the tests that walk all operations.
-    pub fn endpoints(&self) -> [&Arc<dyn Endpoint>; 6] {
-        [&self.login, &self.graph, &self.management, &self.vaults, &self.his, &self.pages]
+    pub fn endpoints(&self) -> [&Arc<dyn Endpoint>; 7] {
+        [&self.login, &self.graph, &self.management, &self.vaults, &self.blobs, &self.his, &self.pages]
     }
 }

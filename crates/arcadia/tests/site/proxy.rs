@@ -69,7 +69,7 @@ fn what_is_not_carried_is_refused() {
         "2130706433:443",
         "azcliprod.blob.core.windows.net:443",
         "dc.services.visualstudio.com:443",
-        "account.blob.core.windows.net:443",
+        "account.queue.core.windows.net:443",
         "management.azure.com:80",
         "example.com:22",
     ] {
