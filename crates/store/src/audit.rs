@@ -10,9 +10,10 @@ use std::sync::Arc;
 use arcadia_crypto::sha256;
 use arcadia_kernel::AuditEvent;
 
-use crate::StoreError;
 use crate::backend::{AuditDraft, AuditEntry, AuditRow};
 use crate::seal::Sealer;
+use crate::sqlite::LogEnd;
+use crate::{Revision, StoreError};
 
 /// The longest record, in bytes of JSON.
 const RECORD_BYTES_MAX: usize = 128 * 1024;
@@ -63,6 +64,69 @@ impl Head {
         let record = open_record(sealer, row).ok()?;
         let next = self.after(&record);
         (next.sequence == row.sequence && next.hash == row.hash).then_some(next)
+    }
+}
+
+/// A walk over the chain, page by page.
+pub(crate) struct Walk {
+    /// `None` when the head does not open: it says nothing about the records, so the one after the last is missing.
+    end: Option<Head>,
+    head: Head,
+    /// The number of the last record that was handed in.
+    pub seen: u64,
+    records: u64,
+    first_broken: Option<u64>,
+    met_end: bool,
+}
+
+impl Walk {
+    /// Up to the head as it is now; records that come meanwhile are walked as well.
+    pub fn to(sealer: &Sealer, sealed_head: Option<&[u8]>) -> Self {
+        let end = match sealed_head {
+            Some(sealed) => Head::open(sealer, sealed).ok(),
+            None => Some(Head::START),
+        };
+        let met_end = end == Some(Head::START);
+        Self { end, head: Head::START, seen: 0, records: 0, first_broken: None, met_end }
+    }
+
+    pub fn take(&mut self, sealer: &Sealer, rows: &[AuditRow]) {
+        self.records += rows.len() as u64;
+        for row in rows {
+            self.seen = row.sequence;
+            if self.first_broken.is_some() {
+                continue;
+            }
+            match self.head.follow(sealer, row) {
+                Some(next) => self.head = next,
+                None => self.first_broken = Some(self.head.sequence + 1),
+            }
+            self.met_end |= self.end == Some(self.head);
+        }
+    }
+
+    pub fn finish(self) -> AuditCheck {
+        let cut = (!self.met_end).then_some(self.head.sequence + 1);
+        AuditCheck { records: self.records, first_broken: self.first_broken.or(cut) }
+    }
+}
+
+/// Every change has an audit record, so the head of the log tells whether the ring is the right one; and the last
+/// record is the one that the head names.
+pub(crate) fn check_end(sealer: &Sealer, end: &LogEnd) -> Result<(), StoreError> {
+    let damaged = |detail: &str| {
+        Err(StoreError::Damaged { what: "the audit log".to_owned(), detail: detail.to_owned() })
+    };
+    match (&end.head, &end.last) {
+        (Some(head), last) => {
+            let head = Head::open(sealer, head).map_err(|_| StoreError::WrongKey)?;
+            match last {
+                Some(last) if (last.sequence, last.hash) == (head.sequence, head.hash) => Ok(()),
+                _ => damaged("it does not end with the record that its head names"),
+            }
+        }
+        (None, None) if end.revision == Revision(0) => Ok(()),
+        (None, _) => damaged("its head is missing"),
     }
 }
 

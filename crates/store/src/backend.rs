@@ -145,6 +145,12 @@ pub trait Backend: Send + Sync + 'static {
     /// The head that the last record left.
     async fn audit_head(&self) -> Result<Option<Vec<u8>>, StoreError>;
 
+    /// Whether the store can be written, as far as is known without writing, and is what this process left. An
+    /// [`StoreError::Interfered`] stays until the store is opened anew.
+    fn check(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Writes a consistent copy to a file that does not exist yet, while the store goes on working.
     async fn backup(&self, path: &Path) -> Result<(), StoreError>;
 

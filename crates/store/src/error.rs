@@ -45,6 +45,14 @@ pub enum StoreError {
     /// What is in memory may differ from what is on disk, so nothing more is accepted.
     #[error("an observer of the store failed, so its view may be stale; restart the site")]
     ObserverFailed,
+    /// Somebody else removed, replaced or wrote to the files while they were open.
+    #[error(
+        "{path} was {what} while the site was running, so nothing more is answered; find out by whom, stop the \
+         site, put the file back or restore a backup, look at it with `arcadia audit verify`, and start again"
+    )]
+    Interfered { path: PathBuf, what: &'static str },
+    #[error("there is no store in {path}")]
+    Missing { path: PathBuf },
     #[error("this store keeps its rows in memory and has no backup")]
     NoBackup,
 }
@@ -67,7 +75,10 @@ impl From<StoreError> for Fault {
     /// 503 where trying again may help, else 500. The cause is for the log alone.
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable { .. } | StoreError::Closed | StoreError::ObserverFailed => {
+            StoreError::Unavailable { .. }
+            | StoreError::Closed
+            | StoreError::ObserverFailed
+            | StoreError::Interfered { .. } => {
                 let message = "The service cannot read or write its data at the moment. Please retry.";
                 Fault::unavailable(message).caused_by(error)
             }

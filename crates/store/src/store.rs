@@ -8,11 +8,12 @@ use std::sync::Arc;
 use arcadia_crypto::KeyRing;
 use arcadia_kernel::{AuditEvent, AuditFault, AuditSink, AuditStamp, Clock, Continuation, Entropy, Page};
 
-use crate::audit::{AuditCheck, Head, draft, event};
+use crate::audit::{AuditCheck, Walk, check_end, draft, event};
 use crate::backend::{BATCH_ROWS_MAX, Backend, Health, PAGE_ROWS_MAX, RawBatch, RawRow, Revision};
 use crate::observe::{BatchWatch, Observers};
 use crate::record::decode;
 use crate::seal::Sealer;
+use crate::sqlite::LogEnd;
 use crate::{
     Batch, Change, CommitError, Key, MemoryBackend, Record, SqliteBackend, SqliteOptions, StoreError, Table,
 };
@@ -48,8 +49,8 @@ impl Store {
     ) -> Result<Self, StoreError> {
         let options = SqliteOptions::default();
         let backend = SqliteBackend::open(directory, &options, clock.epoch_seconds())?;
-        let (head, revision) = backend.head()?;
-        Self::new(Arc::new(backend), ring, entropy).fitting(head.as_deref(), revision)
+        let end = backend.head()?;
+        Self::new(Arc::new(backend), ring, entropy).fitting(&end)
     }
 
     /// A store whose rows are gone with it; for tests.
@@ -69,22 +70,13 @@ impl Store {
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, StoreError> {
         let head = backend.audit_head().await?;
-        let revision = backend.health().await?.revision;
-        Self::new(backend, ring, entropy).fitting(head.as_deref(), revision)
+        let health = backend.health().await?;
+        let last = backend.audit(health.audit_records.saturating_sub(1), 1).await?.pop();
+        Self::new(backend, ring, entropy).fitting(&LogEnd { head, last, revision: health.revision })
     }
 
-    /// Every change has an audit record, so the head of the audit log tells whether the ring is the right one.
-    fn fitting(self, head: Option<&[u8]>, revision: Revision) -> Result<Self, StoreError> {
-        match head {
-            Some(head) => {
-                Head::open(&self.0.sealer, head).map_err(|_| StoreError::WrongKey)?;
-            }
-            None if revision > Revision(0) => {
-                let what = "the audit log".to_owned();
-                return Err(StoreError::Damaged { what, detail: "its head is missing".to_owned() });
-            }
-            None => {}
-        }
+    fn fitting(self, end: &LogEnd) -> Result<Self, StoreError> {
+        check_end(&self.0.sealer, end)?;
         Ok(self)
     }
 
@@ -202,35 +194,23 @@ impl Store {
 
     /// Walks the whole chain up to the head as it is when called.
     pub async fn audit_verify(&self) -> Result<AuditCheck, StoreError> {
-        let sealer = &self.0.sealer;
-        let end = match self.0.backend.audit_head().await? {
-            // A head that does not open says nothing about the records; the record after the last is missing.
-            Some(sealed) => Head::open(sealer, &sealed).ok(),
-            None => Some(Head::START),
-        };
-        let (mut head, mut records, mut seen, mut first_broken) = (Head::START, 0, 0, None);
-        let mut met_end = end == Some(Head::START);
+        let (backend, sealer) = (&self.0.backend, &self.0.sealer);
+        let mut walk = Walk::to(sealer, backend.audit_head().await?.as_deref());
         loop {
-            let rows = self.0.backend.audit(seen, PAGE_ROWS_MAX).await?;
-            let Some(last) = rows.last() else { break };
-            seen = last.sequence;
-            records += rows.len() as u64;
-            for row in &rows {
-                if first_broken.is_some() {
-                    break;
-                }
-                match head.follow(sealer, row) {
-                    Some(next) => head = next,
-                    None => first_broken = Some(head.sequence + 1),
-                }
-                met_end |= end == Some(head);
+            let rows = backend.audit(walk.seen, PAGE_ROWS_MAX).await?;
+            if rows.is_empty() {
+                return Ok(walk.finish());
             }
+            walk.take(sealer, &rows);
             tokio::task::yield_now().await;
         }
-        if first_broken.is_none() && !met_end {
-            first_broken = Some(head.sequence + 1);
-        }
-        Ok(AuditCheck { records, first_broken })
+    }
+
+    /// Whether the store can be written, as far as is known without writing, and nobody else touched its files
+    /// since this process last wrote. Cheap: two looks at files. [`StoreError::Interfered`] lasts until the store is
+    /// opened anew; others may pass.
+    pub fn check(&self) -> Result<(), StoreError> {
+        self.0.backend.check()
     }
 
     /// Writes a consistent copy to `path`, which must not exist yet. It is sealed as the store is: it opens only

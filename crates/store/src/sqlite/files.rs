@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::{connect, failed};
 use crate::StoreError;
 
-const DATABASE: &str = "store.db";
+pub(crate) const DATABASE: &str = "store.db";
 const LOCK: &str = "store.lock";
 
 /// Makes the directory (0700) and an empty database file (0600) where they are missing; returns the file's path.

@@ -6,6 +6,8 @@
 //! moves the log into the database file, so that a commit seldom waits for it.
 
 mod files;
+mod guard;
+mod read_only;
 mod reader;
 mod schema;
 mod writer;
@@ -23,6 +25,9 @@ use crate::backend::{
     AuditRow, Backend, CHANGES_REVISIONS_MAX, Health, RawBatch, RawChanges, RawPage, RawRow, Revision,
 };
 use crate::{CommitError, StoreError};
+pub(crate) use files::DATABASE;
+use guard::Guard;
+pub(crate) use read_only::SqliteReader;
 use reader::Readers;
 use writer::{Job, Writer};
 
@@ -54,12 +59,12 @@ impl Default for SqliteOptions {
 }
 
 /// What the writer and everybody else share.
-#[derive(Default)]
 struct Shared {
     /// Held by the writer from the reads of a group of commits to its announcements.
     turn: Mutex<()>,
     last_failure: Mutex<Option<String>>,
     observer_failed: AtomicBool,
+    guard: Guard,
 }
 
 /// A store in `store.db` of a directory.
@@ -86,26 +91,57 @@ impl SqliteBackend {
         schema::prepare(&mut connection, &path, options, now_epoch_seconds)?;
         files::sync_directory(directory)?;
 
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            turn: Mutex::default(),
+            last_failure: Mutex::default(),
+            observer_failed: AtomicBool::new(false),
+            guard: Guard::new(&path)?,
+        });
         let readers = Readers::open(&path, options.readers)?;
         let checkpoints = connect(&path, true)?;
         let (jobs, incoming) = mpsc::channel(options.waiting_commits_max.max(1));
         let (poke, pokes) = std::sync::mpsc::sync_channel(1);
         let writer = Writer::new(connection, incoming, shared.clone(), poke, options.changes_revisions_max)?;
+        let guarded = shared.clone();
         let threads = vec![
             spawn("store-writer", move || writer.run())?,
-            spawn("store-checkpoint", move || writer::checkpoints(&checkpoints, &pokes))?,
+            spawn("store-checkpoint", move || writer::checkpoints(&checkpoints, &pokes, &guarded.guard))?,
         ];
         Ok(Self { jobs: Some(jobs), threads, readers, shared, path, _lock: lock })
     }
 
-    /// The head of the audit log and the last revision.
-    pub(crate) fn head(&self) -> Result<(Option<Vec<u8>>, Revision), StoreError> {
-        self.readers.with(|connection| {
-            Ok((schema::head(connection)?, Revision(schema::number(connection, schema::REVISION)?)))
+    /// The head of the audit log, its last record, and the last revision.
+    pub(crate) fn head(&self) -> Result<LogEnd, StoreError> {
+        self.readers.with(LogEnd::read)
+    }
+
+    /// Reads, unless the file is not what it was.
+    fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        self.shared.guard.glance()?;
+        self.readers.with(read)
+    }
+}
+
+/// What a store's file says about the end of its audit log.
+pub(crate) struct LogEnd {
+    pub head: Option<Vec<u8>>,
+    pub last: Option<AuditRow>,
+    pub revision: Revision,
+}
+
+impl LogEnd {
+    fn read(connection: &Connection) -> rusqlite::Result<Self> {
+        let moment = connection.unchecked_transaction()?;
+        let last: u64 = moment.query_row(LAST_RECORD, [], |row| row.get(0))?;
+        Ok(Self {
+            head: schema::head(&moment)?,
+            last: reader::audit(&moment, last.saturating_sub(1), 1)?.pop(),
+            revision: Revision(schema::number(&moment, schema::REVISION)?),
         })
     }
 }
+
+const LAST_RECORD: &str = "SELECT coalesce(max(sequence), 0) FROM audit";
 
 impl Drop for SqliteBackend {
     /// Waits for the commits that are queued, so that the files are closed when this returns.
@@ -123,18 +159,18 @@ impl Drop for SqliteBackend {
 #[async_trait::async_trait]
 impl Backend for SqliteBackend {
     async fn get(&self, key: &[u8]) -> Result<Option<RawRow>, StoreError> {
-        self.readers.with(|connection| reader::row(connection, key))
+        self.read(|connection| reader::row(connection, key))
     }
 
     async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<RawRow>>, StoreError> {
-        self.readers.with(|connection| {
+        self.read(|connection| {
             let moment = connection.unchecked_transaction()?;
             keys.iter().map(|key| reader::row(&moment, key)).collect()
         })
     }
 
     async fn range(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<RawPage, StoreError> {
-        self.readers.with(|connection| reader::range(connection, prefix, after, limit))
+        self.read(|connection| reader::range(connection, prefix, after, limit))
     }
 
     async fn commit(&self, batch: RawBatch) -> Result<Revision, CommitError> {
@@ -145,18 +181,20 @@ impl Backend for SqliteBackend {
     }
 
     async fn changes(&self, since: Revision, limit: usize) -> Result<RawChanges, StoreError> {
+        self.shared.guard.glance()?;
         self.readers.with_checked(|connection| reader::changes(connection, since, limit.max(1)))
     }
 
     async fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditRow>, StoreError> {
-        self.readers.with(|connection| reader::audit(connection, after, limit))
+        self.read(|connection| reader::audit(connection, after, limit))
     }
 
     async fn audit_head(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        self.readers.with(schema::head)
+        self.read(schema::head)
     }
 
     async fn backup(&self, path: &Path) -> Result<(), StoreError> {
+        self.shared.guard.check()?;
         let (source, target) = (self.path.clone(), path.to_owned());
         let (reply, answer) = oneshot::channel();
         // Detached: it ends by itself, and a caller who went away must not stop it half-way.
@@ -168,16 +206,21 @@ impl Backend for SqliteBackend {
 
     async fn health(&self) -> Result<Health, StoreError> {
         let last_failure = self.shared.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        self.readers.with(|connection| {
-            let audit_records = "SELECT coalesce(max(sequence), 0) FROM audit";
+        self.read(|connection| {
             Ok(Health {
                 revision: Revision(schema::number(connection, schema::REVISION)?),
-                audit_records: connection.query_row(audit_records, [], |row| row.get(0))?,
+                audit_records: connection.query_row(LAST_RECORD, [], |row| row.get(0))?,
                 size_bytes: files::size_bytes(&self.path),
                 created_epoch_seconds: schema::number(connection, schema::CREATED)?,
                 last_failure,
             })
         })
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        self.shared.guard.check()?;
+        let failure = self.shared.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        failure.map_or(Ok(()), |failure| Err(StoreError::unavailable("write", failure)))
     }
 
     fn exclusively(&self, job: &mut dyn FnMut()) {

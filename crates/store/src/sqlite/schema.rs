@@ -54,25 +54,33 @@ pub(super) fn prepare(
     options: &SqliteOptions,
     now_epoch_seconds: i64,
 ) -> Result<(), StoreError> {
-    let foreign = || StoreError::Foreign { path: path.to_owned() };
-    let sorted = |error: rusqlite::Error| match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase) => foreign(),
-        _ => failed("open its file", error),
-    };
-    let (version, application, tables) = identity(connection).map_err(sorted)?;
-    match (version, application) {
-        (SCHEMA, APPLICATION_ID) => {}
-        (found, APPLICATION_ID) if found > SCHEMA => {
-            return Err(StoreError::NewerSchema { path: path.to_owned(), found, known: SCHEMA });
-        }
-        (0, 0) if tables == 0 => {}
-        _ => return Err(foreign()),
-    }
+    let known = recognise(connection, path)?;
+    let sorted = |error| sorted(error, path);
     set_up_writer(connection, options).map_err(sorted)?;
-    if version == 0 {
+    if !known {
         create(connection, now_epoch_seconds).map_err(sorted)?;
     }
     Ok(())
+}
+
+/// Whether the file is a store that this version knows; `false` when it is empty.
+pub(super) fn recognise(connection: &Connection, path: &Path) -> Result<bool, StoreError> {
+    let (version, application, tables) = identity(connection).map_err(|error| sorted(error, path))?;
+    match (version, application) {
+        (SCHEMA, APPLICATION_ID) => Ok(true),
+        (found, APPLICATION_ID) if found > SCHEMA => {
+            Err(StoreError::NewerSchema { path: path.to_owned(), found, known: SCHEMA })
+        }
+        (0, 0) if tables == 0 => Ok(false),
+        _ => Err(StoreError::Foreign { path: path.to_owned() }),
+    }
+}
+
+fn sorted(error: rusqlite::Error, path: &Path) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => StoreError::Foreign { path: path.to_owned() },
+        _ => failed("open its file", error),
+    }
 }
 
 fn identity(connection: &Connection) -> rusqlite::Result<(i64, i64, i64)> {

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError};
 use rusqlite::{Connection, OptionalExtension as _};
 use tokio::sync::{mpsc, oneshot};
 
+use super::guard::Guard;
 use super::{Shared, failed, schema};
 use crate::backend::{Announce, AuditRow, RawBatch, Requirement, Revision, announced, prepared};
 use crate::{CommitError, StoreError};
@@ -137,10 +138,14 @@ impl Writer {
             return Err(StoreError::ObserverFailed);
         }
         self.roll_back();
-        self.group(batches).map_err(|error| {
+        self.shared.guard.begin()?;
+        let written = self.group(batches).map_err(|error| {
             self.roll_back();
             failed("write", error)
-        })
+        });
+        // What went into a file that nobody finds again was not written.
+        self.shared.guard.end()?;
+        written
     }
 
     fn group(&mut self, batches: &[RawBatch]) -> rusqlite::Result<Vec<Outcome>> {
@@ -296,14 +301,18 @@ fn size_bytes(batch: &RawBatch) -> usize {
 
 /// Moves the log into the database file whenever asked, beside the writer. What it cannot move because a reader
 /// still needs it, it moves the next time.
-pub(super) fn checkpoints(connection: &Connection, pokes: &Receiver<()>) {
-    while pokes.recv().is_ok() {
+pub(super) fn checkpoints(connection: &Connection, pokes: &Receiver<()>, guard: &Guard) {
+    // Into files that others touched nothing is moved: they are evidence.
+    while pokes.recv().is_ok() && guard.begin().is_ok() {
         let moved = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
             Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
         });
         match moved {
             Ok((pages, moved)) => tracing::trace!(pages, moved, "checkpoint"),
             Err(error) => tracing::warn!(%error, "the store's log could not be moved into its file"),
+        }
+        if guard.end().is_err() {
+            return;
         }
     }
 }

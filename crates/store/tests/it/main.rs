@@ -10,6 +10,7 @@
 mod crash;
 mod dispatched;
 mod failure;
+mod interference;
 mod model;
 mod sealed;
 mod suite;

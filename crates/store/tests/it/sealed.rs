@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arcadia_crypto::{KeyRing, SystemEntropy};
-use arcadia_store::{AuditCheck, Batch, CommitError, Store, StoreError};
+use arcadia_store::{AuditCheck, Batch, CommitError, Store, StoreError, StoreReader};
 use rusqlite::Connection;
 
 use crate::support::{NOTES, clock, note, open, refusal, ring, stamp};
@@ -30,6 +30,11 @@ fn tamper(directory: &Path, sql: &str) {
 
 fn try_open(directory: &Path, ring: KeyRing) -> Result<Store, StoreError> {
     Store::open(&directory.join("site"), ring, clock(), Arc::new(SystemEntropy))
+}
+
+/// As another process sees it, while the store is open or not.
+fn reader(directory: &Path) -> StoreReader {
+    StoreReader::open_unchecked(&directory.join("site"), ring(directory), Arc::new(SystemEntropy)).unwrap()
 }
 
 #[tokio::test]
@@ -126,23 +131,68 @@ async fn a_changed_audit_log_is_found_out() {
         let directory = tempfile::tempdir().unwrap();
         audited(directory.path()).await;
         tamper(directory.path(), sql);
-        let store = open(directory.path());
-        let found = store.audit_verify().await.unwrap();
-        assert_eq!(found, AuditCheck { records, first_broken: Some(first_broken) }, "{sql}");
+        let expected = AuditCheck { records, first_broken: Some(first_broken) };
+        assert_eq!(reader(directory.path()).audit_verify().unwrap(), expected, "{sql}");
+        let ends_well = ends_well(&reader(directory.path()), sql);
+        match try_open(directory.path(), ring(directory.path())) {
+            Ok(store) => {
+                assert!(ends_well, "{sql}");
+                assert_eq!(store.audit_verify().await.unwrap(), expected, "{sql}");
+            }
+            Err(refused) => {
+                assert!(!ends_well && matches!(refused, StoreError::Damaged { .. }), "{sql}: {refused}");
+            }
+        }
     }
 }
 
-/// The numbers go on where the log ended, so a cut end stays visible after more was written.
+/// A log whose end is gone is seen at once; what lies further back is for the walk.
+fn ends_well(reader: &StoreReader, sql: &str) -> bool {
+    let last = reader.last_record().unwrap();
+    last == 6 && !sql.contains("sequence = 6")
+}
+
 #[tokio::test]
-async fn a_cut_audit_log_does_not_heal() {
+async fn a_cut_audit_log_is_refused_and_does_not_heal() {
     let directory = tempfile::tempdir().unwrap();
     audited(directory.path()).await;
     tamper(directory.path(), "DELETE FROM audit WHERE sequence > 4");
+    for _ in 0..2 {
+        let refused = try_open(directory.path(), ring(directory.path())).err().unwrap();
+        assert!(refused.to_string().contains("its head names"), "{refused}");
+    }
+    let found = reader(directory.path()).audit_verify().unwrap();
+    assert_eq!(found, AuditCheck { records: 4, first_broken: Some(5) });
+}
+
+#[tokio::test]
+async fn another_process_reads_while_the_store_is_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let site = directory.path().join("site");
+    let missing = StoreReader::open(&site, ring(directory.path()), Arc::new(SystemEntropy)).err().unwrap();
+    assert!(matches!(missing, StoreError::Missing { .. }), "{missing}");
+    assert!(!site.exists(), "looking makes nothing");
     let store = open(directory.path());
-    store.audit_sink().append(refusal(&store, "later")).await.unwrap();
-    assert_eq!(store.audit_page(4, 9).await.unwrap()[0].0, 7);
-    let found = store.audit_verify().await.unwrap();
-    assert_eq!(found, AuditCheck { records: 5, first_broken: Some(5) });
+    put(&store, "a", "1").await;
+    let reader = reader(directory.path());
+    assert_eq!(reader.audit_page(0, 9).unwrap().len(), 1);
+    put(&store, "a", "2").await;
+    assert_eq!(reader.audit_page(1, 9).unwrap()[0].0, 2, "what was acknowledged is seen");
+    assert_eq!(reader.audit_verify().unwrap(), AuditCheck { records: 2, first_broken: None });
+    reader.check_pages().unwrap();
+    let log = std::fs::read(site.join("store.db-wal")).unwrap();
+    drop(reader);
+    assert_eq!(std::fs::read(site.join("store.db-wal")).unwrap(), log, "nothing was moved");
+    store.check().unwrap();
+    put(&store, "a", "3").await;
+    drop(store);
+    let reader = self::reader(directory.path());
+    assert_eq!(reader.audit_verify().unwrap(), AuditCheck { records: 3, first_broken: None });
+    let other = KeyRing::generate(&SystemEntropy).unwrap();
+    let wrong = StoreReader::open(&site, other, Arc::new(SystemEntropy)).err().unwrap();
+    assert!(matches!(wrong, StoreError::WrongKey), "{wrong}");
+    put(&open(directory.path()), "a", "beside a reader").await;
+    assert_eq!(reader.last_record().unwrap(), 4);
 }
 
 #[tokio::test]

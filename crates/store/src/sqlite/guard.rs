@@ -1,0 +1,157 @@
+//! Whether the files of an open store are still the ones that were opened, and as this process left them.
+//!
+//! SQLite goes on working in a file that was removed or put aside: what it acknowledges then is gone with the
+//! last process that has it open, and with it the audit log. And it does not see what others write into the file.
+//! So before and after each of its own writes, and whenever it is asked, this compares identity, size and time of
+//! change of the database file and its log with what they were after the last own write.
+//!
+//! What it finds stays found: nothing is read or written any more until the store is opened anew.
+
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use crate::StoreError;
+
+/// A file as it was left.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Print {
+    /// Device and inode.
+    identity: (u64, u64),
+    bytes: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+}
+
+impl Print {
+    fn of(found: &Metadata) -> Self {
+        Self {
+            identity: (found.dev(), found.ino()),
+            bytes: found.len(),
+            modified: (found.mtime(), found.mtime_nsec()),
+        }
+    }
+
+    fn take(path: &Path) -> Result<Self, &'static str> {
+        match path.metadata() {
+            Ok(found) => Ok(Self::of(&found)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err("removed"),
+            Err(_) => Err("made unreadable"),
+        }
+    }
+}
+
+struct Left {
+    /// Own writes under way: while there are any, sizes and times may change.
+    writing: u32,
+    database: Print,
+    log: Print,
+}
+
+pub(super) struct Guard {
+    database: PathBuf,
+    log: PathBuf,
+    identity: (u64, u64),
+    /// The database file never shrinks.
+    bytes_min: AtomicU64,
+    left: Mutex<Left>,
+    found: OnceLock<StoreError>,
+}
+
+impl Guard {
+    /// For files that are open already.
+    pub fn new(database: &Path) -> Result<Self, StoreError> {
+        let log = database.with_extension("db-wal");
+        let print = |path: &Path| {
+            let found = path.metadata().map_err(|error| StoreError::unavailable("look at its files", error));
+            found.map(|found| Print::of(&found))
+        };
+        let left = Left { writing: 0, database: print(database)?, log: print(&log)? };
+        Ok(Self {
+            database: database.to_owned(),
+            log,
+            identity: left.database.identity,
+            bytes_min: AtomicU64::new(left.database.bytes),
+            left: Mutex::new(left),
+            found: OnceLock::new(),
+        })
+    }
+
+    /// Before a read: the file is there and has not lost its end. One system call.
+    pub fn glance(&self) -> Result<(), StoreError> {
+        self.unharmed()?;
+        let print = Print::take(&self.database).map_err(|what| self.lost(&self.database, what))?;
+        if print.identity != self.identity {
+            return Err(self.lost(&self.database, "replaced"));
+        }
+        if print.bytes < self.bytes_min.load(Ordering::Acquire) {
+            return Err(self.lost(&self.database, "cut short"));
+        }
+        Ok(())
+    }
+
+    /// Whether nobody else touched the files since the last own write.
+    pub fn check(&self) -> Result<(), StoreError> {
+        self.unharmed()?;
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        self.compare(&left).map(|_| ())
+    }
+
+    /// Before an own write. [`Guard::end`] must follow.
+    pub fn begin(&self) -> Result<(), StoreError> {
+        self.unharmed()?;
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        self.compare(&left)?;
+        left.writing += 1;
+        Ok(())
+    }
+
+    /// After an own write, whether it succeeded or not. An error says that what was written may be nowhere.
+    pub fn end(&self) -> Result<(), StoreError> {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.compare(&left);
+        left.writing = left.writing.saturating_sub(1);
+        let (database, log) = now?;
+        (left.database, left.log) = (database, log);
+        self.bytes_min.store(database.bytes, Ordering::Release);
+        Ok(())
+    }
+
+    fn compare(&self, left: &Left) -> Result<(Print, Print), StoreError> {
+        self.unharmed()?;
+        let quiet = left.writing == 0;
+        let look = |path: &Path, was: &Print, shrinks: bool| {
+            let now = Print::take(path).map_err(|what| self.lost(path, what))?;
+            let what = if now.identity != was.identity {
+                "replaced"
+            } else if now.bytes < was.bytes && (quiet || !shrinks) {
+                "cut short"
+            } else if quiet && now != *was {
+                "changed by something else"
+            } else {
+                return Ok(now);
+            };
+            Err(self.lost(path, what))
+        };
+        Ok((look(&self.database, &left.database, false)?, look(&self.log, &left.log, true)?))
+    }
+
+    fn unharmed(&self) -> Result<(), StoreError> {
+        self.found.get().map_or(Ok(()), |found| Err(found.clone()))
+    }
+
+    fn lost(&self, path: &Path, what: &'static str) -> StoreError {
+        let mut first = false;
+        let found = self.found.get_or_init(|| {
+            first = true;
+            StoreError::Interfered { path: path.to_owned(), what }
+        });
+        if first {
+            tracing::error!("{found}");
+        }
+        found.clone()
+    }
+}

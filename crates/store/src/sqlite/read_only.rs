@@ -1,0 +1,63 @@
+//! The file of a store that another process may have open: read, and neither written nor locked against writers.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+
+use super::{LAST_RECORD, LogEnd, connect, failed, files, reader, schema};
+use crate::StoreError;
+use crate::backend::AuditRow;
+
+pub(crate) struct SqliteReader {
+    connection: Connection,
+    path: PathBuf,
+}
+
+impl SqliteReader {
+    /// Opens `file`, which must be a store.
+    pub fn open(file: &Path) -> Result<Self, StoreError> {
+        let missing = || StoreError::Missing { path: file.to_owned() };
+        if !file.metadata().is_ok_and(|found| found.is_file() && found.len() > 0) {
+            return Err(missing());
+        }
+        let connection = connect(file, false)?;
+        connection
+            .pragma_update(None, "query_only", true)
+            // Whoever writes moves the log into the file; a reader never does.
+            .and_then(|()| connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true))
+            .map_err(|error| failed("open its file", error))?;
+        if !schema::recognise(&connection, file)? {
+            return Err(missing());
+        }
+        Ok(Self { connection, path: file.to_owned() })
+    }
+
+    pub fn end(&self) -> Result<LogEnd, StoreError> {
+        LogEnd::read(&self.connection).map_err(|error| failed("read", error))
+    }
+
+    pub fn last_record(&self) -> Result<u64, StoreError> {
+        let last = self.connection.query_row(LAST_RECORD, [], |row| row.get(0));
+        last.map_err(|error| failed("read", error))
+    }
+
+    pub fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditRow>, StoreError> {
+        reader::audit(&self.connection, after, limit).map_err(|error| failed("read", error))
+    }
+
+    pub fn copy(&self, target: &Path) -> Result<(), StoreError> {
+        files::backup(&self.path, target)
+    }
+
+    /// SQLite's own look at every page.
+    pub fn check_pages(&self) -> Result<(), StoreError> {
+        let found: Result<String, _> =
+            self.connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0));
+        match found {
+            Ok(found) if found == "ok" => Ok(()),
+            Ok(detail) => Err(StoreError::Damaged { what: "the store's file".to_owned(), detail }),
+            Err(error) => Err(failed("read", error)),
+        }
+    }
+}

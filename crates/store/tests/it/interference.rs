@@ -1,0 +1,124 @@
+//! Files that somebody removes, replaces or writes to under an open store.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use arcadia_kernel::Fault;
+use arcadia_store::{Batch, CommitError, Store, StoreError};
+
+use crate::support::{NOTES, note, open, refusal, stamp};
+
+async fn put(store: &Store, key: &str) -> Result<(), CommitError> {
+    let mut batch = Batch::new();
+    batch.put(NOTES, key, &note(key)).unwrap();
+    store.commit(&stamp(store), batch).await.map(|_| ())
+}
+
+/// Does `harm` to the files of a store in use, and says what the next commit and the next look say.
+async fn after(harm: impl FnOnce(&Path)) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    for n in 0..50 {
+        put(&store, &format!("{n}")).await.unwrap();
+    }
+    store.check().unwrap();
+    // Times of change are only as fine as the system's tick.
+    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    harm(&directory.path().join("site"));
+    let found = store.check().unwrap_err();
+    assert!(matches!(found, StoreError::Interfered { .. }), "{found}");
+    assert_eq!(Fault::from(found.clone()).status.as_u16(), 503);
+    let refused = put(&store, "later").await.unwrap_err();
+    assert!(matches!(refused, CommitError::Store(StoreError::Interfered { .. })), "{refused}");
+    assert!(store.audit_sink().append(refusal(&store, "Read")).await.is_err(), "no record, no answer");
+    assert!(matches!(store.get(NOTES, "1").await, Err(StoreError::Interfered { .. })));
+    found.to_string()
+}
+
+#[tokio::test]
+async fn a_removed_or_replaced_file_is_noticed() {
+    let text = after(|site| fs::remove_file(site.join("store.db")).unwrap()).await;
+    assert!(text.contains("store.db was removed"), "{text}");
+    let text = after(|site| {
+        fs::copy(site.join("store.db"), site.join("other")).unwrap();
+        fs::rename(site.join("other"), site.join("store.db")).unwrap();
+    })
+    .await;
+    assert!(text.contains("store.db was replaced"), "{text}");
+    let text = after(|site| fs::remove_file(site.join("store.db-wal")).unwrap()).await;
+    assert!(text.contains("store.db-wal was removed"), "{text}");
+    let text = after(|site| fs::rename(site, site.with_file_name("away")).unwrap()).await;
+    assert!(text.contains("removed"), "{text}");
+}
+
+#[tokio::test]
+async fn a_cut_or_written_file_is_noticed() {
+    let text = after(|site| {
+        let file = OpenOptions::new().write(true).open(site.join("store.db")).unwrap();
+        file.set_len(0).unwrap();
+    })
+    .await;
+    assert!(text.contains("store.db was cut short"), "{text}");
+    for name in ["store.db", "store.db-wal"] {
+        let text = after(|site| {
+            let file = OpenOptions::new().write(true).open(site.join(name)).unwrap();
+            file.write_all_at(b"\x01", 64).unwrap();
+        })
+        .await;
+        assert!(text.contains(&format!("{name} was changed")), "{text}");
+    }
+    let text = after(|site| {
+        let mut file = OpenOptions::new().append(true).open(site.join("store.db-wal")).unwrap();
+        file.write_all(b"more").unwrap();
+    })
+    .await;
+    assert!(text.contains("store.db-wal was changed"), "{text}");
+}
+
+/// It is not undone by putting the file back: what was acknowledged meanwhile may be in neither.
+#[tokio::test]
+async fn what_was_noticed_stays_until_the_store_is_opened_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    put(&store, "a").await.unwrap();
+    let site = directory.path().join("site");
+    fs::rename(site.join("store.db"), site.join("away")).unwrap();
+    store.check().unwrap_err();
+    fs::rename(site.join("away"), site.join("store.db")).unwrap();
+    assert!(matches!(store.check(), Err(StoreError::Interfered { .. })));
+    assert!(put(&store, "b").await.is_err());
+    drop(store);
+    let store = open(directory.path());
+    assert!(store.get(NOTES, "a").await.unwrap().is_some(), "what was acknowledged is there");
+    assert!(store.get(NOTES, "b").await.unwrap().is_none());
+    put(&store, "b").await.unwrap();
+}
+
+/// Its own commits, moves of the log and copies alarm nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stores_own_work_is_not_taken_for_anothers() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let text = "x".repeat(256 * 1024);
+    let mut tasks = Vec::new();
+    for task in 0..4 {
+        let (store, text) = (store.clone(), text.clone());
+        tasks.push(tokio::spawn(async move {
+            for n in 0..40 {
+                let mut batch = Batch::new();
+                batch.put(NOTES, &format!("{task}-{n}"), &note(&text)).unwrap();
+                store.commit(&stamp(&store), batch).await.unwrap();
+                store.check().unwrap();
+            }
+        }));
+    }
+    store.backup(&directory.path().join("copy.db")).await.unwrap();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let moved = fs::metadata(directory.path().join("site/store.db")).unwrap().len();
+    assert!(moved > 4 << 20, "the log was moved while commits went on: {moved}");
+    store.check().unwrap();
+}
