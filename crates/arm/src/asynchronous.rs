@@ -8,7 +8,7 @@ use arcadia_kernel::{
 };
 use arcadia_store::{Batch, CommitError, Record, Row, Table};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
 use arcadia_kernel::EntropyExt as _;
@@ -162,10 +162,13 @@ pub(crate) async fn carry_out(
                 Err(fault) => return Err(fault),
             },
             Change::Create | Change::Update { .. } => match (kind.finish(&row.value).await, change) {
-                (Ok(properties), _) => kept(&permit, &row, Some(properties), operation, Ok(()))?,
+                (Ok(properties), _) => {
+                    let after = Resource { properties, ..row.value.clone() };
+                    kept(&permit, &row, Some(after), operation, Ok(()))?
+                }
                 (Err(fault), _) if !is_final(gate, operation, &fault) => return Err(fault),
                 (Err(fault), Change::Update { before: Some(before) }) => {
-                    kept(&permit, &row, Some(before.properties.clone()), operation, Err(&fault))?
+                    kept(&permit, &row, Some((**before).clone()), operation, Err(&fault))?
                 }
                 (Err(fault), _) => {
                     kind.tear_down(&row.value).await?;
@@ -200,19 +203,19 @@ async fn removal(
     Ok(batch)
 }
 
-/// The end of the operation; the resource stays, with other properties where there are some.
+/// The end of the operation; the resource stays, in another form where there is one.
 fn kept(
     permit: &Permit<SystemWork>,
     row: &Row<Resource>,
-    properties: Option<Value>,
+    after: Option<Resource>,
     operation: &Operation,
     result: Result<(), &Fault>,
 ) -> Result<Batch, Fault> {
     let mut batch = ended(permit, operation, result)?;
     let id = &row.value.id;
     batch.require_revision(RESOURCES, id, row.revision);
-    if let Some(properties) = properties {
-        batch.put(RESOURCES, id, &Resource { properties, ..row.value.clone() })?;
+    if let Some(after) = after {
+        batch.put(RESOURCES, id, &after)?;
     }
     batch.delete(PENDING, id);
     Ok(batch)

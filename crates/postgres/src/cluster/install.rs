@@ -27,7 +27,8 @@ impl Installation {
     /// The newest one, of Debian's place and of the folders of a search path.
     pub fn find(search_path: &[PathBuf]) -> Option<Self> {
         let debian = std::fs::read_dir(DEBIAN).into_iter().flatten().flatten();
-        let folders = debian.map(|entry| entry.path().join("bin")).chain(search_path.iter().cloned());
+        // Of equals the last one is taken: Debian's own.
+        let folders = search_path.iter().cloned().chain(debian.map(|entry| entry.path().join("bin")));
         folders.filter_map(|bin| Self::at(&bin)).max_by_key(|found| (found.major, found.minor))
     }
 

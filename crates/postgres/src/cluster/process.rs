@@ -8,7 +8,6 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
-use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -18,6 +17,10 @@ use super::Account;
 
 /// The socket's name in the server's directory.
 pub(crate) const SOCKET: &str = ".s.PGSQL.5432";
+
+/// What a server writes down of itself, and the line that says how far it is.
+const LOCK: &str = "postmaster.pid";
+const STATUS_LINE: usize = 8;
 
 /// Pauses before a server that ended is started again: this long at first, then doubled up to the longest.
 const PAUSE_MILLISECONDS_MIN: u64 = 100;
@@ -122,8 +125,9 @@ impl Supervised {
         ready: &watch::Sender<bool>,
         stopping: &mut watch::Receiver<bool>,
     ) -> bool {
+        let number = child.id().unwrap_or_default();
         let until_ready = async {
-            while !self.answers().await {
+            while !self.is_ready(number) {
                 tokio::time::sleep(Duration::from_millis(POLL_MILLISECONDS)).await;
             }
             ready.send_replace(true);
@@ -154,22 +158,12 @@ impl Supervised {
         true
     }
 
-    /// Whether the server takes connections.
-    async fn answers(&self) -> bool {
-        use std::os::fd::AsRawFd as _;
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let path = format!("/proc/self/fd/{}/{SOCKET}", self.directory.as_raw_fd());
-        let Ok(mut stream) = UnixStream::connect(path).await else { return false };
-        // A start-up packet for nobody: refused for its user once the server is up, and for the time until then.
-        let packet = b"\0\0\0\x1b\0\x03\0\0user\0-\0database\0-\0\0";
-        if stream.write_all(packet).await.is_err() {
-            return false;
-        }
-        let mut answer = [0; 512];
-        let read = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut answer)).await;
-        let Ok(Ok(count @ 1..)) = read else { return false };
-        // `57P03`: starting up, shutting down, recovering. Else it has begun to authenticate.
-        !answer[..count].windows(5).any(|five| five == b"57P03")
+    /// Whether the server says in its lock file that it takes connections, and the file is this process's.
+    fn is_ready(&self, pid: u32) -> bool {
+        let text = std::fs::read_to_string(self.path.join(LOCK)).unwrap_or_default();
+        let mut lines = text.lines();
+        lines.next().is_some_and(|line| line.trim() == pid.to_string())
+            && lines.nth(STATUS_LINE - 2).is_some_and(|status| status.trim() == "ready")
     }
 }
 
@@ -181,7 +175,7 @@ const STOP_SIGNALS: [(Signal, u64); 3] = [
 
 /// Stops a server that an earlier run of the site left behind in this directory.
 pub(super) async fn stop_orphan(path: &Path) {
-    let lock = path.join("postmaster.pid");
+    let lock = path.join(LOCK);
     let Some(pid) = recorded(&lock) else { return };
     if !works_in(pid, path) {
         // The number is another process's by now; with the file there, the server would think that it still runs.

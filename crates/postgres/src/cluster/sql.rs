@@ -37,12 +37,30 @@ pub(crate) async fn session(cluster: &Cluster, secret: &str, database: &str) -> 
     let stream = cluster.connect().await?;
     let mut config = Config::new();
     config.user(KEEPER).password(secret).dbname(database).application_name("arcadia");
+    // What is there already is no news.
+    config.options("-c client_min_messages=warning");
     let (client, connection) = config.connect_raw(stream, NoTls).await?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a session of the site's broke off");
         }
     });
+    Ok(client)
+}
+
+/// A session with a new server, whose site's role has the template's secret (`secrets.1`) until it is given its own.
+async fn first_session(
+    cluster: &Cluster,
+    secrets: (&str, &str),
+    entropy: &dyn Entropy,
+) -> Result<Client, ServerFault> {
+    let (own, first) = secrets;
+    let client = match session(cluster, first, "postgres").await {
+        Err(fault) if fault.code() == Some(WRONG_PASSWORD) => return session(cluster, own, "postgres").await,
+        client => client?,
+    };
+    let verifier = scram::verifier(own, entropy);
+    client.batch_execute(&format!("ALTER ROLE {KEEPER} PASSWORD {}", literal(&verifier))).await?;
     Ok(client)
 }
 
@@ -55,16 +73,7 @@ pub(crate) async fn prepare(
     scram: Option<&str>,
     entropy: &dyn Entropy,
 ) -> Result<(), ServerFault> {
-    let (own, first) = secrets;
-    let client = match session(cluster, own, "postgres").await {
-        Err(fault) if fault.code() == Some(WRONG_PASSWORD) => {
-            let client = session(cluster, first, "postgres").await?;
-            let verifier = scram::verifier(own, entropy);
-            client.batch_execute(&format!("ALTER ROLE {KEEPER} PASSWORD {}", literal(&verifier))).await?;
-            client
-        }
-        other => other?,
-    };
+    let client = first_session(cluster, secrets, entropy).await?;
     // Before PostgreSQL 16 whoever may make roles can also grant these, and with them the files and processes of
     // the user that servers run as. A role that is not there cannot be granted.
     client

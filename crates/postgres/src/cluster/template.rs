@@ -17,6 +17,9 @@ const SECRET_BYTES: usize = 32;
 /// How much of a program's complaint is kept, in characters.
 const SAID_CHARS_MAX: usize = 2000;
 
+/// From this version on, a server that comes back after a crash makes its files durable all at once.
+const SYNCFS_MAJOR_MIN: u32 = 14;
+
 /// Written over `initdb`'s own. Whatever a server must not be talked out of is on its command line instead.
 const CONFIGURATION: &str = "\
 # Written by the site when it made this server.
@@ -103,7 +106,11 @@ pub(super) fn copy_to(place: &Place, template: &Path, directory: &Path) -> Resul
     let to = unfinished(directory);
     remove(&to)?;
     copy_tree(template, &to, place.account)?;
-    private_file(&to.join("postgresql.conf"), CONFIGURATION, place.account)?;
+    let mut configuration = CONFIGURATION.to_owned();
+    if place.installed()?.major() >= SYNCFS_MAJOR_MIN {
+        configuration.push_str("recovery_init_sync_method = syncfs\n");
+    }
+    private_file(&to.join("postgresql.conf"), &configuration, place.account)?;
     private_file(&to.join("pg_hba.conf"), AUTHENTICATION, place.account)?;
     own(&to, place.account)?;
     files::complete(directory)

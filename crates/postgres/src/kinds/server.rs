@@ -151,11 +151,14 @@ pub(super) async fn bring_up(postgres: &Postgres, stored: &mut StoredServer) -> 
     let clusters = &postgres.clusters;
     clusters.create(stored.instance).await?;
     let cluster = clusters.start(stored.instance)?;
-    if !stored.ready || stored.scram.is_some() {
+    if !stored.ready {
         let secrets = (stored.keeper_secret.as_str(), &*clusters.first_secret()?);
         let entropy = &*postgres.entropy;
         sql::prepare(&cluster, secrets, &stored.administrator_login, stored.scram.as_deref(), entropy)
             .await?;
+    } else if let Some(scram) = &stored.scram {
+        let client = sql::session(&cluster, &stored.keeper_secret, "postgres").await?;
+        sql::administer(&client, &stored.administrator_login, Some(scram)).await?;
     }
     stored.ready = true;
     stored.scram = None;

@@ -1,0 +1,144 @@
+//! Logins by password, through the gateway.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use arcadia_kernel::Method;
+use serde_json::{Value, json};
+
+use crate::world::{PASSWORD, World, flexible, flexible_body, single, single_body};
+
+const HOST: &str = "host=pg-a.postgres.database.azure.com dbname=postgres";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_forms_of_the_user_and_both_versions_of_tls() {
+    let world = World::new().await;
+    world.server(&flexible("pg-a"), flexible_body()).await;
+    world.server(&single("pg-b"), single_body("Enabled")).await;
+    let verified = format!("{HOST} sslmode=verify-full");
+    let refused = world.psql(PASSWORD, &format!("{verified} user=arcadmin"), "SELECT 1").await;
+    World::fails(
+        &refused,
+        "no pg_hba.conf entry for host \"127.0.0.1\", user \"arcadmin\", database \"postgres\", SSL encryption",
+    );
+    for server in [flexible("pg-a"), single("pg-b")] {
+        world.admit(&server, "127.0.0.1", "127.0.0.9").await;
+    }
+    for (user, more) in [
+        ("arcadmin", ""),
+        ("arcadmin@pg-a", ""),
+        ("arcadmin@PG-A", "sslsni=0"),
+        ("arcadmin", "ssl_min_protocol_version=TLSv1.2 ssl_max_protocol_version=TLSv1.2"),
+        ("arcadmin@pg-a", "ssl_min_protocol_version=TLSv1.3"),
+    ] {
+        let output =
+            world.psql(PASSWORD, &format!("{verified} user={user} {more}"), "SELECT current_user").await;
+        assert_eq!(World::says(&output), "arcadmin", "{user} {more}");
+    }
+    for (connection, words) in [
+        (format!("{verified} user=arcadmin@pg-b"), "the user names server \"pg-b\""),
+        (format!("{verified} user=azuresu"), "not permitted to log in"),
+        (format!("{verified} user=arcadmin sslsni=0"), "<username@hostname>"),
+        (format!("{verified} user=arcadmin@pg-z sslsni=0"), "server \"pg-z\" does not exist"),
+        (format!("{HOST} user=arcadmin@pg-a sslmode=disable"), "SSL connection is required"),
+        (format!("{verified} user=arcadmin replication=database"), "replication connections are not served"),
+        (format!("{verified} user=arcadmin dbname=none"), "database \"none\" does not exist"),
+        (format!("{verified} user=nobody"), "password authentication failed"),
+    ] {
+        World::fails(&world.psql(PASSWORD, &connection, "SELECT 1").await, words);
+    }
+    let wrong = world.psql("Wrong-Antelope!", &format!("{verified} user=arcadmin"), "SELECT 1").await;
+    World::fails(&wrong, "password authentication failed for user \"arcadmin\"");
+    *world.remote.lock().unwrap() = Some(IpAddr::from([127, 0, 0, 10]));
+    let outside = world.psql(PASSWORD, &format!("{verified} user=arcadmin"), "SELECT 1").await;
+    World::fails(&outside, "no pg_hba.conf entry for host \"127.0.0.10\"");
+    let log = world.store.audit_page(0, 1000).await.unwrap();
+    let logins: Vec<_> = log.iter().filter(|(_, event)| event.operation == "Login").collect();
+    assert!(logins.iter().any(|(_, event)| format!("{:?}", event.outcome).contains("200")));
+    assert!(logins.iter().any(|(_, event)| format!("{:?}", event.outcome).contains("Denied")));
+    world.postgres.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_is_no_superuser() {
+    let world = World::new().await;
+    world.server(&flexible("pg-a"), flexible_body()).await;
+    world.admit(&flexible("pg-a"), "127.0.0.1", "127.0.0.1").await;
+    let at = format!("{HOST} user=arcadmin sslmode=require");
+    for (sql, words) in [
+        ("COPY (SELECT 1) TO PROGRAM 'id'", "superuser"),
+        ("COPY (SELECT 1) TO '/tmp/x'", "superuser"),
+        ("GRANT pg_execute_server_program TO arcadmin", "does not exist"),
+        ("GRANT pg_read_server_files TO arcadmin", "does not exist"),
+        ("GRANT pg_write_server_files TO arcadmin", "does not exist"),
+        ("SELECT pg_read_file('postgresql.conf')", "permission denied"),
+        ("CREATE ROLE x SUPERUSER", "superuser"),
+        ("ALTER ROLE azuresu PASSWORD 'x'", "superuser"),
+        ("GRANT azuresu TO arcadmin", "superuser"),
+        ("ALTER SYSTEM SET fsync = off", "permission denied"),
+        ("CREATE EXTENSION dblink", "permission denied"),
+        ("SELECT rolpassword FROM pg_authid", "permission denied"),
+    ] {
+        World::fails(&world.psql(PASSWORD, &at, sql).await, words);
+    }
+    let may = "CREATE DATABASE mine; ";
+    assert!(world.psql(PASSWORD, &at, may).await.status.success());
+    world.postgres.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_comes_back_after_a_crash_and_a_restart() {
+    let world = World::new().await;
+    world.server(&flexible("pg-a"), flexible_body()).await;
+    world.admit(&flexible("pg-a"), "127.0.0.1", "127.0.0.1").await;
+    let at = format!("{HOST} user=arcadmin sslmode=require");
+    World::says(&world.psql(PASSWORD, &at, "CREATE TABLE kept AS SELECT 7 AS a").await);
+    let folder = std::fs::read_dir(world.folder.path().join("postgres")).unwrap().flatten();
+    let lock = folder.map(|entry| entry.path().join("postmaster.pid")).find(|path| path.exists()).unwrap();
+    let pid = || -> i32 { std::fs::read_to_string(&lock).unwrap().lines().next().unwrap().parse().unwrap() };
+    let first = pid();
+    let killed = rustix::process::Pid::from_raw(first).unwrap();
+    rustix::process::kill_process(killed, rustix::process::Signal::KILL).unwrap();
+    eventually(&world, &at).await;
+    assert_ne!(pid(), first);
+    world.postgres.stop().await;
+    World::fails(&world.psql(PASSWORD, &at, "SELECT 1").await, "starting up");
+    world.postgres.start().await;
+    eventually(&world, &at).await;
+    world.postgres.stop().await;
+}
+
+async fn eventually(world: &World, at: &str) {
+    for _ in 0..200 {
+        let output = world.psql(PASSWORD, at, "SELECT a FROM kept").await;
+        if output.status.success() {
+            assert_eq!(World::says(&output), "7");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the server does not come back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_while_another_runs_is_refused() {
+    let world = World::new().await;
+    let server = flexible("pg-a");
+    world.arm(Method::PUT, &server, flexible_body()).await.is(202);
+    let second = world.arm(Method::PUT, &server, flexible_body()).await.is(409);
+    assert_eq!(second.code(), "AnotherOperationInProgress");
+    let early = world.arm(Method::PUT, &format!("{server}/databases/x"), Value::Null).await.is(409);
+    assert_eq!(early.code(), "ServerIsNotReady");
+    for _ in 0..400 {
+        let view = world.arm(Method::GET, &server, Value::Null).await.is(200).body;
+        if view["properties"]["state"] == "Ready" {
+            let tags = json!({ "tags": { "a": "b" } });
+            World::succeeded(&world.change(Method::PATCH, &server, tags).await);
+            world.postgres.stop().await;
+            return;
+        }
+        assert_eq!(view["properties"]["state"], "Provisioning");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the server is never ready");
+}

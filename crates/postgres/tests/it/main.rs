@@ -1,0 +1,9 @@
+//! Servers, databases and logins over the resource manager and the gateway, with a real PostgreSQL and real `psql`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may fail loudly")]
+
+mod gateway;
+mod raw;
+mod resources;
+mod tokens;
+mod world;

@@ -1,0 +1,87 @@
+//! What no well-behaved client sends.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::world::{PASSWORD, World, single, single_body};
+
+async fn answer(world: &World, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(world.gateway).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    let _ = stream.shutdown().await;
+    let mut answer = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await.unwrap();
+    answer
+}
+
+fn packet(body: &[u8]) -> Vec<u8> {
+    [&(body.len() as u32 + 4).to_be_bytes()[..], body].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_beginnings_are_closed_or_refused() {
+    let world = World::new().await;
+    let many: String = (0..10_000).map(|at| format!("p{at}\0v\0")).collect();
+    let startup = |text: &str| packet(&[&[0, 3, 0, 0], text.as_bytes()].concat());
+    // Closed without a word: not PostgreSQL's protocol.
+    for bytes in [
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        vec![0xff; 64],
+        vec![0, 0, 0, 0],
+        vec![0, 0, 0, 7, 1, 2, 3],
+        startup(&many),
+        [&[0x7f, 0xff, 0xff, 0xff][..], &[0; 64]].concat(),
+        // A request for TLS, and then no TLS.
+        [packet(&80_877_103_u32.to_be_bytes()), startup("user\0arcadmin@x\0\0")].concat(),
+    ] {
+        let said = answer(&world, &bytes).await;
+        assert!(said.is_empty() || said[0] == b'S', "{said:?}");
+    }
+    for (bytes, words) in [
+        (startup("user\0arcadmin"), "invalid startup packet layout"),
+        (startup("user\0arcadmin\0"), "invalid startup packet layout"),
+        (startup("\0"), "no PostgreSQL user name"),
+        (packet(b"\0\x02\0\0user\0x\0\0"), "unsupported frontend protocol"),
+    ] {
+        let said = String::from_utf8_lossy(&answer(&world, &bytes).await).into_owned();
+        assert!(said.starts_with('E') && said.contains(words), "{said:?}");
+    }
+    // GSS is answered, and TLS can still be asked for.
+    let asked = [packet(&80_877_104_u32.to_be_bytes()), packet(&80_877_103_u32.to_be_bytes())].concat();
+    assert_eq!(&answer(&world, &asked).await[..2], b"NS");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_is_cancelled_by_its_own_key_only() {
+    let world = World::new().await;
+    let server = single("pg-c");
+    world.server(&server, single_body("Disabled")).await;
+    world.admit(&server, "127.0.0.1", "127.0.0.1").await;
+    let mut config = tokio_postgres::Config::new();
+    config.user("arcadmin@pg-c").password(PASSWORD).dbname("postgres");
+    let connect = async || {
+        let stream = TcpStream::connect(world.gateway).await.unwrap();
+        let (client, connection) = config.connect_raw(stream, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    };
+    let client = connect().await;
+    let own: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    let token = client.cancel_token();
+    let sleeping = tokio::spawn(async move { client.batch_execute("SELECT pg_sleep(20)").await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    // The server's own number is not the one that clients are given; and a number alone is not enough.
+    for key in [[&own.to_be_bytes()[..], &[0; 4]].concat(), vec![0; 8], vec![0xff; 8]] {
+        let said = answer(&world, &packet(&[&80_877_102_u32.to_be_bytes()[..], &key].concat())).await;
+        assert!(said.is_empty());
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!sleeping.is_finished());
+    let stream = TcpStream::connect(world.gateway).await.unwrap();
+    token.cancel_query_raw(stream, tokio_postgres::NoTls).await.unwrap();
+    let error = tokio::time::timeout(Duration::from_secs(10), sleeping).await.unwrap().unwrap().unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "57014");
+    world.postgres.stop().await;
+}

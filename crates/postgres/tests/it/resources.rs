@@ -1,0 +1,158 @@
+//! Servers and databases as resources.
+
+use arcadia_kernel::Method;
+use serde_json::{Value, json};
+
+use crate::world::{PASSWORD, World, flexible, flexible_body, group, names, single, single_body};
+
+const SUB: &str = "/subscriptions/00000000-0000-0000-0000-000000005001/providers/Microsoft.DBforPostgreSQL";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_life_of_a_flexible_server() {
+    let world = World::new().await;
+    let server = flexible("pg-life");
+    world.server(&server, flexible_body()).await;
+    let view = world.arm(Method::GET, &server, Value::Null).await.is(200).body;
+    let properties = &view["properties"];
+    assert_eq!(properties["state"], "Ready", "{view}");
+    assert_eq!(properties["fullyQualifiedDomainName"], "pg-life.postgres.database.azure.com");
+    assert_eq!(properties["administratorLogin"], "arcadmin");
+    assert_eq!(properties["replicationRole"], "Primary");
+    let text = view.to_string();
+    assert!(!text.contains(PASSWORD) && !text.contains("SCRAM") && !text.contains("ecret"), "{text}");
+
+    let ask = |name: &str| json!({ "name": name, "type": "Microsoft.DBforPostgreSQL/flexibleServers" });
+    for path in
+        [format!("{SUB}/checkNameAvailability"), format!("{SUB}/locations/uksouth/checkNameAvailability")]
+    {
+        let taken = world.arm(Method::POST, &path, ask("pg-life")).await.is(200).body;
+        assert_eq!((&taken["nameAvailable"], &taken["reason"]), (&json!(false), &json!("AlreadyExists")));
+        let free = world.arm(Method::POST, &path, ask("pg-free")).await.is(200).body;
+        assert_eq!(free["nameAvailable"], true);
+    }
+    // The other service has the same host names, and so the same names.
+    let other = world.arm(Method::PUT, &single("pg-life"), single_body("Enabled")).await.is(409);
+    assert_eq!(other.code(), "ServerNameAlreadyExists");
+
+    let database = format!("{server}/databases/arc_hack");
+    World::succeeded(&world.change(Method::PUT, &database, Value::Null).await);
+    let shown = world.arm(Method::GET, &database, Value::Null).await.is(200).body;
+    assert_eq!(shown["properties"], json!({ "charset": "UTF8", "collation": "en_US.utf8" }));
+    world.admit(&server, "127.0.0.1", "127.0.0.1").await;
+    let at = "host=pg-life.postgres.database.azure.com user=arcadmin dbname=arc_hack sslmode=verify-full";
+    let sorted = "SELECT string_agg(a, ',' ORDER BY a) FROM (VALUES ('z'), ('é'), ('F')) AS t(a)";
+    assert_eq!(World::says(&world.psql(PASSWORD, at, sorted).await), "é,F,z");
+
+    let change = json!({ "properties": { "administratorLoginPassword": "Other-Antelope!" } });
+    World::succeeded(&world.change(Method::PATCH, &server, change).await);
+    World::fails(&world.psql(PASSWORD, at, "SELECT 1").await, "password authentication failed");
+    assert_eq!(World::says(&world.psql("Other-Antelope!", at, "SELECT 1").await), "1");
+
+    let settings =
+        world.arm(Method::GET, &format!("{server}/configurations"), Value::Null).await.is(200).body;
+    assert!(names(&settings).contains(&"fsync".to_owned()));
+    let fsync =
+        world.arm(Method::GET, &format!("{server}/configurations/fsync"), Value::Null).await.is(200).body;
+    assert_eq!(fsync["properties"]["value"], "on");
+
+    World::succeeded(&world.change(Method::DELETE, &database, Value::Null).await);
+    World::fails(&world.psql("Other-Antelope!", at, "SELECT 1").await, "\"arc_hack\" does not exist");
+    World::succeeded(&world.change(Method::DELETE, &server, Value::Null).await);
+    world.arm(Method::GET, &server, Value::Null).await.is(404);
+    world.arm(Method::DELETE, &server, Value::Null).await.is(204);
+    World::fails(&world.psql("Other-Antelope!", at, "SELECT 1").await, "server \"pg-life\" does not exist");
+    let left = std::fs::read_dir(world.folder.path().join("postgres")).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(left.iter().all(|name| name.starts_with("template-")), "{left:?}");
+    world.server(&server, flexible_body()).await;
+    world.postgres.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_server_as_az_postgres_up_makes_it() {
+    let world = World::new().await;
+    let server = single("postgres-926f133b");
+    world.server(&server, single_body("Enabled")).await;
+    let view = world.arm(Method::GET, &server, Value::Null).await.is(200).body;
+    assert_eq!(
+        view["sku"],
+        json!({ "name": "GP_Gen5_2", "tier": "GeneralPurpose", "family": "Gen5", "capacity": 2 })
+    );
+    assert_eq!(view["properties"]["userVisibleState"], "Ready");
+    assert_eq!(view["properties"]["version"], "10");
+    assert_eq!(view["properties"]["storageProfile"]["storageMB"], 5120);
+    World::succeeded(&world.change(Method::PUT, &format!("{server}/databases/arc_hack"), Value::Null).await);
+    let list = world.arm(Method::GET, &format!("{server}/databases"), Value::Null).await.is(200).body;
+    assert_eq!(list["value"][0]["properties"]["collation"], "English_United States.1252");
+    world.admit(&server, "127.0.0.1", "127.0.0.1").await;
+    let at = "--host=postgres-926f133b.postgres.database.azure.com --username=arcadmin@postgres-926f133b --dbname=arc_hack";
+    let connection = at
+        .split_whitespace()
+        .map(|word| word.trim_start_matches("--").replace("username", "user"))
+        .collect::<Vec<_>>()
+        .join(" ");
+    let roles = "CREATE USER app PASSWORD 'x'; GRANT ALL PRIVILEGES ON DATABASE arc_hack TO app; SELECT 7";
+    assert!(World::says(&world.psql(PASSWORD, &connection, roles).await).ends_with('7'));
+    // The group takes the server with it.
+    let answer = world.arm(Method::DELETE, &group(), Value::Null).await.is(202);
+    assert!(answer.headers.contains_key("location"));
+    for _ in 0..200 {
+        if world.arm(Method::GET, &group(), Value::Null).await.status == 404 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    world.arm(Method::GET, &group(), Value::Null).await.is(404);
+    let left = std::fs::read_dir(world.folder.path().join("postgres")).unwrap();
+    assert!(left.flatten().all(|entry| entry.file_name().to_string_lossy().starts_with("template-")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused() {
+    let world = World::new().await;
+    let put = async |change: &dyn Fn(&mut Value)| {
+        let mut body = flexible_body();
+        change(&mut body);
+        world.arm(Method::PUT, &flexible("pg-refused"), body).await
+    };
+    let weak =
+        put(&|body| body["properties"]["administratorLoginPassword"] = "password".into()).await.is(400);
+    assert_eq!(weak.code(), "PasswordNotComplex");
+    assert!(!weak.body.to_string().contains("\"password\""));
+    for (name, value) in [
+        ("administratorLogin", json!("azuresu")),
+        ("administratorLogin", json!("a\"; DROP ROLE x")),
+        ("administratorLogin", json!(7)),
+        ("version", json!("9")),
+        ("createMode", json!("Replica")),
+        ("highAvailability", json!({ "mode": "ZoneRedundant" })),
+        ("network", json!({ "delegatedSubnetResourceId": "/subscriptions/s" })),
+        ("storage", json!({ "storageSizeGB": 0 })),
+    ] {
+        let refused = put(&|body| body["properties"][name] = value.clone()).await;
+        assert_eq!(refused.status, 400, "{name} {value}: {}", refused.body);
+    }
+    assert_eq!(
+        world.arm(Method::PUT, &flexible("Pg_Bad"), flexible_body()).await.is(400).code(),
+        "InvalidResourceName"
+    );
+    let orphan = format!("{}/databases/x", flexible("pg-none"));
+    world.arm(Method::PUT, &orphan, Value::Null).await.is(404);
+
+    world.server(&flexible("pg-refused"), flexible_body()).await;
+    let server = flexible("pg-refused");
+    for name in ["postgres", "template1", "pg_x"] {
+        world.arm(Method::PUT, &format!("{server}/databases/{name}"), Value::Null).await.is(400);
+    }
+    for properties in [json!({ "charset": "LATIN1" }), json!({ "collation": "x'; DROP DATABASE postgres" })] {
+        let body = json!({ "properties": properties });
+        world.arm(Method::PUT, &format!("{server}/databases/x"), body).await.is(400);
+    }
+    for (start, end) in [("10.0.0.2", "10.0.0.1"), ("x", "10.0.0.1"), ("::1", "::1")] {
+        let body = json!({ "properties": { "startIpAddress": start, "endIpAddress": end } });
+        world.arm(Method::PUT, &format!("{server}/firewallRules/r"), body).await.is(400);
+    }
+    let login = json!({ "properties": { "administratorLogin": "another" } });
+    world.arm(Method::PATCH, &server, login).await.is(400);
+    world.postgres.stop().await;
+}
