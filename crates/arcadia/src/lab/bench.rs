@@ -24,7 +24,8 @@ const MARK: char = '\u{1e}';
 
 /// The variables of the text. They are kept from one step to the next, as in the shell of a person.
 const KEPT: &str = "uniq vault keyvaultId objectId secretId scope onboarding admin_password psql_cmd vaultId \
-                    imds subscriptionId resourceGroupName challengeTokenPath challengeToken token vaultToken";
+                    storage storageId imds subscriptionId resourceGroupName challengeTokenPath challengeToken \
+                    token vaultToken storageToken";
 
 pub struct Bench {
     folder: PathBuf,

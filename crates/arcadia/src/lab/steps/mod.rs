@@ -4,6 +4,7 @@
 mod database;
 mod identity;
 mod site;
+mod storage;
 mod vault;
 
 use std::borrow::Cow;
@@ -76,6 +77,7 @@ pub fn all(terraform: bool) -> Vec<Step> {
         identity::token_for_arm(),
         identity::list_resources(),
         database::secret(terraform),
+        storage::files(),
     ]
     .into_iter()
     .flatten()
