@@ -130,7 +130,10 @@ impl SiteNames {
     }
 
     pub fn storage(&self) -> StorageNames {
-        StorageNames { blob_suffix: self.blob_suffix(), login_origin: self.login_origin() }
+        match &self.domain {
+            None => StorageNames::azure(),
+            Some(domain) => StorageNames::of_domain(domain),
+        }
     }
 
     /// For clients of this site.

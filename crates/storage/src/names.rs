@@ -1,6 +1,7 @@
 //! Where accounts are reached, and what their challenge names.
 
-/// What tokens for storage name as their audience, whichever account they are for.
+/// What tokens for storage name as their audience, whichever account they are for. Clients have it built in, so that
+/// it is taken in every cloud.
 const RESOURCE: &str = "https://storage.azure.com";
 
 /// Host names and origins of the data plane. An own domain hands in its own; see [`StorageNames::azure`].
@@ -10,6 +11,8 @@ pub struct StorageNames {
     pub blob_suffix: String,
     /// `https://login.microsoftonline.com`; the tenant's id is added.
     pub login_origin: String,
+    /// What a token may name as its audience, besides an account's own origin. The first is what a challenge names.
+    pub audiences: Vec<String>,
 }
 
 impl StorageNames {
@@ -18,11 +21,22 @@ impl StorageNames {
         Self {
             blob_suffix: "blob.core.windows.net".to_owned(),
             login_origin: "https://login.microsoftonline.com".to_owned(),
+            audiences: vec![RESOURCE.to_owned()],
         }
     }
 
-    pub(crate) fn resource(&self) -> &'static str {
-        RESOURCE
+    /// The names of a site under a domain of its own: `*.blob.DOMAIN`, `login.DOMAIN`.
+    pub fn of_domain(domain: &str) -> Self {
+        Self {
+            blob_suffix: format!("blob.{domain}"),
+            login_origin: format!("https://login.{domain}"),
+            audiences: vec![format!("https://storage.{domain}"), RESOURCE.to_owned()],
+        }
+    }
+
+    /// What a challenge names.
+    pub(crate) fn resource(&self) -> &str {
+        self.audiences.first().map_or(RESOURCE, String::as_str)
     }
 
     /// `https://{name}.blob.core.windows.net`, without a slash at the end.

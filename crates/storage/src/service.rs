@@ -155,7 +155,7 @@ impl Service for Storage {
     }
 
     fn audiences(&self, head: &RequestHead) -> Vec<String> {
-        let mut audiences = vec![self.names.resource().to_owned()];
+        let mut audiences = self.names.audiences.clone();
         audiences.extend(self.account_of(head).map(|account| self.names.blob_origin(account.name())));
         audiences
     }
