@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import uuid
 
 from checks_machine import MACHINE
@@ -117,6 +118,57 @@ def connection_string(world):
     ).text()
     contains(found, "psql --host=postgres-1.postgres.database.azure.com --port=5432 --username=arcadmin@postgres-1")
     contains(found, "--dbname=arc_hack", "PGPASSWORD=Awesome-Antelope! ")
+
+
+# Every sign that a shell might take for its own.
+AWKWARD = "two words * $HOME it's \"q\" 9Z! ~ \\"
+
+
+def up(world, *more, who=WHO):
+    return world.run_az("postgres", "up", "--server-name", "postgres-ext", *more, who=who)
+
+
+def psql(world, command, question):
+    """Runs `$psql_cmd`, unquoted, with a question."""
+    script = f"$psql_cmd --no-align --tuples-only --command {shlex.quote(question)}"
+    return world.run(["bash", "-c", script], env={"psql_cmd": command})
+
+
+@check("az postgres up, as the text writes it; $psql_cmd connects")
+def postgres_up(world):
+    # The site was restarted since this shell's variables were read, beside other sites perhaps.
+    world.env["PGHOSTADDR"] = world.program("env", "--format", "json").json()["PGHOSTADDR"]
+    made = up(world, "--database-name", "arc_hack", "--admin-user", "arcadmin", "--admin-password", "Awesome-Antelope!",
+              "--location", "uksouth", "--resource-group", "arc-hack").json()
+    equal(made["host"], "postgres-ext.postgres.database.azure.com")
+    equal((made["username"], made["password"]), ("arcadmin@postgres-ext", "Awesome-Antelope!"))
+    world.psql_cmd = made["connectionStrings"]["psql_cmd"]
+    equal(psql(world, world.psql_cmd, "select current_database()").text(), "arc_hack")
+    equal(world.run(["psql", made["connectionStrings"]["python"], "-Atc", "select 1"]).text(), "1")
+    equal(world.run(["psql", made["connectionStrings"]["node.js"], "-Atc", "select 2"]).text(), "2")
+    rules = f"{world.group_id}/providers/Microsoft.DBforPostgreSQL/servers/postgres-ext/firewallRules?api-version=2017-12-01"
+    found = run(world, "rest", "--url", rules, "--query", "value[].name").json()
+    equal(sorted(found), ["azure-access", "devbox"])
+
+
+@check("az postgres up again finds the server without its group, adds a database and changes the password")
+def postgres_again(world):
+    made = up(world, "--database-name", "second", "--admin-password", AWKWARD).json()
+    equal(psql(world, made["connectionStrings"]["psql_cmd"], "select current_database()").text(), "second")
+    psql(world, world.psql_cmd, "select 1").fails("password authentication failed")
+    kept = up(world, "--database-name", "second").json()
+    equal((kept["username"], kept["password"]), ("arcadmin@postgres-ext", "{password}"))
+    equal(psql(world, made["connectionStrings"]["psql_cmd"], "select 1").text(), "1")
+    made = up(world, "--database-name", "second", "--generate-password").json()
+    equal(psql(world, made["connectionStrings"]["psql_cmd"], "select 2").text(), "2")
+
+
+@check("az postgres up: another administrator, a simple password, somebody without the right to: refused")
+def postgres_refused(world):
+    up(world, "--admin-user", "other").fails("'arcadmin'", "another server name")
+    up(world, "--admin-password", "simple").fails("assword")
+    world.run_az("extension", "add", "--name", "db-up", who=STRANGER).ok()
+    up(world, "--admin-password", "Awesome-Antelope!", who=STRANGER).fails("AuthorizationFailed")
 
 
 @check("az extension remove")
