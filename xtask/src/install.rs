@@ -27,10 +27,15 @@ const PACKAGES: [(&str, &str); 10] = [
 const TEST_PACKAGES: [(&str, &str); 3] = [("nodejs", "node"), ("npm", "npm"), ("faketime", "faketime")];
 
 const AZURE_CLI: &str = "azure-cli==2.91.0";
-const PYTHON_SDK: [&str; 4] =
-    ["azure-identity==1.27.0", "azure-keyvault-secrets==4.12.0", "azure-storage-blob==12.31.1", "aiohttp"];
-const NODE_SDK: [&str; 3] =
-    ["@azure/identity@4.13.1", "@azure/keyvault-secrets@4.11.2", "@azure/storage-blob@12.34.0"];
+const PYTHON_SDK: [&str; 5] = [
+    "azure-identity==1.27.0",
+    "azure-keyvault-secrets==4.12.0",
+    "azure-storage-blob==12.31.1",
+    "psycopg[binary]==3.3.9",
+    "aiohttp",
+];
+const NODE_SDK: [&str; 4] =
+    ["@azure/identity@4.13.1", "@azure/keyvault-secrets@4.11.2", "@azure/storage-blob@12.34.0", "pg@8.23.1"];
 
 /// What the tests need.
 pub fn everything(root: &Path) -> Result<()> {
