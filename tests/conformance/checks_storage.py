@@ -103,7 +103,7 @@ def blobs(world):
     by_login(world, "blob", "download", *at, "-f", "dl.txt").ok()
     equal(content_of(world, "dl.txt"), b"hello arcadia\n")
     by_login(world, "blob", "delete", *at).ok()
-    by_login(world, "blob", "show", *at).fails("does not exist")
+    by_login(world, "blob", "show", *at).fails("BlobNotFound")
 
 
 @check("storage: az storage blob upload and download with the account key")

@@ -1,6 +1,6 @@
 //! Storage over its real dispatchers: accounts by the resource manager, containers and blobs by the data plane.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod access;
 mod accounts;
