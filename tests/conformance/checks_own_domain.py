@@ -10,6 +10,7 @@ from harness import World, check, claims, contains, equal, outcomes
 DOMAIN = "site.test"
 VAULT = "kv-own-1"
 SERVER = "pg-own-1"
+ACCOUNT = "stown1"
 MACHINE = "ubuntu-own"
 VARIABLES = {"VAULT_URL": f"https://{VAULT}.vault.{DOMAIN}", "SECRET_NAME": "s", "SECRET_VALUE": "mine"}
 REGISTER = ["cloud", "register", "-n", "Arcadia", "--endpoint-resource-manager", f"https://management.{DOMAIN}"]
@@ -133,6 +134,38 @@ def database(world):
     connect(own.user, token()).fails(f"https://ossrdbms.{DOMAIN}")
 
 
+@check("own domain: blobs, with a login and with the account's key")
+def blobs(world):
+    own = world.own
+    made = own.run_az("storage", "account", "create", "-n", ACCOUNT, "-g", "arc-hack", "-l", "uksouth", "--sku", "Standard_LRS").json()
+    equal(made["primaryEndpoints"]["blob"], f"https://{ACCOUNT}.blob.{DOMAIN}/")
+    account = ["--account-name", ACCOUNT]
+    login = [*account, "--auth-mode", "login"]
+    file, copy = os.path.join(own.folder, "blob"), os.path.join(own.folder, "copy")
+    with open(file, "w", encoding="utf-8") as out:
+        out.write("mine")
+    own.run_az("storage", "container", "create", "-n", "files", *login).ok()
+    upload = ["storage", "blob", "upload", "-c", "files", "-f", file, "--no-progress"]
+    own.run_az(*upload, "-n", "b", *login).fails("permission")
+    me = own.run_az("ad", "signed-in-user", "show", "--query", "id", "-o", "tsv").text()
+    own.run_az("role", "assignment", "create", "--assignee", me, "--scope", made["id"],
+               "--role", "Storage Blob Data Contributor").ok()
+    own.run_az(*upload, "-n", "b", *login).ok()
+    own.run_az(*upload, "-n", "k", *account).ok()
+    equal(own.run_az("storage", "blob", "list", "-c", "files", *login, "--query", "[].name").json(), ["b", "k"])
+    own.run_az("storage", "blob", "download", "-c", "files", "-n", "k", "-f", copy, "--no-progress", *login).ok()
+    with open(copy, encoding="utf-8") as found:
+        equal(found.read(), "mine")
+    text = own.run_az("storage", "account", "show-connection-string", "-n", ACCOUNT, "-g", "arc-hack").json()["connectionString"]
+    contains(text, f"EndpointSuffix={DOMAIN}", f"BlobEndpoint=https://{ACCOUNT}.blob.{DOMAIN}/")
+    # The bearer of a token for the site's own storage audience is as welcome, one for vaults is not.
+    for resource, wanted in ((f"https://storage.{DOMAIN}", "200"), (f"https://vault.{DOMAIN}", "401")):
+        token = own.run_az("account", "get-access-token", "--resource", resource, "--query", "accessToken", "-o", "tsv").text()
+        found = own.run(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", f"Authorization: Bearer {token}",
+                         "-H", "x-ms-version: 2021-08-06", f"https://{ACCOUNT}.blob.{DOMAIN}/files/b"]).text()
+        equal(found, wanted)
+
+
 @check("own domain: az extension add from the site's own index")
 def extension(world):
     world.own.run_az("extension", "add", "--name", "arcadia").ok()
@@ -205,8 +238,8 @@ ip link set lo up
 arcadia=$1 az=$2 vault=$3
 "$arcadia" up --detach --offline --listen 127.40.34.2:443
 trap '"$arcadia" down' EXIT
-server=pg-own-1.postgres.site.test
-{ printf '127.0.0.1\tlocalhost\n'; "$arcadia" hosts "$vault" "$server"; } > hosts
+server=pg-own-1.postgres.site.test account=stown1.blob.site.test
+{ printf '127.0.0.1\tlocalhost\n'; "$arcadia" hosts "$vault" "$server" "$account"; } > hosts
 mount --bind "$PWD/hosts" /etc/hosts
 # What the shell has of a proxy leads nowhere here: the site's names go around it.
 export HTTPS_PROXY=http://127.0.0.1:1 https_proxy=http://127.0.0.1:1
@@ -220,6 +253,7 @@ curl -sSf "https://login.site.test/common/v2.0/.well-known/openid-configuration"
 "$az" keyvault secret set --vault-name kv-own-1 -n by-name --value resolved --query id --output tsv
 "$az" keyvault secret show --vault-name kv-own-1 -n by-name --query value --output tsv
 "$az" group delete -n by-name --yes
+"$az" storage blob list --account-name stown1 -c files --auth-mode login --query "join('+', [].name)" --output tsv
 env -u PGHOSTADDR PGPASSWORD='Passw0rd!x' psql "host=$server user=arcadmin dbname=postgres sslmode=verify-full" -Atc 'select 1 + 41'
 "$4" "$5" 1>&2
 if curl -sS --noproxy '*' https://management.azure.com/ 2> refused; then exit 4; fi
@@ -242,7 +276,7 @@ def by_name(world):
     finally:
         own.program("up", "--detach", "--offline").ok()
     lines = done.out.splitlines()
-    contains(lines, "by-name", "resolved", "42", "by name")
+    contains(lines, "by-name", "resolved", "b+k", "42", "by name")
     contains(done.out, f"https://{VAULT}.vault.{DOMAIN}/secrets/by-name/")
     return outcomes(type(done)(done.command, done.code, done.err, ""), 5)
 
