@@ -6,7 +6,7 @@ use crate::machine::on_path;
 
 /// What is there.
 pub struct Tools {
-    /// Why the value that the text takes from terraform is worked out without it, if it is.
+    /// Why what the text takes from terraform is had without it, if it is.
     pub no_terraform: Option<String>,
 }
 
@@ -36,8 +36,8 @@ pub fn find() -> Result<Tools> {
         );
     }
     let no_terraform = (!on_path("terraform")).then(|| {
-        "terraform is not installed: `uniq`, which the text reads from terraform's output, is worked out the way \
-         that configuration does it, from the id of the resource group"
+        "terraform is not installed: of what the text reads from terraform's output, `uniq` is worked out the way \
+         that configuration does it, from the id of the resource group, and the administrator's password is drawn"
             .to_owned()
     });
     Ok(Tools { no_terraform })
