@@ -1,7 +1,7 @@
 //! Refusals in the words of Azure Resource Manager.
 
 use arcadia_kernel::{
-    ArmId, AuthFailure, Caller, Denial, Fault, HeaderValue, Reply, StatusCode, TokenFault, header,
+    ArmId, AuthFailure, Caller, Denial, Fault, HeaderValue, Plane, Reply, StatusCode, TokenFault, header,
 };
 use serde_json::{Map, Value};
 
@@ -59,6 +59,13 @@ pub(crate) fn authorization_failed(caller: &Caller, action: &str, scope: &ArmId)
 }
 
 pub(crate) fn refused(caller: &Caller, denial: &Denial) -> Fault {
+    if denial.plane == Plane::None {
+        let message = format!(
+            "The client '{}' with object id '{}' does not exist in the directory any more, or is disabled.",
+            caller.name, caller.object_id,
+        );
+        return Fault::forbidden("AuthorizationFailed", message);
+    }
     authorization_failed(caller, &denial.action, &denial.scope)
 }
 

@@ -15,9 +15,9 @@ use crate::audit::StampFacts;
 use crate::op::Arriving;
 use crate::permit::Grant;
 use crate::{
-    Access, At, AuditStamp, AuthFailure, Body, Caller, Decider, Decision, Denial, EntropyExt as _, Fault,
-    Gate, Located, Op, OpInfo, Outcome, Params, Plane, Proven, Query, Question, Reply, RequestHead, Service,
-    TokenFault, full_body, trim_audience,
+    Access, Action as _, ArmId, At, AuditStamp, AuthFailure, Body, Caller, Decider, Decision, Denial,
+    DenyReason, EntropyExt as _, Fault, Gate, Located, Op, OpInfo, Outcome, Params, Plane, Proven, Query,
+    Question, Reply, RequestHead, Service, SignedIn, TokenFault, full_body, trim_audience,
 };
 
 /// A request as a listener hands it in.
@@ -207,14 +207,17 @@ impl<S: Service> Dispatcher<S> {
         let Located { scope, target } = located;
         let Proven { caller, decider } = proven;
         let decider = decider.unwrap_or_else(|| self.gate.decider.clone());
-        let decided = match &row.info.access {
-            Access::Decided { action, plane } => Some(decide(&*decider, &caller, action, *plane, &scope)),
-            Access::SignedIn { .. } | Access::Public { .. } => None,
+        let asked = Asked {
+            service: self.service.clone(),
+            head: head.clone(),
+            row: row.clone(),
+            caller: caller.clone(),
+            decider: decider.clone(),
+            scope: scope.clone(),
         };
-        let (by, denial) = match decided {
-            Some(Ok(by)) => (Some(by), None),
-            Some(Err(denial)) => (None, Some(denial)),
-            None => (None, None),
+        let (by, denial) = match asked.decide() {
+            Ok(by) => (by, None),
+            Err(denial) => (None, Some(denial)),
         };
         let stamp = AuditStamp::new(StampFacts {
             request_id: head.request_id,
@@ -232,7 +235,8 @@ impl<S: Service> Dispatcher<S> {
             return Err(self.service.refuse(&head, &caller, &denial));
         }
         let grant = Grant { caller, scope, by, stamp: stamp.clone(), decider, gate: self.gate.clone() };
-        let result = self.run(row.clone(), head, target, grant, body).await;
+        let arriving = self.arriving(asked, head, body);
+        let result = self.run(&row, target, grant, arriving).await;
         let status = match &result {
             Ok(reply) => reply.status,
             Err(fault) => fault.status,
@@ -253,31 +257,57 @@ impl<S: Service> Dispatcher<S> {
 
     async fn run(
         &self,
-        row: Arc<Op<S>>,
-        head: Arc<RequestHead>,
+        row: &Op<S>,
         target: S::Target,
         grant: Grant,
-        body: Body,
+        arriving: Arriving,
     ) -> Result<Reply, Fault> {
-        let body_bytes_max = row.info.body_bytes_max.unwrap_or(self.gate.limits.body_bytes_max);
         let at = At { service: self.service.clone(), target };
-        let running = (row.run)(at, grant, Arriving { head, body, body_bytes_max });
+        let running = (row.run)(at, grant, arriving);
         running.await
+    }
+
+    fn arriving(&self, asked: Asked<S>, head: Arc<RequestHead>, body: Body) -> Arriving {
+        let body_bytes_max = asked.row.info.body_bytes_max.unwrap_or(self.gate.limits.body_bytes_max);
+        Arriving { head, body, body_bytes_max, still_allowed: Box::new(move || asked.still_allowed()) }
     }
 }
 
-fn decide(
-    decider: &dyn Decider,
-    caller: &Caller,
-    action: &str,
-    plane: Plane,
-    scope: &crate::ArmId,
-) -> Result<String, Denial> {
-    match decider.decide(&Question { caller, action, plane, scope }) {
-        Decision::Allowed { by } => Ok(by),
-        Decision::Denied(reason) => {
-            Err(Denial { action: action.to_owned(), plane, scope: scope.clone(), reason })
+/// What a request asks for, and by whom: decided before its body is read, and again once the body has arrived.
+struct Asked<S: Service> {
+    service: Arc<S>,
+    head: Arc<RequestHead>,
+    row: Arc<Op<S>>,
+    caller: Arc<Caller>,
+    decider: Arc<dyn Decider>,
+    scope: ArmId,
+}
+
+impl<S: Service> Asked<S> {
+    /// What allows it; nothing where no role is asked for.
+    fn decide(&self) -> Result<Option<String>, Denial> {
+        let (action, plane) = match &self.row.info.access {
+            Access::Public { .. } => return Ok(None),
+            Access::Decided { action, plane } => (action.clone(), *plane),
+            Access::SignedIn { .. } => (SignedIn::name(), Plane::None),
+        };
+        let Self { caller, scope, .. } = self;
+        match self.decider.decide(&Question { caller, action: &action, plane, scope }) {
+            Decision::Allowed { by } => Ok(Some(by)),
+            // No role is asked for, but a token does not outlive its principal.
+            Decision::Denied(reason) if plane == Plane::None && reason != DenyReason::NoSuchPrincipal => {
+                Ok(None)
+            }
+            Decision::Denied(reason) => {
+                Err(Denial { action: action.into_owned(), plane, scope: scope.clone(), reason })
+            }
         }
+    }
+
+    /// A body may take long to arrive. What was taken away meanwhile must not be used any more.
+    fn still_allowed(&self) -> Result<(), Fault> {
+        let decided = self.decide();
+        decided.map(|_| ()).map_err(|denial| self.service.refuse(&self.head, &self.caller, &denial))
     }
 }
 

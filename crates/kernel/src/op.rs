@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use http::Method;
+use http_body::Body as _;
 
 use crate::dispatch::read_body;
 use crate::permit::Grant;
@@ -96,11 +97,15 @@ impl<S: Service> Deref for At<S> {
 type Running = Pin<Box<dyn Future<Output = Result<Reply, Fault>> + Send>>;
 type Run<S> = Box<dyn Fn(At<S>, Grant, Arriving) -> Running + Send + Sync>;
 
+/// Decides once more; a fault when what was allowed is allowed no longer.
+pub(crate) type StillAllowed = Box<dyn Fn() -> Result<(), Fault> + Send + Sync>;
+
 /// A request whose operation was allowed and whose body may still be on its way.
 pub(crate) struct Arriving {
     pub head: Arc<RequestHead>,
     pub body: Body,
     pub body_bytes_max: usize,
+    pub still_allowed: StillAllowed,
 }
 
 /// A row: what it needs and what it does.
@@ -127,8 +132,12 @@ impl<S: Service> Op<S> {
         let run: Run<S> = Box::new(move |at, grant, arriving| {
             let f = f.clone();
             Box::pin(async move {
-                let Arriving { head, body, body_bytes_max } = arriving;
+                let Arriving { head, body, body_bytes_max, still_allowed } = arriving;
+                let has_body = !body.is_end_stream();
                 let body = read_body(&head, body, body_bytes_max).await?;
+                if has_body {
+                    still_allowed()?;
+                }
                 let input = I::read(Request { head: RequestHead::clone(&head), body })?;
                 f(at, Permit::new(grant), input).await
             })
@@ -195,12 +204,9 @@ where
     Fut: Future<Output = Result<Reply, Fault>> + Send + 'static,
 {
     let access = Access::Decided { action: A::name(), plane: A::PLANE };
-    let run: Run<S> = Box::new(move |at, grant, arriving| {
-        let Arriving { head, body, body_bytes_max } = arriving;
-        match Streamed::new(RequestHead::clone(&head), body, body_bytes_max) {
-            Ok(streamed) => Box::pin(f(at, Permit::new(grant), streamed)),
-            Err(fault) => Box::pin(std::future::ready(Err(fault))),
-        }
+    let run: Run<S> = Box::new(move |at, grant, arriving| match Streamed::new(arriving) {
+        Ok(streamed) => Box::pin(f(at, Permit::new(grant), streamed)),
+        Err(fault) => Box::pin(std::future::ready(Err(fault))),
     });
     Op { info: OpInfo::new(name.into(), method, path, access), run }
 }

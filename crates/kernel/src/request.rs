@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::dispatch::{check_announced, too_large};
+use crate::op::{Arriving, StillAllowed};
 use crate::{Body, Fault, Params};
 
 /// Decoded query or form fields, in order. Names compare without case, as ARM's `$filter`/`$Filter` do.
@@ -98,15 +99,19 @@ pub struct Streamed {
     pub head: RequestHead,
     body: Limited<Body>,
     body_bytes_max: usize,
+    still_allowed: StillAllowed,
 }
 
 impl Streamed {
-    pub(crate) fn new(head: RequestHead, body: Body, body_bytes_max: usize) -> Result<Self, Fault> {
+    pub(crate) fn new(arriving: Arriving) -> Result<Self, Fault> {
+        let Arriving { head, body, body_bytes_max, still_allowed } = arriving;
         check_announced(&head, body_bytes_max)?;
-        Ok(Self { head, body: Limited::new(body, body_bytes_max), body_bytes_max })
+        let body = Limited::new(body, body_bytes_max);
+        Ok(Self { head: RequestHead::clone(&head), body, body_bytes_max, still_allowed })
     }
 
-    /// The next bytes; `None` at the end. A body that breaks off is a fault, never a short body.
+    /// The next bytes; `None` at the end. A body that breaks off is a fault, never a short body; so is one that was
+    /// allowed when it began and is not any more when it ends.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Fault> {
         while let Some(frame) = self.body.frame().await {
             match frame {
@@ -122,7 +127,7 @@ impl Streamed {
                 }
             }
         }
-        Ok(None)
+        (self.still_allowed)().map(|()| None)
     }
 }
 

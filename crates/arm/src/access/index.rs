@@ -252,12 +252,12 @@ impl Access {
         attributes: &Attributes,
         provisional: bool,
     ) -> Decision {
-        if !matches!(question.plane, Plane::Control | Plane::Data) {
-            return Decision::Denied(DenyReason::NoAssignment);
-        }
         let Some(principals) = self.principals(question.caller.object_id) else {
             return Decision::Denied(DenyReason::NoSuchPrincipal);
         };
+        if !matches!(question.plane, Plane::Control | Plane::Data) {
+            return Decision::Denied(DenyReason::NoAssignment);
+        }
         let action = question.action.to_lowercase();
         let enough = if provisional { Verdict::ConditionUnknown } else { Verdict::Allows };
         let mut by = None;

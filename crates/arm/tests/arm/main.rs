@@ -9,3 +9,4 @@ mod races;
 mod refusals;
 mod resources;
 mod support;
+mod taken_away;

@@ -10,7 +10,7 @@ use arcadia_arm::{
 };
 use arcadia_crypto::SystemEntropy;
 use arcadia_kernel::{
-    Authenticator, Caller, CallerKind, Dispatcher, Endpoint as _, Entropy, Fault, FixedClock, Gate,
+    Authenticator, Body, Caller, CallerKind, Dispatcher, Endpoint as _, Entropy, Fault, FixedClock, Gate,
     HeaderMap, Incoming, Limits, Method, OpInfo, Reason, StatusCode, TokenFault, VerifiedToken, full_body,
 };
 use arcadia_store::{Record, Store, Table};
@@ -273,10 +273,14 @@ impl Site {
     }
 
     pub async fn send(&self, request: http::Request<String>) -> Answer {
+        self.send_streamed(request.map(full_body)).await
+    }
+
+    pub async fn send_streamed(&self, request: http::Request<Body>) -> Answer {
         let (head, body) = request.into_parts();
         let incoming = Incoming {
             head,
-            body: full_body(body),
+            body,
             host: "management.azure.com".into(),
             origin: "https://management.azure.com".into(),
             remote: None,

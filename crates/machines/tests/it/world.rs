@@ -54,7 +54,8 @@ struct Decides(Arc<Directory>, Arc<dyn Decider>);
 impl Decider for Decides {
     fn decide(&self, question: &Question<'_>) -> Decision {
         match (self.0.principal(question.caller.object_id), question.plane) {
-            (None, _) | (_, Plane::None) => Decision::Denied(DenyReason::NoSuchPrincipal),
+            (None, _) => Decision::Denied(DenyReason::NoSuchPrincipal),
+            (_, Plane::None) => Decision::Denied(DenyReason::NoAssignment),
             (_, Plane::Directory) => self.0.decide(question),
             _ => self.1.decide(question),
         }
