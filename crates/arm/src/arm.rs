@@ -207,7 +207,9 @@ impl Arm {
     }
 
     pub(crate) fn known_subscription(&self, text: &str) -> Result<Subscription, Fault> {
-        let id = Uuid::try_parse(text).map_err(|_| {
+        // Other ways of writing a UUID would be other scopes, with none of this one's roles and resources.
+        let hyphenated = |id: &Uuid| id.hyphenated().to_string().eq_ignore_ascii_case(text);
+        let id = Uuid::try_parse(text).ok().filter(hyphenated).ok_or_else(|| {
             let message = format!(
                 "The provided subscription identifier '{}' is malformed or invalid.",
                 error::shown(text)

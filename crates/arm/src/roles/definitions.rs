@@ -17,8 +17,8 @@ use crate::error::{self, invalid_content, shown};
 use crate::filter::{self, Filter};
 use crate::page;
 use crate::roles::{
-    CUSTOM_ROLES, CustomFacts, PermissionBlock, ROLE_NAMES, RoleDefinition, RoleName, builtin_roles,
-    role_by_id, scopes,
+    ASSIGNMENTS, CUSTOM_ROLES, CustomFacts, PermissionBlock, ROLE_NAMES, RoleDefinition, RoleName,
+    builtin_roles, role_by_id, scopes,
 };
 
 action!(pub(crate) ReadDefinitions, Control, "Microsoft.Authorization/roleDefinitions/read");
@@ -320,6 +320,25 @@ fn check_everywhere<'a>(
     Ok(())
 }
 
+/// The role is assigned nowhere but at scopes that it keeps: who may change it later is asked at these alone, and
+/// must not thereby change what is allowed elsewhere. An assignment that is made meanwhile writes the role's row.
+async fn check_assigned(arm: &Arm, role: &RoleDefinition, kept: &[ArmId]) -> Result<(), Fault> {
+    let keeps = |scope: &ArmId| kept.iter().any(|kept| kept.contains(scope));
+    if role.assignable_scopes.iter().all(keeps) {
+        return Ok(());
+    }
+    let assignments = arm.store.all(ASSIGNMENTS, &()).await?;
+    let outside =
+        assignments.into_iter().find(|row| row.value.role_id == role.id && !keeps(&row.value.scope));
+    let Some(outside) = outside else { return Ok(()) };
+    let message = format!(
+        "The role is assigned at '{}', which the assignable scopes would no longer contain. Delete that role \
+         assignment first.",
+        outside.value.scope
+    );
+    Err(Fault::bad_request("RoleDefinitionHasAssignments", message))
+}
+
 async fn put(at: At<Arm>, permit: Permit<WriteDefinition>, request: Request) -> Result<Reply, Fault> {
     let scope = scopes::check(&at, request.param("scope"))?;
     let id = id_of(&request)?;
@@ -332,6 +351,9 @@ async fn put(at: At<Arm>, permit: Permit<WriteDefinition>, request: Request) -> 
         let current = at.store.get(CUSTOM_ROLES, &id).await?;
         let old_scopes = current.iter().flat_map(|row| row.value.assignable_scopes.iter());
         check_everywhere(&permit, old_scopes.chain(&wanted.assignable_scopes))?;
+        if let Some(row) = &current {
+            check_assigned(&at, &row.value, &wanted.assignable_scopes).await?;
+        }
         let mut batch = Batch::new();
         let role = planned(&at, &permit, id, current.as_ref(), &wanted, &mut batch).await?;
         match at.store.commit(permit.stamp(), batch).await {
