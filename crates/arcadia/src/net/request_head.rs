@@ -95,7 +95,9 @@ pub fn parse_authority(text: &str) -> Option<(String, u16)> {
         return Some((address.to_string(), port));
     }
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    let fits = !host.is_empty() && host.len() <= HOST_CHARACTERS_MAX && host.bytes().all(allowed);
+    // Resolvers differ on names with empty labels, and an upstream proxy's may take one for the name without.
+    let labels = host.strip_suffix('.').unwrap_or(host).split('.').all(|label| !label.is_empty());
+    let fits = labels && host.len() <= HOST_CHARACTERS_MAX && host.bytes().all(allowed);
     fits.then(|| (host.to_owned(), port))
 }
 
@@ -141,6 +143,11 @@ mod tests {
             "CONNECT a:65536 HTTP/1.1\r\n\r\n",
             "CONNECT :443 HTTP/1.1\r\n\r\n",
             "CONNECT ::1:443 HTTP/1.1\r\n\r\n",
+            "CONNECT .:443 HTTP/1.1\r\n\r\n",
+            "CONNECT localhost..:443 HTTP/1.1\r\n\r\n",
+            "CONNECT management.azure.com..:443 HTTP/1.1\r\n\r\n",
+            "CONNECT a..vault.azure.net:443 HTTP/1.1\r\n\r\n",
+            "CONNECT .vault.azure.net:443 HTTP/1.1\r\n\r\n",
             "CONNECT [a]:443 HTTP/1.1\r\n\r\n",
             "CONNECT a/b:443 HTTP/1.1\r\n\r\n",
             "CONNECT u@a:443 HTTP/1.1\r\n\r\n",

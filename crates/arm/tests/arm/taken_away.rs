@@ -53,7 +53,7 @@ async fn a_body_that_comes_late_changes_nothing() {
 
     site.assign(OWNER, 2, NINA, "Contributor", &rg).await.is(201);
     let people = site.people.clone();
-    let meanwhile = move || drop(people.disabled.write().unwrap().insert(NINA));
+    let meanwhile = move || assert!(people.disabled.write().unwrap().insert(NINA));
     assert_eq!(tags_changed(&site, &rg, meanwhile).await, 403, "the principal was disabled");
     assert_ne!(tags(&site, &rg).await["late"], json!("yes"));
 }
