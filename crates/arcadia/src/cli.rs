@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{access, agent, audit, down, env, hosts, reference, run, status, token, up};
+use crate::commands::{
+    access, agent, audit, backup, down, env, hosts, reference, restore, run, status, token, up,
+};
 use crate::lab;
 use crate::machine;
 
@@ -44,6 +46,8 @@ pub enum Command {
     Access(access::Command),
     #[command(subcommand)]
     Audit(audit::Command),
+    Backup(backup::Arguments),
+    Restore(restore::Arguments),
     #[command(subcommand)]
     Agent(agent::Command),
     #[command(hide = true)]

@@ -62,6 +62,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Token(command) => commands::token::run(command),
         Command::Access(command) => commands::access::run(&data()?, command),
         Command::Audit(command) => commands::audit::run(&data()?, command),
+        Command::Backup(arguments) => commands::backup::run(&data()?, arguments),
+        Command::Restore(arguments) => commands::restore::run(&data()?, arguments),
         Command::Agent(command) => commands::agent::run(command),
         Command::Reference(arguments) => commands::reference::run(arguments),
     }

@@ -2,80 +2,92 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::Context as _;
 use arcadia_crypto::SystemEntropy;
 use arcadia_kernel::{AuditEvent, Outcome};
-use arcadia_store::Store;
+use arcadia_store::StoreReader;
 use clap::Subcommand;
+use serde::Serialize;
 
-use crate::host::SystemClock;
-use crate::site::{DataDir, Lock, SiteRecord, load_or_create_ring};
+use crate::site::{DataDir, SiteRecord, load_ring};
 use crate::terminal::{DIM, RESET, say};
+
+/// How often a followed log is looked at.
+const GLANCE: Duration = Duration::from_millis(200);
+const PAGE_RECORDS: usize = 500;
 
 /// The record of what was done, and of what was refused
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show the last records; the site must be stopped
+    /// Show the last records, of a running site or a stopped one
     #[command(
-        after_help = "Examples:\n  arcadia audit tail\n  arcadia audit tail -n 100 --json | jq -r .operation"
+        after_help = "Examples:\n  arcadia audit tail\n  arcadia audit tail -n 100 --json | jq -r .operation\n  \
+                            arcadia audit tail --follow\n\n\
+                            Reads the log beside the running site, without writing to it or making it wait."
     )]
     Tail {
         /// How many
-        #[arg(short = 'n', long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+        #[arg(short = 'n', long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
         count: u64,
         /// One JSON object per line
         #[arg(long)]
         json: bool,
+        /// Go on with the records that come, until interrupted
+        #[arg(short, long)]
+        follow: bool,
     },
-    /// Walk the whole chain: no record was changed, removed or put in between. The site must be stopped
-    #[command(
-        after_help = "Examples:\n  arcadia audit verify && echo untouched\n\nExits with 1 when the chain is broken."
-    )]
+    /// Walk the whole chain: no record was changed, removed or put in between. The site may run
+    #[command(after_help = "Examples:\n  arcadia audit verify && echo untouched\n\n\
+                            Names the first record that is missing or changed, and exits with 1, when the chain is broken.")]
     Verify,
 }
 
 pub fn run(data: &DataDir, command: &Command) -> anyhow::Result<ExitCode> {
     SiteRecord::expect(data)?;
-    let _lock = Lock::take(&data.lock_file()).context("stop the site first with `arcadia down`")?;
-    let entropy = Arc::new(SystemEntropy);
-    let ring = load_or_create_ring(data, &*entropy)?;
-    let store = Store::open(data.path(), ring, Arc::new(SystemClock), entropy)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let ring = load_ring(data)?;
+    // Looking for what is wrong is what these commands are for, so a log with a broken end opens as well.
+    let log = StoreReader::open_unchecked(data.path(), ring, Arc::new(SystemEntropy))?;
     match command {
-        Command::Tail { count, json } => runtime.block_on(tail(&store, *count, *json)),
-        Command::Verify => runtime.block_on(verify(&store)),
+        Command::Tail { count, json, follow } => tail(&log, *count, *json, *follow),
+        Command::Verify => verify(&log),
     }
 }
 
-async fn tail(store: &Store, count: u64, json: bool) -> anyhow::Result<ExitCode> {
-    let last = last_sequence(store).await?;
+/// A record as it is shown to programs.
+#[derive(Serialize)]
+struct Numbered<'a> {
+    sequence: u64,
+    #[serde(flatten)]
+    event: &'a AuditEvent,
+}
+
+fn tail(log: &StoreReader, count: u64, json: bool, follow: bool) -> anyhow::Result<ExitCode> {
+    let last = log.last_record()?;
     let mut after = last.saturating_sub(count);
-    while after < last {
-        for (sequence, event) in store.audit_page(after, usize::try_from(last - after)?).await? {
-            after = sequence;
-            say(if json { serde_json::to_string(&event)? } else { line(&event) });
+    loop {
+        let page = log.audit_page(after, PAGE_RECORDS)?;
+        for (sequence, event) in &page {
+            if *sequence != after + 1 {
+                anyhow::bail!("record {} is missing; look at the log with `arcadia audit verify`", after + 1);
+            }
+            after = *sequence;
+            say(if json {
+                serde_json::to_string(&Numbered { sequence: after, event })?
+            } else {
+                line(event)
+            });
+        }
+        if !follow && (page.is_empty() || after >= last) {
+            return Ok(ExitCode::SUCCESS);
+        }
+        if page.is_empty() {
+            if log.last_record()? < after {
+                anyhow::bail!("records were removed; look at the log with `arcadia audit verify`");
+            }
+            std::thread::sleep(GLANCE);
         }
     }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Numbers have no gaps, so the last one is found in a few steps however long the log is.
-async fn last_sequence(store: &Store) -> anyhow::Result<u64> {
-    let mut beyond = 1;
-    while !store.audit_page(beyond - 1, 1).await?.is_empty() {
-        beyond *= 2;
-    }
-    let (mut known, mut beyond) = (beyond / 2, beyond);
-    while beyond - known > 1 {
-        let middle = known + (beyond - known) / 2;
-        if store.audit_page(middle - 1, 1).await?.is_empty() {
-            beyond = middle;
-        } else {
-            known = middle;
-        }
-    }
-    Ok(known)
 }
 
 fn line(event: &AuditEvent) -> String {
@@ -96,16 +108,17 @@ fn line(event: &AuditEvent) -> String {
     )
 }
 
-async fn verify(store: &Store) -> anyhow::Result<ExitCode> {
-    let check = store.audit_verify().await?;
-    match check.first_broken {
-        None => {
-            say(format!("{} records, unbroken", check.records));
-            Ok(ExitCode::SUCCESS)
-        }
-        Some(first) => {
-            say(format!("broken: record {first} is missing or is not what was written"));
-            Ok(ExitCode::FAILURE)
-        }
+fn verify(log: &StoreReader) -> anyhow::Result<ExitCode> {
+    let check = log.audit_verify()?;
+    let Some(first) = check.first_broken else {
+        say(format!("{} records, unbroken", check.records));
+        return Ok(ExitCode::SUCCESS);
+    };
+    say(format!("broken: record {first} is missing or is not what was written"));
+    if first > 1
+        && let Ok(Some((_, event))) = log.audit_page(first - 2, 1).map(|page| page.into_iter().next())
+    {
+        say(format!("the last one before it: {}", line(&event)));
     }
+    Ok(ExitCode::FAILURE)
 }

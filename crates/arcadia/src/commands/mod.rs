@@ -3,10 +3,12 @@
 pub mod access;
 pub mod agent;
 pub mod audit;
+pub mod backup;
 pub mod down;
 pub mod env;
 pub mod hosts;
 pub mod reference;
+pub mod restore;
 pub mod run;
 pub mod status;
 pub mod token;

@@ -5,13 +5,13 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use crate::site::{DataDir, Running, State};
+use crate::site::{DataDir, Running, State, Trouble};
 use crate::terminal::{BOLD, RESET, say};
 
 /// Show whether a site runs, where, and what it answers for
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  arcadia status\n  arcadia status --json | jq -r .state\n\n\
-                        Exits with 0 when the site is running, else with 1.")]
+                        Exits with 0 when the site is running and can answer, else with 1.")]
 pub struct Arguments {
     /// One JSON object
     #[arg(long)]
@@ -20,12 +20,27 @@ pub struct Arguments {
 
 pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let state = Running::state(data)?;
+    let trouble = match &state {
+        State::Running(running) => Trouble::of(data, running.pid)?,
+        _ => None,
+    };
     if arguments.json {
-        say(serde_json::to_string_pretty(&describe(data, &state))?);
+        let mut described = describe(data, &state);
+        if let Some(trouble) = &trouble {
+            described["trouble"] = json!({
+                "since": trouble.since, "reason": trouble.reason, "lasting": trouble.lasting,
+            });
+        }
+        say(serde_json::to_string_pretty(&described)?);
     } else {
         show(data, &state);
+        if let Some(trouble) = &trouble {
+            let what = if trouble.lasting { "answers nothing" } else { "cannot write" };
+            say(format!("{BOLD}{what}{RESET} since {}: {}", trouble.since, trouble.reason));
+        }
     }
-    Ok(if matches!(state, State::Running(_)) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let well = matches!(state, State::Running(_)) && trouble.is_none();
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn describe(data: &DataDir, state: &State) -> serde_json::Value {

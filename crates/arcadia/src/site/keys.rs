@@ -1,6 +1,8 @@
 //! The site's own keys: what seals its store, and its certificate authority.
 
-use arcadia_crypto::{KeyRing, RootKey, SiteCa, WrappedKey};
+use std::path::Path;
+
+use arcadia_crypto::{KeyRing, RootKey, SiteCa, WrappedKey, Zeroizing};
 use arcadia_kernel::Entropy;
 
 use super::files::{read_bounded, read_json, write_atomic, write_json};
@@ -12,15 +14,10 @@ use crate::net::create_authority;
 /// an error, because a new one would open nothing.
 pub fn load_or_create_ring(data: &DataDir, entropy: &dyn Entropy) -> Result<KeyRing, SiteFault> {
     let (root_file, ring_file) = (data.root_key_file(), data.ring_file());
-    let damaged =
-        |path: &std::path::Path, reason: String| SiteFault::Damaged { path: path.to_owned(), reason };
+    let damaged = |path: &Path, reason: String| SiteFault::Damaged { path: path.to_owned(), reason };
     let wrapped: Option<Vec<WrappedKey>> = read_json(&ring_file)?;
-    let root = match read_bounded(&root_file)? {
-        Some(bytes) => {
-            let bytes: [u8; 32] =
-                bytes.try_into().map_err(|_| damaged(&root_file, "a root key has 32 bytes".to_owned()))?;
-            RootKey::from_bytes(&bytes)
-        }
+    let root = match load_root(&root_file)? {
+        Some(root) => root,
         None if wrapped.is_some() => return Err(SiteFault::KeyMissing(root_file)),
         None => {
             let root = RootKey::generate(entropy);
@@ -40,6 +37,25 @@ pub fn load_or_create_ring(data: &DataDir, entropy: &dyn Entropy) -> Result<KeyR
             Ok(ring)
         }
     }
+}
+
+/// The data keys of a site that exists; nothing is made.
+pub fn load_ring(data: &DataDir) -> Result<KeyRing, SiteFault> {
+    let (root_file, ring_file) = (data.root_key_file(), data.ring_file());
+    let wrapped: Vec<WrappedKey> =
+        read_json(&ring_file)?.ok_or_else(|| SiteFault::KeyMissing(ring_file.clone()))?;
+    let root = load_root(&root_file)?.ok_or(SiteFault::KeyMissing(root_file))?;
+    KeyRing::from_wrapped(&root, &wrapped)
+        .map_err(|fault| SiteFault::Damaged { path: ring_file, reason: fault.to_string() })
+}
+
+/// The root key in a file; `None` when there is no file.
+pub fn load_root(path: &Path) -> Result<Option<RootKey>, SiteFault> {
+    let Some(bytes) = read_bounded(path)?.map(Zeroizing::new) else { return Ok(None) };
+    let bytes: Result<&[u8; 32], _> = bytes.as_slice().try_into();
+    let wrong =
+        |_| SiteFault::Damaged { path: path.to_owned(), reason: "a root key has 32 bytes".to_owned() };
+    bytes.map(|bytes| Some(RootKey::from_bytes(bytes))).map_err(wrong)
 }
 
 /// The site's certificate authority, made on the first start.

@@ -1,11 +1,13 @@
 //! A site on disk: its data directory, its keys, what it is called, and whether it runs.
 
+pub mod backup;
 mod credentials;
 mod files;
 mod keys;
 mod lock;
 mod record;
 mod running;
+mod trouble;
 
 use std::fs;
 use std::io;
@@ -13,11 +15,12 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as 
 use std::path::{Path, PathBuf};
 
 pub use credentials::Credentials;
-pub use files::{read_bounded, write_atomic};
-pub use keys::{load_or_create_authority, load_or_create_ring};
+pub use files::{read_bounded, read_json, write_atomic};
+pub use keys::{load_or_create_authority, load_or_create_ring, load_ring, load_root};
 pub use lock::{Lock, holder};
 pub use record::SiteRecord;
 pub use running::{Running, State};
+pub use trouble::Trouble;
 
 /// What is wrong with a data directory, and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +31,8 @@ pub enum SiteFault {
     NoSite(PathBuf),
     #[error("{0} belongs to another user; run this as its owner, or name another directory with --data")]
     NotOurs(PathBuf),
+    #[error("{0} is not empty; name a directory that is empty or does not exist")]
+    NotEmpty(PathBuf),
     #[error("{0} exists and is not a directory; name another one with --data")]
     NotADirectory(PathBuf),
     #[error("{path} cannot be read: {reason}; put it back from a backup")]
@@ -39,6 +44,11 @@ pub enum SiteFault {
          or name another directory with --data"
     )]
     KeyMissing(PathBuf),
+    #[error(
+        "{0} is missing or empty although the site has been founded; put it back, or restore a backup into another \
+         directory with `arcadia restore`"
+    )]
+    StoreMissing(PathBuf),
 }
 
 impl SiteFault {
@@ -104,6 +114,10 @@ impl DataDir {
 
     pub fn running_file(&self) -> PathBuf {
         self.0.join("running.json")
+    }
+
+    pub fn trouble_file(&self) -> PathBuf {
+        self.0.join("trouble.json")
     }
 
     pub fn root_key_file(&self) -> PathBuf {

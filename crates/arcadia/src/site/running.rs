@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{read_json, write_json};
 use super::lock::holder;
-use super::{DataDir, SiteFault};
+use super::{DataDir, SiteFault, Trouble};
 
 /// Written when the site can serve, removed when it has stopped.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -46,6 +46,7 @@ impl Running {
 
     pub fn clear(data: &DataDir) {
         let _ = std::fs::remove_file(data.running_file());
+        Trouble::clear(data);
     }
 
     /// What the data directory says now.

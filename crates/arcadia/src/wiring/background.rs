@@ -36,6 +36,11 @@ impl Background {
         Self { tasks, postgres: assembly.postgres.clone() }
     }
 
+    /// One more, which ends with the others.
+    pub fn add(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.push(tokio::spawn(task));
+    }
+
     /// Ends the tasks and stops the database servers. Each of their commits is whole or absent, so they may be cut anywhere.
     pub async fn stop(self) {
         for task in self.tasks {

@@ -8,6 +8,7 @@ mod founding;
 mod principals;
 mod services;
 mod tokens;
+mod watch;
 
 pub use background::Background;
 pub use founding::FirstNames;
@@ -22,7 +23,7 @@ use arcadia_store::Store;
 
 use crate::names::SiteNames;
 use crate::net::HostTable;
-use crate::site::{DataDir, load_or_create_ring};
+use crate::site::{DataDir, SiteFault, SiteRecord, load_or_create_ring};
 
 /// A site that is open and founded, ready for its listeners.
 pub struct Wired {
@@ -46,13 +47,16 @@ pub async fn wire(
 ) -> anyhow::Result<Wired> {
     let place = databases::place(data);
     let ring = load_or_create_ring(data, &*entropy)?;
+    check_store_file(data)?;
     let store = Store::open(data.path(), ring, clock.clone(), entropy.clone())?;
+    check_store(data, &store).await?;
     let blobs = data.path().join("blobs");
     let assembly = assemble(store, names, place, &blobs, clock.clone(), entropy.clone()).await?;
     let user = founding::found(data, first, &assembly, &*clock, &*entropy).await?;
     tokens::trust_published_keys(&assembly).await?;
     let hosts = assembly.host_table();
-    let background = Background::start(&assembly).await;
+    let mut background = Background::start(&assembly).await;
+    background.add(watch::watch(assembly.store.clone(), data.clone(), clock.clone()));
     let body_timeout = Duration::from_secs(assembly.gate.limits.body_seconds_max);
     let gate = &assembly.gate;
     let trust = Trust {
@@ -63,4 +67,22 @@ pub async fn wire(
         entropy,
     };
     Ok(Wired { hosts, body_timeout, background, postgres: assembly.postgres.clone(), trust, user })
+}
+
+/// A site that was founded has a store. Without it, a new and empty one is not what its users want.
+fn check_store_file(data: &DataDir) -> anyhow::Result<()> {
+    let file = data.store_file();
+    let there = file.metadata().is_ok_and(|found| found.len() > 0);
+    if !there && SiteRecord::load(data)?.is_some() {
+        return Err(SiteFault::StoreMissing(file).into());
+    }
+    Ok(())
+}
+
+/// Neither is one in which nothing was ever recorded.
+async fn check_store(data: &DataDir, store: &Store) -> anyhow::Result<()> {
+    if SiteRecord::load(data)?.is_some() && store.health().await?.audit_records == 0 {
+        return Err(SiteFault::StoreMissing(data.store_file()).into());
+    }
+    Ok(())
 }

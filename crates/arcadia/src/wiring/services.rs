@@ -16,6 +16,7 @@ use super::decisions::SiteDecider;
 use super::explain::{Explainer, explain_ops};
 use super::principals::Principals;
 use super::tokens::PublishedKeys;
+use super::watch::Watched;
 use crate::extensions::extension_ops;
 use crate::names::{Role, SiteNames};
 use crate::net::HostTable;
@@ -23,6 +24,7 @@ use crate::pages::{Pages, Unserved, page_ops};
 
 /// Every service of a site.
 pub struct Assembly {
+    pub store: Store,
     pub names: SiteNames,
     pub gate: Arc<Gate>,
     pub directory: Arc<Directory>,
@@ -103,6 +105,7 @@ pub async fn assemble(
         his: behind(&gate, his, his_ops()),
         pages: behind(&gate, Pages::new(format!("{}/decode", names.login_origin())), page_ops()),
         unserved: behind(&gate, Unserved::new(names.domain().unwrap_or_default()), Vec::new()),
+        store,
         names,
         gate,
         directory,
@@ -123,11 +126,15 @@ fn behind<S: arcadia_kernel::Service>(
 }
 
 impl Assembly {
-    /// The names under which the services are reached. What answers to a name is decided by its role.
+    /// The names under which the services are reached, as long as the store is what it was. What answers to a name
+    /// is decided by its role.
     pub fn host_table(&self) -> HostTable {
+        let watched = |inner: &Arc<dyn Endpoint>| -> Arc<dyn Endpoint> {
+            Arc::new(Watched { inner: inner.clone(), store: self.store.clone() })
+        };
         let mut hosts = HostTable::default();
         if let Some(domain) = self.names.domain() {
-            hosts.serve_rest(domain, self.unserved.clone());
+            hosts.serve_rest(domain, watched(&self.unserved));
         }
         for (pattern, role) in self.names.hosts() {
             let endpoint = match role {
@@ -141,7 +148,7 @@ impl Assembly {
                 // Reached by other ways than HTTPS, or not served.
                 Role::Databases | Role::Unserved => continue,
             };
-            hosts.serve(&pattern, endpoint.clone());
+            hosts.serve(&pattern, watched(endpoint));
         }
         hosts
     }

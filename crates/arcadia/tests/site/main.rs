@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
 mod access;
+mod audit;
+mod backup;
 mod extensions;
+mod interference;
 mod lifecycle;
 mod own_domain;
 mod proxy;

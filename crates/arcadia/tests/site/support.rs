@@ -56,6 +56,11 @@ impl Site {
         site
     }
 
+    /// The site of a data directory, which is not started yet.
+    pub fn over(data: PathBuf) -> Self {
+        Self { data, _folder: None, child: None, printed: Vec::new() }
+    }
+
     /// Starts the site again on its data.
     pub fn up(&mut self, arguments: &[&str]) {
         assert!(self.child.is_none(), "it runs already");

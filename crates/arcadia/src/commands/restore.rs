@@ -1,0 +1,160 @@
+//! `arcadia restore`
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use arcadia_crypto::{KeyRing, RootKey, SealFault, SystemEntropy, WrappedKey, Zeroizing};
+use arcadia_store::StoreReader;
+use clap::Args;
+
+use crate::site::backup::{
+    Draft, Entry, Form, MANIFEST, MANIFEST_DATA, MANIFEST_SEAL, Manifest, PARTS, ROOT_KEY, SCHEMA, STORE,
+};
+use crate::site::{DataDir, load_root, read_bounded, read_json};
+use crate::terminal::{note, say};
+
+/// Make a site of a backup, in an empty data directory
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  arcadia restore /srv/backups/2026-11-21 --root-key /media/key/root.key --data /srv/again\n  \
+                        arcadia restore site-copy --data /srv/again && arcadia up --data /srv/again\n\n\
+                        The data directory (--data) must be empty or not exist. Every file is checked first; a backup that was \
+                        changed, or a root key that is not its own, is refused and nothing is made. What no backup holds, the \
+                        bytes of blobs, the data of database servers and machines, is not there afterwards.\n\n\
+                        Do not run a site and its copy at the same time: both answer with the same keys and names."
+)]
+pub struct Arguments {
+    /// What `arcadia backup` made
+    backup: PathBuf,
+    /// The root key of the site that the backup is of [default: the one in the backup]
+    #[arg(long, value_name = "FILE")]
+    root_key: Option<PathBuf>,
+}
+
+pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let from = arguments.backup.as_path();
+    let (manifest, bytes) = manifest(from)?;
+    let draft = Draft::beside(data.path())?;
+    let root = root_key(from, arguments.root_key.as_deref())?;
+    let ring = ring(from, &root)?;
+    check_seal(from, &ring, &bytes)?;
+    for file in &manifest.files {
+        check_file(from, file)?;
+    }
+
+    draft.copy(&from.join(STORE), STORE)?;
+    if Entry::of(draft.path(), STORE)? != entry(&manifest, STORE)? {
+        bail!("{} changed while it was read; try again", from.join(STORE).display());
+    }
+    draft.write(ROOT_KEY, root.to_bytes().as_slice(), 0o600)?;
+    for part in &PARTS {
+        let path = from.join(part.kept_as);
+        if part.optional && entry(&manifest, part.kept_as).is_err() {
+            continue;
+        }
+        let kept = read_bounded(&path)?.with_context(|| format!("{} is missing", path.display()))?;
+        let opened = match part.form {
+            Form::Plain => Zeroizing::new(kept),
+            Form::Sealed => ring
+                .open(&part.additional_data(), &kept)
+                .with_context(|| format!("{} does not open", path.display()))?,
+        };
+        draft.write(part.name, &opened, part.mode)?;
+    }
+    check_store(&draft, ring, &manifest)?;
+    draft.finish()?;
+
+    say(format!(
+        "{}: tenant {} as of {}, {} audit records",
+        data.path().display(),
+        manifest.tenant_id,
+        manifest.made_at,
+        manifest.audit_records
+    ));
+    for what in &manifest.not_included {
+        note(format!("not in the backup, and so not there now: {what}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn manifest(from: &Path) -> anyhow::Result<(Manifest, Vec<u8>)> {
+    let path = from.join(MANIFEST);
+    let bytes = read_bounded(&path)?
+        .with_context(|| format!("{} is not a backup: it has no {MANIFEST}", from.display()))?;
+    let manifest: Manifest = serde_json::from_slice(&bytes)
+        .with_context(|| format!("{} cannot be read; the backup is damaged", path.display()))?;
+    if manifest.schema > SCHEMA {
+        bail!("the backup was made by a newer Arcadia ({}); use that version", manifest.made_by);
+    }
+    Ok((manifest, bytes))
+}
+
+fn root_key(from: &Path, given: Option<&Path>) -> anyhow::Result<RootKey> {
+    let path = given.map_or_else(|| from.join(ROOT_KEY), Path::to_owned);
+    match (load_root(&path)?, given) {
+        (Some(root), _) => Ok(root),
+        (None, Some(_)) => bail!("{} does not exist", path.display()),
+        (None, None) => bail!(
+            "the backup has no root key in it; give the one of its site with --root-key FILE (root.key of its data \
+             directory)"
+        ),
+    }
+}
+
+fn ring(from: &Path, root: &RootKey) -> anyhow::Result<KeyRing> {
+    let path = from.join("ring.json");
+    let wrapped: Vec<WrappedKey> =
+        read_json(&path)?.with_context(|| format!("{} is missing; the backup is damaged", path.display()))?;
+    KeyRing::from_wrapped(root, &wrapped).map_err(|fault| match fault {
+        SealFault::WrongRootKey => anyhow::anyhow!(
+            "this is not the root key of the site that the backup is of, or ring.json was changed; give the right \
+             one with --root-key FILE"
+        ),
+        other => anyhow::anyhow!("{}: {other}", path.display()),
+    })
+}
+
+fn check_seal(from: &Path, ring: &KeyRing, manifest: &[u8]) -> anyhow::Result<()> {
+    let path = from.join(MANIFEST_SEAL);
+    let sealed = read_bounded(&path)?
+        .with_context(|| format!("{} is missing; the backup is damaged", path.display()))?;
+    let opened = ring.open(MANIFEST_DATA, &sealed);
+    if opened.is_ok_and(|opened| opened.as_slice() == manifest) {
+        return Ok(());
+    }
+    bail!("{MANIFEST} is not what was written when the backup was made; use another backup")
+}
+
+/// Names come from a manifest that was proven to be the site's own; still, only known ones are followed.
+fn check_file(from: &Path, file: &Entry) -> anyhow::Result<()> {
+    let known =
+        [STORE, ROOT_KEY].contains(&file.name.as_str()) || PARTS.iter().any(|part| part.kept_as == file.name);
+    if !known {
+        bail!("the backup has a file {:?} that this version does not know; use a newer one", file.name);
+    }
+    // A root key that was given makes the one in the backup unimportant, and it may have been taken out.
+    if file.name == ROOT_KEY {
+        return Ok(());
+    }
+    if Entry::of(from, &file.name)? != *file {
+        bail!("{} is not what was written when the backup was made; use another backup", file.name);
+    }
+    Ok(())
+}
+
+fn entry(manifest: &Manifest, name: &str) -> anyhow::Result<Entry> {
+    let found = manifest.files.iter().find(|file| file.name == name);
+    found.cloned().with_context(|| format!("the backup has no {name}"))
+}
+
+fn check_store(draft: &Draft, ring: KeyRing, manifest: &Manifest) -> anyhow::Result<()> {
+    let store = StoreReader::open(draft.path(), ring, Arc::new(SystemEntropy))?;
+    store.check_pages()?;
+    let check = store.audit_verify()?;
+    if check.first_broken.is_some() || check.records != manifest.audit_records {
+        bail!("the audit log in the backup is not whole; use another backup");
+    }
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! A site is copied while it runs, and made again from the copy.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::support::{ARM_SCOPE, SECRETS_OFFICER, Site, VAULT_SCOPE, arcadia};
+
+const NEEDLE: &str = "needle-in-the-backup-5c";
+const URL: &str = "https://kvbackup.vault.azure.net/secrets/s1?api-version=7.4";
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn restore(backup: &Path, key: Option<&Path>, into: &Path) -> Result<(), String> {
+    let mut command = arcadia(into);
+    command.arg("restore").arg(backup);
+    if let Some(key) = key {
+        command.arg("--root-key").arg(key);
+    }
+    let output = command.output().unwrap();
+    match output.status.code() {
+        Some(0) => Ok(()),
+        Some(1) => Err(String::from_utf8(output.stderr).unwrap()),
+        other => panic!("{other:?} {output:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_copy_of_a_running_site_is_that_site() {
+    let folder = TempDir::new().unwrap();
+    let mut site = Site::start();
+    let wire = site.client();
+    let vault = wire.vault("kvbackup").await;
+    let officer = wire.application("officer").await;
+    wire.assign(&vault, SECRETS_OFFICER, &officer.object_id).await;
+    let token = wire.token_of(&officer.app_id, &officer.secret, VAULT_SCOPE).await;
+    wire.must("PUT", URL, &token, Some(json!({ "value": NEEDLE }))).await;
+
+    // Under load, so that "as of one moment" is not for free.
+    let writing = async {
+        for n in 0..40 {
+            let url = format!("https://kvbackup.vault.azure.net/secrets/load{n}?api-version=7.4");
+            wire.must("PUT", &url, &token, Some(json!({ "value": format!("{n}") }))).await;
+        }
+    };
+    let backup = folder.path().join("backup");
+    let copying = tokio::process::Command::from(arcadia(&site.data)).arg("backup").arg(&backup).output();
+    let ((), copied) = tokio::join!(writing, copying);
+    let copied = copied.unwrap();
+    assert!(copied.status.success(), "{copied:?}");
+    assert!(String::from_utf8_lossy(&copied.stderr).contains("root.key"), "{copied:?}");
+    let expected = [
+        "ca.key.sealed",
+        "ca.pem",
+        "credentials.sealed",
+        "manifest.json",
+        "manifest.seal",
+        "ring.json",
+        "site.json",
+        "store.db",
+    ];
+    assert_eq!(names(&backup), expected);
+    assert_eq!(names(folder.path()), ["backup"], "no draft is left");
+    for name in expected {
+        let bytes = fs::read(backup.join(name)).unwrap();
+        for secret in
+            [NEEDLE, &wire.admin["AZURE_CLIENT_SECRET"], &wire.admin["ARCADIA_PASSWORD"], "PRIVATE KEY"]
+        {
+            assert!(
+                !bytes.windows(secret.len()).any(|window| window == secret.as_bytes()),
+                "{secret} in {name}"
+            );
+        }
+    }
+    let again = site.command(&["backup", &text(&backup)]);
+    assert_eq!(again.status.code(), Some(1), "a backup replaces nothing");
+    assert!(site.status()["trouble"].is_null());
+    wire.must("PUT", URL, &token, Some(json!({ "value": "later" }))).await;
+    let before = site.env(true);
+    site.stop();
+
+    let key = folder.path().join("root.key");
+    fs::copy(site.data.join("root.key"), &key).unwrap();
+    let into = folder.path().join("again");
+    fs::create_dir(&into).unwrap();
+    restore(&backup, Some(&key), &into).unwrap();
+    let mut made = names(&into);
+    made.retain(|name| !name.starts_with("store.db-"));
+    assert_eq!(
+        made,
+        ["ca.key.pem", "ca.pem", "credentials.json", "ring.json", "root.key", "site.json", "store.db"]
+    );
+    let mut second = Site::over(into.clone());
+    second.up(&["--offline"]);
+    for name in ["AZURE_TENANT_ID", "AZURE_CLIENT_SECRET", "ARCADIA_PASSWORD"] {
+        assert_eq!(second.env(true)[name], before[name]);
+    }
+    let wire = second.client();
+    assert_eq!(wire.must("GET", URL, &token, None).await["value"], NEEDLE, "as of the backup; tokens hold");
+    wire.admin_token(ARM_SCOPE).await;
+    assert!(second.command(&["audit", "verify"]).status.success());
+    second.stop();
+    // A site that is there is not written over.
+    let refused = restore(&backup, Some(&key), &into).unwrap_err();
+    assert!(refused.contains("is not empty"), "{refused}");
+}
+
+#[test]
+fn what_is_not_right_is_refused_and_nothing_is_made() {
+    let folder = TempDir::new().unwrap();
+    let mut site = Site::start();
+    site.stop();
+    let (backup, with_key) = (folder.path().join("backup"), folder.path().join("with-key"));
+    assert!(site.command(&["backup", &text(&backup)]).status.success(), "of a stopped site as well");
+    assert!(site.command(&["backup", "--with-root-key", &text(&with_key)]).status.success());
+    let key = site.data.join("root.key");
+    let wrong = folder.path().join("wrong.key");
+    fs::write(&wrong, [9; 32]).unwrap();
+    let before = names(folder.path());
+    let refused = |backup: &Path, key: Option<&Path>| {
+        let refused = restore(backup, key, &folder.path().join("again")).unwrap_err();
+        assert_eq!(names(folder.path()), before, "nothing is made: {refused}");
+        refused
+    };
+    assert!(refused(&backup, None).contains("--root-key FILE"));
+    let told = refused(&backup, Some(&wrong));
+    assert!(told.contains("not the root key of the site"), "{told}");
+    assert!(refused(&backup, Some(&folder.path().join("none"))).contains("does not exist"));
+    assert!(refused(&site.data, Some(&key)).contains("is not a backup"));
+    for name in names(&backup) {
+        let path = backup.join(&name);
+        let good = fs::read(&path).unwrap();
+        let mut bad = good.clone();
+        let middle = bad.len() / 2;
+        bad[middle] ^= 1;
+        for (what, bytes) in [("changed", bad), ("cut", good[..middle].to_vec())] {
+            fs::write(&path, bytes).unwrap();
+            let told = refused(&backup, Some(&key));
+            assert!(!told.is_empty(), "{name} {what}");
+        }
+        fs::remove_file(&path).unwrap();
+        refused(&backup, Some(&key));
+        fs::write(&path, good).unwrap();
+    }
+    restore(&backup, Some(&key), &folder.path().join("again")).unwrap();
+    restore(&with_key, None, &folder.path().join("third")).unwrap();
+    assert_eq!(fs::read(folder.path().join("third/root.key")).unwrap(), fs::read(key).unwrap());
+    let empty = folder.path().join("nothing");
+    let none = arcadia(&empty).arg("backup").arg(folder.path().join("x")).output().unwrap();
+    assert_eq!(none.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&none.stderr).contains("there is no site"), "{none:?}");
+    assert!(!folder.path().join("x").exists() && !empty.exists());
+}
