@@ -24,7 +24,7 @@ pub struct Swept {
     pub drafts: usize,
     /// Files that no row named.
     pub orphans: usize,
-    /// Segments that were removed or rewritten.
+    /// Segments that were removed, after what lived in them had moved.
     pub segments: usize,
 }
 
@@ -46,7 +46,7 @@ impl Storage {
                 swept.cleared += 1;
             }
         }
-        let collected = self.bytes.collect(permit.stamp()).await?;
+        let collected = self.bytes.collect(permit.stamp(), permit.epoch_seconds()).await?;
         swept.orphans = collected.orphans;
         swept.segments = collected.segments;
         Ok(swept)

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::files::Files;
 use super::segments::{self, Found, HEADER_BYTES};
 use super::{ByteStore, BytesFault, PLACES, Place, blocking};
+use crate::records::GRACE_SECONDS;
 
 const LOOK_UPS_PER_READ: usize = 1000;
 /// A segment whose living records are fewer bytes than one in so many is rewritten.
@@ -45,7 +46,7 @@ impl ByteStore {
     }
 
     /// Removes orphans, once after a start, and segments that hold little that lives.
-    pub async fn collect(&self, stamp: &AuditStamp) -> Result<Collected, BytesFault> {
+    pub async fn collect(&self, stamp: &AuditStamp, now: i64) -> Result<Collected, BytesFault> {
         let mut collected = Collected::default();
         if !self.orphans_removed.load(Ordering::Acquire) {
             for shard in 0..=255 {
@@ -57,8 +58,11 @@ impl ByteStore {
         let dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner).replace(HashSet::new());
         let looked_at = |segment: &u64| dirty.as_ref().is_none_or(|dirty| dirty.contains(segment));
         for segment in complete.iter().copied().filter(looked_at) {
-            collected.segments += usize::from(self.tidy_segment(stamp, segment).await?);
+            if self.tidy_segment(stamp, segment).await? {
+                self.retired.lock().unwrap_or_else(PoisonError::into_inner).entry(segment).or_insert(now);
+            }
         }
+        collected.segments = self.remove_retired(now).await?;
         // Those that are still appended to are looked at when they are complete.
         self.mark_dirty(dirty.unwrap_or_default().into_iter().filter(|segment| !complete.contains(segment)));
         Ok(collected)
@@ -68,6 +72,21 @@ impl ByteStore {
         if let Some(dirty) = self.dirty.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             dirty.extend(segments);
         }
+    }
+
+    /// Removes segments that have been without life for long enough.
+    async fn remove_retired(&self, now: i64) -> Result<usize, BytesFault> {
+        let due: Vec<u64> = {
+            let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+            let due = retired.iter().filter(|(_, since)| **since + GRACE_SECONDS <= now);
+            let due: Vec<u64> = due.map(|(segment, _)| *segment).collect();
+            retired.retain(|segment, _| !due.contains(segment));
+            due
+        };
+        let count = due.len();
+        let root = self.segments.root().to_owned();
+        blocking(move || due.into_iter().try_for_each(|segment| segments::remove(&root, segment))).await?;
+        Ok(count)
     }
 
     async fn remove_orphans(&self, shard: u8) -> Result<usize, BytesFault> {
@@ -88,7 +107,7 @@ impl ByteStore {
         Ok(count)
     }
 
-    /// Whether the segment was removed, its living records moved to the current one.
+    /// Whether nothing lives in the segment any more, its last records having moved to the current one.
     async fn tidy_segment(&self, stamp: &AuditStamp, segment: u64) -> Result<bool, BytesFault> {
         let root = self.segments.root().to_owned();
         let (found, size) = blocking(move || segments::scan(&root, segment)).await?;
@@ -107,8 +126,6 @@ impl ByteStore {
                 return Ok(false);
             }
         }
-        let root = self.segments.root().to_owned();
-        blocking(move || segments::remove(&root, segment)).await?;
         Ok(true)
     }
 

@@ -6,6 +6,10 @@
 //! ones are a file each. [`PLACES`] says where a piece is; a file or record that it does not name is an orphan, of
 //! an upload that broke off or of a crash, and is removed.
 //!
+//! Bytes stay for [`crate::records::GRACE_SECONDS`] after the last row that led to them is gone or names another place. So an answer
+//! that is still being sent comes to its end, and a copy of the store followed within that time by a copy of these
+//! folders is a whole backup.
+//!
 //! This is part of the storage service and not of `arcadia-store`, because nothing else keeps bytes yet and the
 //! store's own guarantees need none of it: it uses tables and commits as any other client of the store does.
 
@@ -16,7 +20,7 @@ mod reading;
 mod segments;
 mod upload;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -87,6 +91,8 @@ pub(crate) struct ByteStore {
     orphans_removed: AtomicBool,
     /// Segments that lost records since they were last looked at; `None` before every one was looked at once.
     dirty: Mutex<Option<HashSet<u64>>>,
+    /// Segments in which nothing lives any more, and since when, in seconds since 1970.
+    retired: Mutex<HashMap<u64, i64>>,
 }
 
 impl ByteStore {
@@ -100,8 +106,8 @@ impl ByteStore {
         }
         let flight = Arc::new(Flight::default());
         let orphans_removed = AtomicBool::new(false);
-        let dirty = Mutex::new(None);
-        Ok(Arc::new(Self { store, entropy, files, segments, flight, orphans_removed, dirty }))
+        let (dirty, retired) = (Mutex::new(None), Mutex::default());
+        Ok(Arc::new(Self { store, entropy, files, segments, flight, orphans_removed, dirty, retired }))
     }
 
     /// Refuses what would fill the disk.
