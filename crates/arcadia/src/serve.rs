@@ -68,19 +68,18 @@ pub async fn serve(
     let mut record = SiteRecord::expect(data)?;
     let listener = listen(options.port, record.port).await?;
     let address = listener.local_addr()?;
-    if record.port != Some(address.port()) {
-        record.port = Some(address.port());
-        record.save(data)?;
-    }
     let upstream = options.upstream.filter(|upstream| !upstream.is_loopback_port(address.port()));
 
     let label = record.tenant_id.simple().to_string();
     let ca = site::load_or_create_authority(data, &names, &label[..8], clock.epoch_seconds())?;
     let hosts = Arc::new(wired.hosts);
-    let databases = listen_for_databases(bound_address(options.listen)).await;
+    let preferred = bound_address(options.listen).into_iter().chain(record.database_address);
+    let databases = listen_for_databases(preferred).await;
+    let bound_databases = databases.as_ref().and_then(|listener| listener.local_addr().ok());
+    remember(data, &mut record, address, bound_databases)?;
     let bound = direct.as_ref().map(TcpListener::local_addr).transpose()?;
     let mut running = describe(data, (address, bound), options.offline, &hosts, clock.now());
-    running.postgres = databases.as_ref().and_then(|listener| listener.local_addr().ok());
+    running.postgres = bound_databases;
     let told_upstream = upstream.as_ref().map(ToString::to_string);
     let proxy = Arc::new(Proxy {
         tls: SiteTls::new(ca, hosts.clone(), clock)?,
@@ -181,8 +180,24 @@ async fn listen_directly(address: Option<SocketAddr>) -> anyhow::Result<Option<T
     Ok(Some(listener))
 }
 
+/// Keeps where the site listens, so that shells and connection strings of this start are good at the next.
+fn remember(
+    data: &DataDir,
+    record: &mut SiteRecord,
+    proxy: SocketAddr,
+    databases: Option<SocketAddr>,
+) -> anyhow::Result<()> {
+    let database_address = databases.map(|address| address.ip()).or(record.database_address);
+    if record.port != Some(proxy.port()) || record.database_address != database_address {
+        record.port = Some(proxy.port());
+        record.database_address = database_address;
+        record.save(data)?;
+    }
+    Ok(())
+}
+
 /// Without an address for them, databases are reached from machines only, and the site serves all else.
-async fn listen_for_databases(preferred: Option<IpAddr>) -> Option<TcpListener> {
+async fn listen_for_databases(preferred: impl IntoIterator<Item = IpAddr>) -> Option<TcpListener> {
     let bound = net::bind_databases(preferred).await;
     let told = |error: &io::Error| {
         let (address, port) = (net::FIRST_DATABASE_ADDRESS, net::DATABASE_PORT);

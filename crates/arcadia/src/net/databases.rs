@@ -22,9 +22,9 @@ const ADDRESSES: u8 = 32;
 const CONNECTIONS_MAX: usize = 1024;
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// Binds the first free address, or `preferred` before all others. The address is told by `arcadia env`
+/// Binds the first free address; those of `preferred` come before all others. The address is told by `arcadia env`
 /// (PGHOSTADDR), and the port stays the one that connection strings name.
-pub async fn bind_databases(preferred: Option<IpAddr>) -> io::Result<TcpListener> {
+pub async fn bind_databases(preferred: impl IntoIterator<Item = IpAddr>) -> io::Result<TcpListener> {
     let [a, b, c, first] = FIRST_DATABASE_ADDRESS.octets();
     let own = (0..ADDRESSES).map(|at| IpAddr::V4(Ipv4Addr::new(a, b, c, first + at)));
     let mut last = io::Error::from(io::ErrorKind::AddrInUse);

@@ -1,5 +1,7 @@
 //! `site.json`: what a site is called and where it listens, for the next start and for the command line.
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -28,6 +30,9 @@ pub struct SiteRecord {
     /// The proxy's port at the last start; tried first at the next, so that shells keep working.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// The address of databases at the last start; tried first at the next, for the same reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_address: Option<IpAddr>,
 }
 
 impl SiteRecord {
@@ -48,6 +53,7 @@ impl SiteRecord {
             user_domain,
             domain,
             port: None,
+            database_address: None,
         }
     }
 

@@ -280,3 +280,17 @@ fn a_lost_root_key_is_told_and_not_replaced() {
     std::fs::rename(site.data.join("root.key.away"), site.data.join("root.key")).unwrap();
     site.up(&["--offline"]);
 }
+
+/// A shell's PGHOSTADDR must lead to the same site after a restart, also when a lower address has become free.
+#[test]
+fn the_address_of_databases_survives_a_restart() {
+    let first = Site::start();
+    let mut second = Site::start();
+    let address = |site: &Site| site.env(false)["PGHOSTADDR"].clone();
+    let before = address(&second);
+    assert_ne!(before, address(&first));
+    drop(first);
+    second.stop();
+    second.up(&[]);
+    assert_eq!(address(&second), before);
+}
