@@ -30,7 +30,12 @@ pub fn start(level: &str) -> anyhow::Result<Log> {
     let filter = EnvFilter::try_new(&directives)
         .map_err(|error| anyhow::anyhow!("ARCADIA_LOG: `{directives}` is not a log filter: {error}"))?;
     let log = Log::default();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(log.clone()).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .log_internal_errors(false)
+        .with_writer(log.clone())
+        .init();
     Ok(log)
 }
 
@@ -69,16 +74,25 @@ impl LogFile {
 /// One event's writer.
 pub struct Line(Log);
 
-impl Write for Line {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+impl Line {
+    fn put(&self, line: &[u8]) -> io::Result<()> {
         match self.0.0.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             Some(file) => {
                 if file.write_line(line)? {
                     rustix::stdio::dup2_stderr(&file.file)?;
                 }
+                Ok(())
             }
-            None => io::stderr().write_all(line)?,
+            None => io::stderr().write_all(line),
         }
+    }
+}
+
+impl Write for Line {
+    /// A line that cannot be written is lost, and nothing else. Were it an error, it would be told on standard error,
+    /// which is the same full disk, and that panics: the thread that logs why a commit failed would end with it.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let _ = self.put(line);
         Ok(line.len())
     }
 
@@ -98,6 +112,16 @@ impl<'a> MakeWriter<'a> for Log {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_disk_takes_lines_and_nobody_down() {
+        let log = Log::default();
+        let file = LogFile::open("/dev/full".into()).unwrap();
+        *log.0.lock().unwrap() = Some(file);
+        let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || tracing::error!("no space"));
+        assert!(Line(log).write_all(b"no space either\n").is_ok());
+    }
 
     #[test]
     fn a_full_log_makes_room() {
