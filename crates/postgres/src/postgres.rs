@@ -50,6 +50,7 @@ impl Postgres {
 
     /// Starts every server that is there, and removes what is left of servers that are not.
     pub async fn start(&self) {
+        self.clusters.open();
         let instances: HashSet<_> = self.snapshot().servers().map(|server| server.stored.instance).collect();
         self.clusters.clean(&instances).await;
         for instance in instances {

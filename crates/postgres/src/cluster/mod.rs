@@ -14,6 +14,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -102,11 +103,19 @@ pub(crate) struct Clusters {
     running: Mutex<HashMap<Uuid, Arc<Cluster>>>,
     /// Held while the template is made.
     template: tokio::sync::Mutex<()>,
+    /// Whether the site is stopping: nothing is started any more, not even by an operation under way.
+    closed: AtomicBool,
 }
 
 impl Clusters {
     pub(crate) fn new(place: Place, entropy: Arc<dyn Entropy>) -> Self {
-        Self { place, entropy, running: Mutex::default(), template: tokio::sync::Mutex::default() }
+        Self {
+            place,
+            entropy,
+            running: Mutex::default(),
+            template: tokio::sync::Mutex::default(),
+            closed: AtomicBool::new(false),
+        }
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<Uuid, Arc<Cluster>>> {
@@ -146,6 +155,9 @@ impl Clusters {
         let mut running = self.running();
         if let Some(cluster) = running.get(&instance) {
             return Ok(cluster.clone());
+        }
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(ServerFault::NotReady);
         }
         let path = self.place.directory(instance);
         let program = self.place.installed()?.program("postgres");
@@ -191,6 +203,9 @@ impl Clusters {
 
     /// Removes directories of servers that are not (or no longer) among `instances`.
     pub(crate) async fn clean(&self, instances: &HashSet<Uuid>) {
+        if let Err(fault) = template::clean(&self.place) {
+            tracing::warn!(%fault, "what is left of the making of a server could not be removed");
+        }
         let Ok(entries) = std::fs::read_dir(&self.place.folder) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -206,7 +221,12 @@ impl Clusters {
         }
     }
 
+    pub(crate) fn open(&self) {
+        self.closed.store(false, Ordering::SeqCst);
+    }
+
     pub(crate) async fn stop_all(&self) {
+        self.closed.store(true, Ordering::SeqCst);
         let all: Vec<_> = self.running().drain().map(|(_, cluster)| cluster).collect();
         for cluster in &all {
             cluster.stop.send_replace(true);

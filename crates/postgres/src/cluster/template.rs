@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use arcadia_crypto::{hex, sha256};
 use arcadia_kernel::{Entropy, EntropyExt as _};
 use tokio::process::Command;
 
@@ -52,11 +53,23 @@ pub(super) async fn prepare(place: &Place, entropy: &dyn Entropy) -> Result<Path
     if !place.folder.is_dir() {
         private_directory(&place.folder, None)?;
     }
-    let scratch = place.scratch.join(format!("arcadia-initdb-{}", entropy.token(12)));
+    let scratch = scratch(place);
+    remove(&scratch)?;
     private_directory(&scratch, place.account)?;
     let made = make(place, &template, &scratch, &entropy.token(SECRET_BYTES)).await;
     let _ = fs::remove_dir_all(&scratch);
     made.map(|()| template)
+}
+
+/// Where `initdb` works: the same place for the same site, so that what a killed one left behind is found again.
+fn scratch(place: &Place) -> PathBuf {
+    let digest = hex(&sha256(place.folder.as_os_str().as_encoded_bytes()));
+    place.scratch.join(format!("arcadia-initdb-{}", &digest[..16]))
+}
+
+/// Removes what a killed site left behind.
+pub(super) fn clean(place: &Place) -> Result<(), ServerFault> {
+    remove(&scratch(place))
 }
 
 fn path(place: &Place) -> Result<PathBuf, ServerFault> {

@@ -18,6 +18,8 @@ use crate::names::is_reserved_role;
 use crate::records::{StoredAdministrator, stored, to_stored};
 use crate::scram;
 
+/// Principals of one server.
+const ADMINISTRATORS_MAX: usize = 128;
 const SECRET_BYTES: usize = 32;
 /// What the server takes as a role's name, in bytes.
 const ROLE_BYTES_MAX: usize = 63;
@@ -85,6 +87,9 @@ impl ResourceKind for Administrators {
             return Err(invalid("Another administrator of the server has this name."));
         }
         let before = current.map(stored::<StoredAdministrator>).transpose()?;
+        if before.is_none() {
+            server::check_room(plan, ADMINISTRATORS_MAX).await?;
+        }
         if before.as_ref().is_some_and(|before| before.principal_name != name) {
             return Err(invalid(
                 "The name of an administrator cannot be changed; delete it and create it again.",

@@ -15,6 +15,8 @@ use crate::cluster::sql;
 use crate::fault::invalid;
 use crate::records::{StoredDatabase, StoredServer, stored, to_stored};
 
+/// Databases of one server that are made through the resource manager.
+const DATABASES_MAX: usize = 256;
 /// Databases that every server has and that are nobody's.
 const KEPT: [&str; 5] = ["postgres", "template0", "template1", "azure_maintenance", "azure_sys"];
 /// From this version on, how text is ordered does not hang on the locales that the site's machine has.
@@ -131,6 +133,7 @@ impl<G: Generation> ResourceKind for Databases<G> {
                 current.properties.clone(),
             ));
         }
+        server::check_room(plan, DATABASES_MAX).await?;
         let database = StoredDatabase { charset: charset.to_owned(), collation: collation.to_owned() };
         Ok(Resource::planned(plan, None, Desired::default(), to_stored(&database)?))
     }

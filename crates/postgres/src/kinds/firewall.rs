@@ -9,9 +9,12 @@ use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
 use super::Generation;
-use super::server::Asked;
+use super::server::{Asked, check_room};
 use crate::fault::invalid;
 use crate::records::{StoredRule, stored, to_stored};
+
+/// Rules of one server.
+const RULES_MAX: usize = 128;
 
 pub(crate) struct FirewallRules<G>(PhantomData<fn() -> G>);
 
@@ -51,6 +54,9 @@ impl<G: Generation> ResourceKind for FirewallRules<G> {
     ) -> Result<Resource, Fault> {
         let asked = Asked::of(&desired.properties)?;
         let before = current.map(stored::<StoredRule>).transpose()?;
+        if before.is_none() {
+            check_room(plan, RULES_MAX).await?;
+        }
         let rule = StoredRule {
             start_ip_address: address(&asked, "startIpAddress", before.map(|rule| rule.start_ip_address))?,
             end_ip_address: address(&asked, "endIpAddress", before.map(|rule| rule.end_ip_address))?,

@@ -1,6 +1,6 @@
 //! What servers of both services have in common.
 
-use arcadia_arm::{NameRule, Plan};
+use arcadia_arm::{NameRule, Plan, RESOURCES};
 use arcadia_kernel::{EntropyExt as _, Fault};
 use serde_json::{Map, Value};
 
@@ -12,6 +12,8 @@ use crate::names::is_server_name;
 use crate::records::{NAMES, NameClaim, StoredServer};
 use crate::scram;
 
+/// Servers of a site: each is a PostgreSQL with its processes and memory.
+const SERVERS_MAX: usize = 64;
 const SECRET_BYTES: usize = 32;
 const TEXT_CHARS_MAX: usize = 128;
 
@@ -104,6 +106,11 @@ pub(super) async fn found(
     check_login(login)?;
     let password = asked.text("administratorLoginPassword")?.unwrap_or_default();
     check_password(password, login)?;
+    if postgres.snapshot().servers().count() >= SERVERS_MAX {
+        let message =
+            format!("A site has at most {SERVERS_MAX} database servers. Delete one that is not needed.");
+        return Err(Fault::conflict("ServerQuotaExceeded", message));
+    }
     let name = plan.id.name().to_ascii_lowercase();
     if plan.store.get(NAMES, name.as_str()).await?.is_some() {
         return Err(name_is_taken(&name));
@@ -140,6 +147,16 @@ pub(super) fn change_administrator(
         stored.scram = Some(scram::verifier(password, plan.entropy));
     }
     Ok(())
+}
+
+/// Refuses one more resource beside `max` of its kind in the same server.
+pub(super) async fn check_room(plan: &Plan<'_>, max: usize) -> Result<(), Fault> {
+    let Some(beside) = plan.id.parent() else { return Ok(()) };
+    if plan.store.range(RESOURCES, &beside, None, max).await?.items.len() < max {
+        return Ok(());
+    }
+    let message = format!("A server has at most {max} {}. Delete one that is not needed.", beside.name());
+    Err(Fault::conflict("QuotaExceeded", message))
 }
 
 pub(super) fn name_is_taken(name: &str) -> Fault {

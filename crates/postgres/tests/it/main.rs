@@ -5,5 +5,6 @@
 mod gateway;
 mod raw;
 mod resources;
+mod slow;
 mod tokens;
 mod world;

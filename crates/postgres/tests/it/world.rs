@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arcadia_arm::{
-    Arm, ArmNames, Founding, PrincipalInfo, PrincipalSource, PrincipalType, TenantInfo, arm_ops,
+    Arm, ArmNames, Founding, PrincipalInfo, PrincipalSource, PrincipalType, TenantInfo, arm_ops, registered,
 };
 use arcadia_crypto::{SiteCa, SystemEntropy};
 use arcadia_kernel::{
@@ -180,7 +180,8 @@ impl World {
         let (names, people) = (PostgresNames::azure(), Arc::new(People));
         let postgres =
             Postgres::open(store.clone(), names, people.clone(), place, entropy.clone()).await.unwrap();
-        let kinds = kinds(&postgres);
+        let mut kinds = kinds(&postgres);
+        kinds.push(registered(Arc::new(crate::slow::Things::default())));
         let names = ArmNames::azure();
         let arm =
             Arm::open(store.clone(), names, people, kinds, clock.clone(), entropy.clone()).await.unwrap();
