@@ -411,7 +411,12 @@ fn loopback(text: &str) -> Option<(String, String)> {
     let authority = uri.authority()?;
     let host = authority.host();
     let is_loopback = ["localhost", "127.0.0.1", "[::1]"].contains(&host);
-    let plain = uri.scheme_str() == Some("http") && !authority.as_str().contains('@');
+    // What stands beside the host can only be a port: others may read `localhost:80;x` or `[::1].x` otherwise.
+    let whole = match authority.port_u16() {
+        Some(port) => authority.as_str() == format!("{host}:{port}"),
+        None => authority.as_str() == host,
+    };
+    let plain = uri.scheme_str() == Some("http") && whole;
     (is_loopback && plain).then(|| (host.to_owned(), uri.path().to_owned()))
 }
 
@@ -453,6 +458,11 @@ mod tests {
             "http://evil.example/#http://localhost",
             "http://localhost:1\\@evil.example",
             "http://127.0.0.2/",
+            "http://localhost:80;evil.example/",
+            "http://localhost:99999999/",
+            "http://localhost:/",
+            "http://[::1].evil.example/",
+            "http://[::1]evil.example:80/",
             "//localhost",
             "localhost",
             "javascript:alert(1)",
