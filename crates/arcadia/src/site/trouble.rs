@@ -1,10 +1,19 @@
 //! `trouble.json`: why a running site cannot answer, for `arcadia status`.
+//!
+//! The file has its length from the start and is written over in place, so that a full disk can be told as well.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::Path;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::files::{read_json, write_json};
+use super::files::read_bounded;
 use super::{DataDir, SiteFault};
+
+/// More than any reason is long.
+const FILE_BYTES: usize = 8192;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -22,8 +31,16 @@ impl Trouble {
         Self { pid: std::process::id(), since, reason, lasting }
     }
 
+    /// Makes room in time.
+    pub fn none(data: &DataDir) -> Result<(), SiteFault> {
+        write_over(&data.trouble_file(), Vec::new())
+    }
+
     pub fn save(&self, data: &DataDir) -> Result<(), SiteFault> {
-        write_json(&data.trouble_file(), self)
+        let path = data.trouble_file();
+        let bytes = serde_json::to_vec(self)
+            .map_err(|error| SiteFault::Damaged { path: path.clone(), reason: error.to_string() })?;
+        write_over(&path, bytes)
     }
 
     pub fn clear(data: &DataDir) {
@@ -32,6 +49,48 @@ impl Trouble {
 
     /// That of the site which runs as `pid`; what a predecessor left says nothing.
     pub fn of(data: &DataDir, pid: u32) -> Result<Option<Self>, SiteFault> {
-        Ok(read_json::<Self>(&data.trouble_file())?.filter(|trouble| trouble.pid == pid))
+        let path = data.trouble_file();
+        let bytes = read_bounded(&path)?.unwrap_or_default();
+        if bytes.trim_ascii().is_empty() {
+            return Ok(None);
+        }
+        let found: Self = serde_json::from_slice(&bytes)
+            .map_err(|error| SiteFault::Damaged { path, reason: error.to_string() })?;
+        Ok(Some(found).filter(|trouble| trouble.pid == pid))
+    }
+}
+
+/// In one piece of always the same length; JSON does not mind blanks after it.
+fn write_over(path: &Path, mut bytes: Vec<u8>) -> Result<(), SiteFault> {
+    bytes.resize(bytes.len().max(FILE_BYTES), b' ');
+    let write = || {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        file.write_all_at(&bytes, 0)
+    };
+    write().map_err(SiteFault::file(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_keeps_its_length_and_tells_of_its_own_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataDir::at(folder.path().to_owned());
+        let length = || data.trouble_file().metadata().unwrap().len();
+        let own = std::process::id();
+        assert!(Trouble::of(&data, own).unwrap().is_none());
+        Trouble::none(&data).unwrap();
+        assert!(Trouble::of(&data, own).unwrap().is_none());
+        let before = length();
+        let trouble = Trouble::new("the disk is full".to_owned(), false, Timestamp::UNIX_EPOCH);
+        trouble.save(&data).unwrap();
+        assert_eq!((length(), Trouble::of(&data, own).unwrap().unwrap().reason), (before, trouble.reason));
+        assert!(Trouble::of(&data, own + 1).unwrap().is_none());
+        Trouble::none(&data).unwrap();
+        assert!(Trouble::of(&data, own).unwrap().is_none());
+        Trouble::clear(&data);
+        assert!(!data.trouble_file().exists());
     }
 }

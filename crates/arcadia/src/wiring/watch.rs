@@ -58,6 +58,9 @@ fn refusal() -> Response<Body> {
 
 /// Looks once in a while, and leaves what is wrong where `arcadia status` finds it.
 pub async fn watch(store: Store, data: DataDir, clock: Arc<dyn Clock>) {
+    if let Err(fault) = Trouble::none(&data) {
+        tracing::warn!(%fault, "`arcadia status` may not be told of trouble");
+    }
     let mut told: Option<String> = None;
     loop {
         let found = store.check().err();
@@ -74,7 +77,9 @@ pub async fn watch(store: Store, data: DataDir, clock: Arc<dyn Clock>) {
                 }
                 None => {
                     tracing::info!("the site can record what it answers again");
-                    Trouble::clear(&data);
+                    if let Err(fault) = Trouble::none(&data) {
+                        tracing::error!(%fault, "`arcadia status` cannot be told");
+                    }
                 }
             }
             told = reason;
