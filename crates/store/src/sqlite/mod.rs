@@ -62,7 +62,7 @@ impl Default for SqliteOptions {
 struct Shared {
     /// Held by the writer from the reads of a group of commits to its announcements.
     turn: Mutex<()>,
-    last_failure: Mutex<Option<String>>,
+    last_failure: Mutex<Option<StoreError>>,
     observer_failed: AtomicBool,
     guard: Guard,
 }
@@ -212,7 +212,7 @@ impl Backend for SqliteBackend {
                 audit_records: connection.query_row(LAST_RECORD, [], |row| row.get(0))?,
                 size_bytes: files::size_bytes(&self.path),
                 created_epoch_seconds: schema::number(connection, schema::CREATED)?,
-                last_failure,
+                last_failure: last_failure.map(|failure| failure.to_string()),
             })
         })
     }
@@ -220,7 +220,7 @@ impl Backend for SqliteBackend {
     fn check(&self) -> Result<(), StoreError> {
         self.shared.guard.check()?;
         let failure = self.shared.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        failure.map_or(Ok(()), |failure| Err(StoreError::unavailable("write", failure)))
+        failure.map_or(Ok(()), Err)
     }
 
     fn exclusively(&self, job: &mut dyn FnMut()) {

@@ -111,7 +111,7 @@ impl Writer {
             }
             Err(error) => {
                 tracing::error!(%error, commits = replies.len(), "a group of commits was not written");
-                self.note(Some(error.to_string()));
+                self.note(Some(error.clone()));
                 for reply in replies {
                     let _ = reply.send(Err(CommitError::Store(error.clone())));
                 }
@@ -124,11 +124,11 @@ impl Writer {
             return Ok(revision);
         }
         self.shared.observer_failed.store(true, Ordering::Release);
-        self.note(Some(StoreError::ObserverFailed.to_string()));
+        self.note(Some(StoreError::ObserverFailed));
         Err(StoreError::ObserverFailed.into())
     }
 
-    fn note(&self, failure: Option<String>) {
+    fn note(&self, failure: Option<StoreError>) {
         *self.shared.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
     }
 
