@@ -10,6 +10,10 @@ use arcadia_kernel::Fault;
 pub(crate) enum ServerFault {
     #[error("PostgreSQL is not installed; install it with: apt-get install postgresql")]
     NotInstalled,
+    #[error(
+        "the server's files are of PostgreSQL {major}; install it with: apt-get install postgresql-{major}"
+    )]
+    OtherVersion { major: u32 },
     #[error("{path}: {source}")]
     File { path: PathBuf, source: io::Error },
     #[error("{program} failed ({status}): {said}")]

@@ -52,6 +52,15 @@ impl Installation {
     pub(crate) fn program(&self, name: &str) -> PathBuf {
         self.bin.join(name)
     }
+
+    /// The server program for a directory of another version, which only that version can read.
+    pub(crate) fn server_of(&self, major: u32) -> Option<PathBuf> {
+        if major == self.major {
+            return Some(self.program("postgres"));
+        }
+        Some(Path::new(DEBIAN).join(major.to_string()).join("bin/postgres"))
+            .filter(|program| program.is_file())
+    }
 }
 
 /// `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)` is 15 and 18.

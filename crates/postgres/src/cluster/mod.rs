@@ -160,7 +160,10 @@ impl Clusters {
             return Err(ServerFault::NotReady);
         }
         let path = self.place.directory(instance);
-        let program = self.place.installed()?.program("postgres");
+        let version = path.join("PG_VERSION");
+        let text = std::fs::read_to_string(&version).map_err(ServerFault::file(&version))?;
+        let major = text.trim().parse().unwrap_or_default();
+        let program = self.place.installed()?.server_of(major).ok_or(ServerFault::OtherVersion { major })?;
         let directory = File::open(&path).map_err(ServerFault::file(&path))?;
         let (ready_sender, ready) = watch::channel(false);
         let (stop, stopping) = watch::channel(false);
