@@ -235,14 +235,14 @@ mod tests {
     async fn public_names_are_connected_by_the_addresses_that_were_checked() {
         let direct = outside(&["1.1.1.1", "2606:4700::1111"], None);
         let addresses = ["1.1.1.1", "2606:4700::1111"].map(|text| text.parse().unwrap()).to_vec();
-        assert_eq!(direct.way("pypi.org").await.unwrap(), Way::Addresses(addresses));
-        assert!(matches!(outside(&[], None).way("pypi.org").await, Err(Refusal::Unknown)));
+        assert_eq!(direct.way("example.com").await.unwrap(), Way::Addresses(addresses));
+        assert!(matches!(outside(&[], None).way("example.com").await, Err(Refusal::Unknown)));
     }
 
     #[tokio::test]
     async fn an_upstream_proxy_takes_what_it_is_for() {
         let unresolved = outside(&[], Some("p.example:3128"));
-        assert_eq!(unresolved.way("pypi.org").await.unwrap(), Way::Upstream);
+        assert_eq!(unresolved.way("example.com").await.unwrap(), Way::Upstream);
         assert_eq!(unresolved.way("1.1.1.1").await.unwrap(), Way::Upstream);
         assert!(matches!(unresolved.way("direct.example").await, Err(Refusal::Unknown)));
     }
@@ -250,7 +250,7 @@ mod tests {
     #[tokio::test]
     async fn offline_refuses_everything() {
         let offline = Outside::with_resolver(true, None, Arc::new(Fixed(&["1.1.1.1"])));
-        assert!(matches!(offline.way("pypi.org").await, Err(Refusal::Offline)));
+        assert!(matches!(offline.way("example.com").await, Err(Refusal::Offline)));
         assert!(matches!(offline.way("1.1.1.1").await, Err(Refusal::Offline)));
         assert!(refused(&offline, "127.0.0.1").await);
     }

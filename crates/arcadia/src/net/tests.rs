@@ -206,7 +206,7 @@ async fn http2_is_spoken_where_it_is_offered() {
 #[tokio::test]
 async fn names_that_are_not_served_have_no_certificate() {
     let fixture = fixture(Duration::from_secs(5)).await;
-    for name in ["graph.microsoft.com", "a.b.vault.azure.net", "azcliprod.blob.core.windows.net", "pypi.org"]
+    for name in ["graph.microsoft.com", "a.b.vault.azure.net", "azcliprod.blob.core.windows.net", "example.com"]
     {
         let result = fixture.tls("kv1.vault.azure.net", name, fixture.connector(&[], true)).await;
         assert!(result.is_err(), "{name}");
@@ -231,7 +231,7 @@ async fn refusals_say_why() {
         ("CONNECT 169.254.169.254:443 HTTP/1.1\r\n\r\n", "403", "private network"),
         ("CONNECT [::ffff:127.0.0.1]:443 HTTP/1.1\r\n\r\n", "403", "private network"),
         ("CONNECT management.azure.com:8443 HTTP/1.1\r\n\r\n", "403", "only port 443"),
-        ("CONNECT pypi.org:443 HTTP/1.1\r\n\r\n", "403", "--offline"),
+        ("CONNECT example.com:443 HTTP/1.1\r\n\r\n", "403", "--offline"),
         ("GET http://127.0.0.1:40342/metadata/instance HTTP/1.1\r\nHost: x\r\n\r\n", "403", "HTTP_PROXY"),
         ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "400", "HTTPS_PROXY"),
         ("CONNECT nonsense HTTP/1.1\r\n\r\n", "400", "host:port"),
@@ -318,9 +318,9 @@ async fn other_hosts_go_through_the_upstream_proxy() {
     let outside = Outside::with_resolver(false, Some(upstream), Arc::new(Public));
     let fixture = fixture_with(Duration::from_secs(5), outside).await;
 
-    let (answer, mut stream) = fixture.ask("CONNECT pypi.org:443 HTTP/1.0\r\n\r\nearly").await;
+    let (answer, mut stream) = fixture.ask("CONNECT example.com:443 HTTP/1.0\r\n\r\nearly").await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    let expected = "CONNECT pypi.org:443 HTTP/1.1\r\nHost: pypi.org:443\r\n\
+    let expected = "CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\
                     Proxy-Authorization: Basic bWU6c2VjcmV0\r\n\r\nearly";
     let mut got = vec![0; expected.len()];
     stream.read_exact(&mut got).await.unwrap();
@@ -343,7 +343,7 @@ fn the_authority_certifies_nothing_else() {
     for name in ["kv1.vault.azure.net", "management.azure.com", "gbl.his.arc.azure.com", "jwt.ms"] {
         assert!(ca.permits_dns(name), "{name}");
     }
-    for name in ["microsoft.com", "packages.microsoft.com", "azure.com", "portal.office.com", "pypi.org"] {
+    for name in ["microsoft.com", "packages.microsoft.com", "azure.com", "portal.office.com", "example.com"] {
         assert!(!ca.permits_dns(name), "{name}");
     }
 }
