@@ -206,7 +206,8 @@ async fn http2_is_spoken_where_it_is_offered() {
 #[tokio::test]
 async fn names_that_are_not_served_have_no_certificate() {
     let fixture = fixture(Duration::from_secs(5)).await;
-    for name in ["graph.microsoft.com", "a.b.vault.azure.net", "azcliprod.blob.core.windows.net", "example.com"]
+    for name in
+        ["graph.microsoft.com", "a.b.vault.azure.net", "azcliprod.blob.core.windows.net", "example.com"]
     {
         let result = fixture.tls("kv1.vault.azure.net", name, fixture.connector(&[], true)).await;
         assert!(result.is_err(), "{name}");
