@@ -36,8 +36,6 @@ pub struct OpInfo {
     pub body_bytes_max: Option<usize>,
     /// `name=value` that the query must have; `name` alone means present.
     pub query: Vec<(&'static str, Option<&'static str>)>,
-    /// The same for headers.
-    pub headers: Vec<(&'static str, Option<&'static str>)>,
     /// Whether a record is written although no role was decided on (sign-ins).
     pub audited: bool,
 }
@@ -51,7 +49,6 @@ impl OpInfo {
             access,
             body_bytes_max: None,
             query: Vec::new(),
-            headers: Vec::new(),
             audited: false,
         }
     }
@@ -66,18 +63,16 @@ impl OpInfo {
 
     /// Whether the row fits; the captured parameters when it does.
     pub(crate) fn matches(&self, head: &RequestHead) -> Option<Params> {
-        let fits = |found: Option<&str>, wanted: &Option<&str>| match (found, wanted) {
+        let query_fits = self.query.iter().all(|(name, value)| match (head.query.first(name), value) {
             (Some(found), Some(wanted)) => found.eq_ignore_ascii_case(wanted),
             (Some(_), None) => true,
             (None, _) => false,
-        };
-        let query_fits = self.query.iter().all(|(name, wanted)| fits(head.query.first(name), wanted));
-        let headers_fit = self.headers.iter().all(|(name, wanted)| fits(head.header_named(name), wanted));
-        if query_fits && headers_fit { self.pattern.matches(&head.segments) } else { None }
+        });
+        if query_fits { self.pattern.matches(&head.segments) } else { None }
     }
 
     pub(crate) fn weight(&self) -> (usize, usize) {
-        (self.pattern.weight(), self.query.len() + self.headers.len())
+        (self.pattern.weight(), self.query.len())
     }
 }
 
@@ -154,12 +149,6 @@ impl<S: Service> Op<S> {
     /// The row only fits when the query has this field (with this value).
     pub fn when_query(mut self, name: &'static str, value: Option<&'static str>) -> Self {
         self.info.query.push((name, value));
-        self
-    }
-
-    /// The row only fits when the request has this header (with this value).
-    pub fn when_header(mut self, name: &'static str, value: Option<&'static str>) -> Self {
-        self.info.headers.push((name, value));
         self
     }
 
