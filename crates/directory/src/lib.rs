@@ -29,3 +29,4 @@ pub use graph::{Graph, graph_ops};
 pub use identity::{ManagedIdentity, ManagedIdentitySpec};
 pub use login::{Login, login_ops};
 pub use model::{AZURE_CLI_APP_ID, GLOBAL_ADMINISTRATOR, Tenant};
+pub use secret::new_password;

@@ -130,8 +130,9 @@ pub(crate) fn hint(secret: &str) -> String {
     secret.chars().take(3).collect()
 }
 
-/// A password for a person, 20 characters, that satisfies the rules for passwords.
-pub(crate) fn new_password(entropy: &dyn Entropy) -> Zeroizing<String> {
+/// A password for a person: 20 letters and digits (over 110 bits) that satisfy the rules for passwords and that
+/// nobody mistakes for one another.
+pub fn new_password(entropy: &dyn Entropy) -> Zeroizing<String> {
     loop {
         let password = Zeroizing::new(random_text(entropy, PASSWORD_ALPHABET, NEW_PASSWORD_CHARACTERS));
         if is_acceptable_password(&password) {
@@ -194,6 +195,10 @@ mod tests {
             assert!(is_acceptable_password(fine), "{fine}");
         }
         assert_ne!(*new_password(&SystemEntropy), *new_password(&SystemEntropy));
+        // Without a look at the rules, one of some fifty would have no digit.
+        for _ in 0..1000 {
+            assert!(is_acceptable_password(&new_password(&SystemEntropy)));
+        }
         assert_eq!(new_user_code(&SystemEntropy).len(), USER_CODE_CHARACTERS);
     }
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, bail};
 use arcadia_arm::PrincipalType;
 use arcadia_crypto::Zeroizing;
-use arcadia_directory::Founding;
+use arcadia_directory::{Founding, new_password};
 use arcadia_kernel::{Clock, Entropy, EntropyExt as _, Fault, Reason};
 
 use super::Assembly;
@@ -59,14 +59,14 @@ fn make(first: &FirstNames, entropy: &dyn Entropy) -> Credentials {
         tenant_id: entropy.uuid(),
         subscription_id: entropy.uuid(),
         client_id: entropy.uuid(),
-        client_secret: secret(entropy),
+        client_secret: client_secret(entropy),
         user: format!("{}@{}", first.user_name, first.user_domain.to_lowercase()),
-        password: secret(entropy),
+        password: new_password(entropy),
     }
 }
 
 /// Letters and digits only, so that no shell or option parser takes it for something else.
-fn secret(entropy: &dyn Entropy) -> Zeroizing<String> {
+fn client_secret(entropy: &dyn Entropy) -> Zeroizing<String> {
     let mut secret = Zeroizing::new(String::with_capacity(SECRET_CHARACTERS));
     while secret.len() < SECRET_CHARACTERS {
         let more = Zeroizing::new(entropy.token(SECRET_CHARACTERS));

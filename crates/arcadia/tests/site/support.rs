@@ -74,7 +74,8 @@ impl Site {
                 return;
             }
         }
-        panic!("the site did not start: {:?}", self.printed);
+        let end = self.ended();
+        panic!("the site did not start (exit code {end:?}, its errors are above): {:?}", self.printed);
     }
 
     pub fn pid(&self) -> i32 {
