@@ -3,6 +3,8 @@
 mod condition;
 mod explain;
 mod index;
+#[cfg(test)]
+mod oracle;
 mod pattern;
 #[cfg(test)]
 mod tests;

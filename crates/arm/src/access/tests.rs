@@ -1,18 +1,16 @@
-//! The decision, by example and against the ten lines that say what it means.
+//! The decision, by example. What it means is said, in ten lines, in [`super::oracle`].
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arcadia_kernel::{ArmId, Caller, Decider as _, Decision, DenyReason, Plane, Question};
 use jiff::Timestamp;
-use proptest::prelude::*;
 use uuid::Uuid;
 
 use crate::access::index::Access;
-use crate::access::pattern::naive;
 use crate::access::{Attributes, ROLE_ATTRIBUTE, Source, Verdict};
 use crate::principal::{PrincipalInfo, PrincipalSource, PrincipalType, TenantInfo};
-use crate::roles::{Assignment, CustomFacts, PermissionBlock, RoleDefinition, builtin_roles};
+use crate::roles::{Assignment, builtin_roles};
 
 const NINA: Uuid = Uuid::from_u128(1);
 const OTHER: Uuid = Uuid::from_u128(2);
@@ -249,113 +247,4 @@ fn many_assignments_do_not_matter_to_one_decision() {
     let explained = access.explain(&question);
     assert!(explained.allowed);
     assert_eq!(explained.considered.len(), 1);
-}
-
-/// One world of few names, so that prefixes, case and equality are common.
-#[derive(Clone, Debug)]
-struct Case {
-    roles: Vec<Vec<PermissionBlock>>,
-    held: Vec<(usize, usize, Vec<&'static str>)>,
-    asks: (usize, Plane, &'static str, Vec<&'static str>),
-}
-
-const NAMES: [&str; 4] = ["a", "A", "ab", "b"];
-const ACTIONS: [&str; 5] = ["x/read", "x/Read", "x/y/read", "x/write", "X/y/write"];
-const PATTERNS: [&str; 7] = ["*", "*/read", "x/*", "X/Read", "x/*/read", "x/y/*", "*/y/*"];
-
-fn patterns() -> impl Strategy<Value = Vec<String>> {
-    let one = proptest::sample::select(&PATTERNS[..]).prop_map(str::to_owned);
-    proptest::collection::vec(one, 0..3)
-}
-
-fn block() -> impl Strategy<Value = PermissionBlock> {
-    (patterns(), patterns(), patterns(), patterns()).prop_map(|(a, n, d, nd)| PermissionBlock {
-        actions: a,
-        not_actions: n,
-        data_actions: d,
-        not_data_actions: nd,
-        ..PermissionBlock::default()
-    })
-}
-
-fn path() -> impl Strategy<Value = Vec<&'static str>> {
-    proptest::collection::vec(proptest::sample::select(&NAMES[..]), 0..4)
-}
-
-fn case() -> impl Strategy<Value = Case> {
-    let roles = proptest::collection::vec(proptest::collection::vec(block(), 1..3), 3);
-    let held = proptest::collection::vec((0..5_usize, 0..4_usize, path()), 0..8);
-    let plane = prop_oneof![Just(Plane::Control), Just(Plane::Data)];
-    let asks = (0..3_usize, plane, proptest::sample::select(&ACTIONS[..]), path());
-    (roles, held, asks).prop_map(|(roles, held, asks)| Case { roles, held, asks })
-}
-
-/// 0 to 2 are users, 3 and 4 groups: user 0 is in 3, user 1 in both, user 2 does not exist.
-fn principal(number: usize) -> Uuid {
-    if number == 2 { GONE } else { Uuid::from_u128(500 + number as u128) }
-}
-
-const MEMBER: [&[usize]; 3] = [&[0, 3], &[1, 3, 4], &[]];
-
-/// What a decision means.
-fn oracle(case: &Case) -> bool {
-    let (who, plane, action, scope) = &case.asks;
-    let fits = |list: &[String]| list.iter().any(|p| naive(p.as_bytes(), action.as_bytes()));
-    let same = |(a, b): (&&str, &&str)| a.eq_ignore_ascii_case(b);
-    case.held.iter().any(|(principal, role, at)| {
-        MEMBER[*who].contains(principal)
-            && at.len() <= scope.len()
-            && at.iter().zip(scope).all(same)
-            && case.roles.get(*role).is_some_and(|blocks| {
-                blocks.iter().any(|b| match plane {
-                    Plane::Control => fits(&b.actions) && !fits(&b.not_actions),
-                    _ => fits(&b.data_actions) && !fits(&b.not_data_actions),
-                })
-            })
-    })
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
-    #[test]
-    fn agrees_with_the_oracle(case in case()) {
-        let groups: [(Uuid, &[Uuid]); 2] =
-            [(principal(0), &[principal(3)]), (principal(1), &[principal(3), principal(4)])];
-        let groups = groups.iter().map(|(id, of)| (*id, of.iter().copied().collect())).collect();
-        let access = Access::new(Arc::new(Directory(groups)), &[]);
-        for (number, permissions) in case.roles.iter().enumerate() {
-            let id = Uuid::from_u128(900 + number as u128);
-            let custom = Some(CustomFacts {
-                created_on: Timestamp::UNIX_EPOCH,
-                updated_on: Timestamp::UNIX_EPOCH,
-                created_by: id,
-                updated_by: id,
-            });
-            access.set_role(id, Some(Arc::new(RoleDefinition {
-                id,
-                role_name: String::new(),
-                description: String::new(),
-                permissions: permissions.clone(),
-                assignable_scopes: vec![],
-                custom,
-            })));
-        }
-        let text = |path: &[&str]| format!("/{}", path.join("/"));
-        for (number, (who, role, at)) in case.held.iter().enumerate() {
-            // Role 3 does not exist.
-            let role = Uuid::from_u128(900 + *role as u128);
-            let held = assignment(number as u128, principal(*who), role, &text(at));
-            access.set_assignment(None, Some(&held));
-            // A change that is told twice is one change.
-            access.set_assignment(None, Some(&held));
-        }
-        let (who, plane, action, scope) = &case.asks;
-        prop_assert_eq!(may(&access, principal(*who), *plane, action, &text(scope)), oracle(&case));
-        for (number, (who, role, at)) in case.held.iter().enumerate() {
-            let role = Uuid::from_u128(900 + *role as u128);
-            let held = assignment(number as u128, principal(*who), role, &text(at));
-            access.set_assignment(Some(&held), None);
-        }
-        prop_assert!(!may(&access, principal(*who), *plane, action, &text(scope)));
-    }
 }
