@@ -8,9 +8,12 @@ mod chunks;
 mod der;
 mod encoding;
 mod entropy;
+#[cfg(test)]
+mod fuzz;
 mod hash;
 pub mod jwt;
 mod pem;
+mod root;
 mod rsa;
 mod seal;
 pub mod x509;
@@ -24,8 +27,12 @@ pub use jwt::{
     VerifierFault, peek, verify_assertion,
 };
 pub use pem::{PemBlock, PemFault, pem_decode, pem_encode, pem_encode_secret};
+pub use root::{
+    PASSPHRASE_BYTES_MAX, PASSPHRASE_CHARACTERS_MIN, PassphraseCosts, PassphraseFault, RootKey,
+    check_new_passphrase,
+};
 pub use rsa::{KeyFault, RsaBits, RsaKeyPair, RsaPublicKey};
-pub use seal::{KeyRing, PLAINTEXT_BYTES_MAX, RootKey, SEAL_OVERHEAD_BYTES, SealFault, WrappedKey};
+pub use seal::{KeyRing, PLAINTEXT_BYTES_MAX, SEAL_OVERHEAD_BYTES, SealFault, WrappedKey};
 pub use x509::{
     CertificateSummary, IpSubnet, IssueFault, IssuedLeaf, SiteCa, certificate_summary, self_signed,
 };

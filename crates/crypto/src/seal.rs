@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use arcadia_kernel::Entropy;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -16,16 +17,17 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::encoding::{b64url, b64url_decode};
+use crate::root::{KEY_BYTES, RootKey};
 
 const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 5;
 const TAG_BYTES: usize = 16;
-const KEY_BYTES: usize = 32;
 /// Added to the length of a plaintext by [`KeyRing::seal`].
 pub const SEAL_OVERHEAD_BYTES: usize = HEADER_BYTES + NONCE_LEN + TAG_BYTES;
 /// Longest plaintext that is sealed in one piece.
 pub const PLAINTEXT_BYTES_MAX: usize = 64 << 20;
 const DATA_KEYS_MAX: usize = 4096;
+const HANDOVER_DATA: &[u8] = b"arcadia root key v1";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SealFault {
@@ -41,29 +43,6 @@ pub enum SealFault {
     KeyRing,
     #[error("the value is longer than {PLAINTEXT_BYTES_MAX} bytes")]
     TooLong,
-}
-
-/// The key that wraps data keys; it seals no values itself. Wiped when dropped.
-pub struct RootKey(Zeroizing<[u8; KEY_BYTES]>);
-
-impl RootKey {
-    pub fn generate(entropy: &dyn Entropy) -> Self {
-        Self(random_key(entropy))
-    }
-
-    pub fn from_bytes(bytes: &[u8; KEY_BYTES]) -> Self {
-        Self(Zeroizing::new(*bytes))
-    }
-
-    pub fn to_bytes(&self) -> Zeroizing<[u8; KEY_BYTES]> {
-        self.0.clone()
-    }
-}
-
-impl fmt::Debug for RootKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("RootKey(not shown)")
-    }
 }
 
 /// A data key as it is stored: `{"keyId":1,"wrapped":"<base64url of nonce | ciphertext | tag>"}`.
@@ -87,9 +66,10 @@ impl DataKey {
     }
 }
 
-/// The data keys, ready for use. The one with the highest id seals; all of them open.
+/// The data keys, ready for use. The one with the highest id seals; all of them open. Clones share the keys.
+#[derive(Clone)]
 pub struct KeyRing {
-    keys: BTreeMap<u32, DataKey>,
+    keys: BTreeMap<u32, Arc<DataKey>>,
     current: u32,
 }
 
@@ -97,18 +77,18 @@ impl KeyRing {
     /// A ring with one new data key. Store [`KeyRing::wrapped`] before the first value is sealed.
     pub fn generate(entropy: &dyn Entropy) -> Result<Self, SealFault> {
         let key = DataKey::new(random_key(entropy))?;
-        Ok(Self { keys: BTreeMap::from([(1, key)]), current: 1 })
+        Ok(Self { keys: BTreeMap::from([(1, Arc::new(key))]), current: 1 })
     }
 
     pub fn from_wrapped(root: &RootKey, wrapped: &[WrappedKey]) -> Result<Self, SealFault> {
         if wrapped.len() > DATA_KEYS_MAX {
             return Err(SealFault::KeyRing);
         }
-        let root = cipher(&root.0)?;
+        let root = cipher(root.bytes())?;
         let mut keys = BTreeMap::new();
         for entry in wrapped {
             let key = DataKey::new(unwrap_key(&root, entry)?)?;
-            if keys.insert(entry.key_id, key).is_some() {
+            if keys.insert(entry.key_id, Arc::new(key)).is_some() {
                 return Err(SealFault::KeyRing);
             }
         }
@@ -118,8 +98,8 @@ impl KeyRing {
 
     /// Every data key wrapped by `root`, which may be a new root key.
     pub fn wrapped(&self, root: &RootKey, entropy: &dyn Entropy) -> Result<Vec<WrappedKey>, SealFault> {
-        let root = cipher(&root.0)?;
-        let wrap = |(key_id, key): (&u32, &DataKey)| {
+        let root = cipher(root.bytes())?;
+        let wrap = |(key_id, key): (&u32, &Arc<DataKey>)| {
             let mut out = Vec::with_capacity(NONCE_LEN + KEY_BYTES + TAG_BYTES);
             seal_onto(&mut out, &root, &wrapping_data(*key_id), key.bytes.as_slice(), entropy)?;
             Ok(WrappedKey { key_id: *key_id, wrapped: b64url(&out) })
@@ -133,14 +113,33 @@ impl KeyRing {
         if self.keys.len() >= DATA_KEYS_MAX {
             return Err(SealFault::KeyRing);
         }
-        self.keys.insert(next, DataKey::new(random_key(entropy))?);
+        self.keys.insert(next, Arc::new(DataKey::new(random_key(entropy))?));
         self.current = next;
         Ok(next)
+    }
+
+    /// Removes every data key but the current one. What is still sealed under them opens no more.
+    pub fn retire_old_keys(&mut self) {
+        let current = self.current;
+        self.keys.retain(|key_id, _| *key_id == current);
     }
 
     /// The id of the data key that seals.
     pub fn current_key_id(&self) -> u32 {
         self.current
+    }
+
+    /// The ids of all data keys, ascending.
+    pub fn key_ids(&self) -> Vec<u32> {
+        self.keys.keys().copied().collect()
+    }
+
+    /// The id of the data key that `sealed` says it is under.
+    pub fn key_id_of(sealed: &[u8]) -> Option<u32> {
+        match sealed.first_chunk::<HEADER_BYTES>() {
+            Some([VERSION, id @ ..]) => Some(u32::from_be_bytes(*id)),
+            _ => None,
+        }
     }
 
     /// Seals `plaintext` under the current data key, bound to `aad`; [`SEAL_OVERHEAD_BYTES`] longer.
@@ -180,6 +179,23 @@ impl fmt::Debug for KeyRing {
 fn header(key_id: u32) -> [u8; HEADER_BYTES] {
     let [a, b, c, d] = key_id.to_be_bytes();
     [VERSION, a, b, c, d]
+}
+
+impl RootKey {
+    /// Seals this root key under another one, for whoever holds that one.
+    pub fn sealed_under(&self, holder: &RootKey, entropy: &dyn Entropy) -> Result<String, SealFault> {
+        let mut out = Vec::new();
+        seal_onto(&mut out, &cipher(holder.bytes())?, HANDOVER_DATA, self.bytes(), entropy)?;
+        Ok(b64url(&out))
+    }
+
+    /// Opens what [`RootKey::sealed_under`] made for this root key.
+    pub fn open_sealed(&self, sealed: &str) -> Result<RootKey, SealFault> {
+        let bytes = b64url_decode(sealed).ok_or(SealFault::Malformed)?;
+        let opened = open_from(&cipher(self.bytes())?, HANDOVER_DATA, &bytes)?;
+        let key: &[u8; KEY_BYTES] = opened.as_slice().try_into().map_err(|_| SealFault::Malformed)?;
+        Ok(RootKey::from_bytes(key))
+    }
 }
 
 /// Binds a wrapped key to its id, so that two stored keys cannot be exchanged for one another.
@@ -317,6 +333,34 @@ mod tests {
         let wrapped = ring().wrapped(&root, &SystemEntropy).unwrap();
         let twice = [wrapped[0].clone(), wrapped[0].clone()];
         assert_eq!(KeyRing::from_wrapped(&root, &twice).err(), Some(SealFault::KeyRing));
+    }
+
+    #[test]
+    fn old_keys_leave_and_what_they_sealed_no_longer_opens() {
+        let mut ring = ring();
+        let old = ring.seal(b"k", b"old", &SystemEntropy).unwrap();
+        let before = ring.clone();
+        ring.rotate(&SystemEntropy).unwrap();
+        assert_eq!((ring.key_ids(), before.key_ids()), (vec![1, 2], vec![1]), "clones are apart");
+        ring.retire_old_keys();
+        assert_eq!((ring.key_ids(), ring.current_key_id()), (vec![2], 2));
+        assert_eq!(ring.open(b"k", &old).err(), Some(SealFault::UnknownKey));
+        assert_eq!(before.open(b"k", &old).unwrap().as_slice(), b"old");
+        assert_eq!(KeyRing::key_id_of(&old), Some(1));
+        assert_eq!(KeyRing::key_id_of(&old[..4]), None);
+        assert_eq!(KeyRing::key_id_of(b"\x02\0\0\0\x01"), None);
+        assert_eq!(ring.rotate(&SystemEntropy), Ok(3), "no id is used twice");
+    }
+
+    #[test]
+    fn a_root_key_is_handed_to_the_holder_of_another_one() {
+        let (old, new) = (RootKey::generate(&SystemEntropy), RootKey::generate(&SystemEntropy));
+        let sealed = new.sealed_under(&old, &SystemEntropy).unwrap();
+        assert_eq!(old.open_sealed(&sealed).unwrap().id(), new.id());
+        assert_eq!(new.open_sealed(&sealed).err(), Some(SealFault::Authentication));
+        assert_eq!(old.open_sealed("!").err(), Some(SealFault::Malformed));
+        let wrapped = ring().wrapped(&old, &SystemEntropy).unwrap();
+        assert!(old.open_sealed(&wrapped[0].wrapped).is_err(), "a data key is not a root key");
     }
 
     #[test]

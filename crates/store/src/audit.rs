@@ -3,21 +3,24 @@
 //!
 //! `hash(n) = SHA-256(hash(n-1) | n as 8 bytes big endian | record n as JSON)`, from `hash(0)` = 32 zero bytes.
 //! Records are sealed under their number. The head, sealed apart, says which record is the last, so that
-//! cutting off the end shows as well.
+//! cutting off the end shows as well; and what the rows are ([`crate::rows`]).
 
 use std::sync::Arc;
 
-use arcadia_crypto::sha256;
+use arcadia_crypto::{KeyRing, sha256};
 use arcadia_kernel::AuditEvent;
 
 use crate::backend::{AuditDraft, AuditEntry, AuditRow};
-use crate::seal::Sealer;
+use crate::rows::RowsSum;
+use crate::seal::{Keys, Sealer};
 use crate::sqlite::LogEnd;
-use crate::{Revision, StoreError};
+use crate::{Revision, RowMark, StoreError};
 
 /// The longest record, in bytes of JSON.
 const RECORD_BYTES_MAX: usize = 128 * 1024;
 const HEAD_AAD: &[u8] = b"\0audit head";
+/// Sealed with each record, at a guess, by versions that did not count.
+const SEALS_PER_RECORD: u64 = 8;
 
 /// What a walk over the whole chain found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -40,19 +43,6 @@ impl Head {
     /// Before the first record.
     pub const START: Self = Self { sequence: 0, hash: [0; 32] };
 
-    pub fn open(sealer: &Sealer, sealed: &[u8]) -> Result<Self, StoreError> {
-        let what = || "the head of the audit log".to_owned();
-        let plain = sealer.open(HEAD_AAD, sealed, what)?;
-        let malformed = || StoreError::Damaged { what: what(), detail: "it has a wrong length".to_owned() };
-        let (sequence, hash) = plain.split_first_chunk::<8>().ok_or_else(malformed)?;
-        let hash = hash.try_into().map_err(|_| malformed())?;
-        Ok(Self { sequence: u64::from_be_bytes(*sequence), hash })
-    }
-
-    fn seal(&self, sealer: &Sealer) -> Result<Vec<u8>, StoreError> {
-        sealer.seal(HEAD_AAD, &[&self.sequence.to_be_bytes()[..], &self.hash].concat())
-    }
-
     fn after(&self, record: &[u8]) -> Self {
         let sequence = self.sequence + 1;
         let hash = sha256(&[&self.hash[..], &sequence.to_be_bytes(), record].concat());
@@ -64,6 +54,68 @@ impl Head {
         let record = open_record(sealer, row).ok()?;
         let next = self.after(&record);
         (next.sequence == row.sequence && next.hash == row.hash).then_some(next)
+    }
+}
+
+/// What is sealed as the head of the log.
+pub(crate) struct Summit {
+    pub head: Head,
+    /// How many values the data key that this is sealed under has sealed.
+    pub seals: u64,
+    /// `None` in the head of a version that kept none.
+    pub rows: Option<RowsSum>,
+}
+
+impl Summit {
+    pub fn open(sealer: &Sealer, sealed: &[u8]) -> Result<Self, StoreError> {
+        let what = || "the head of the audit log".to_owned();
+        let plain = sealer.open(HEAD_AAD, sealed, what)?;
+        let malformed = || StoreError::Damaged { what: what(), detail: "it has a wrong length".to_owned() };
+        let (sequence, rest) = plain.split_first_chunk::<8>().ok_or_else(malformed)?;
+        let (hash, rest) = rest.split_first_chunk::<32>().ok_or_else(malformed)?;
+        let head = Head { sequence: u64::from_be_bytes(*sequence), hash: *hash };
+        if rest.is_empty() {
+            return Ok(Self { head, seals: head.sequence.saturating_mul(SEALS_PER_RECORD), rows: None });
+        }
+        let (seals, rest) = rest.split_first_chunk::<8>().ok_or_else(malformed)?;
+        let rows = RowsSum::from_bytes(rest.try_into().map_err(|_| malformed())?);
+        Ok(Self { head, seals: u64::from_be_bytes(*seals), rows: Some(rows) })
+    }
+
+    fn seal(head: Head, rows: &RowsSum, sealer: &Sealer) -> Result<Vec<u8>, StoreError> {
+        let keys = sealer.keys();
+        let mut plain = zeroize::Zeroizing::new(Vec::with_capacity(48 + RowsSum::BYTES));
+        plain.extend_from_slice(&head.sequence.to_be_bytes());
+        plain.extend_from_slice(&head.hash);
+        plain.extend_from_slice(&(keys.seals() + 1).to_be_bytes());
+        rows.append_to(&mut plain);
+        sealer.seal_with(&keys, HEAD_AAD, &plain)
+    }
+}
+
+/// What the rows are, walked as of one moment, against what the head of that moment says.
+pub(crate) fn check_rows(
+    sealer: &Sealer,
+    sealed_head: Option<&[u8]>,
+    marks: impl FnOnce(&mut dyn FnMut(&[u8], RowMark)) -> Result<Option<Vec<u8>>, StoreError>,
+) -> Result<(), StoreError> {
+    let rows = |sealed: Option<&[u8]>| match sealed {
+        Some(sealed) => Summit::open(sealer, sealed).map(|summit| summit.rows),
+        None => Ok(None),
+    };
+    // The key of the sum is the same from the first head on.
+    let known = rows(sealed_head)?;
+    let is_known = known.is_some();
+    let mut found = known.map_or_else(|| RowsSum::new(sealer.entropy()), |rows| rows.empty());
+    let head = marks(&mut |key, mark| found.add(key, mark))?;
+    match rows(head.as_deref())? {
+        Some(written) if is_known => written.expect(&found),
+        // The first record was written meanwhile.
+        Some(_) => Ok(()),
+        None => {
+            sealer.set_found_rows(found);
+            Ok(())
+        }
     }
 }
 
@@ -83,7 +135,7 @@ impl Walk {
     /// Up to the head as it is now; records that come meanwhile are walked as well.
     pub fn to(sealer: &Sealer, sealed_head: Option<&[u8]>) -> Self {
         let end = match sealed_head {
-            Some(sealed) => Head::open(sealer, sealed).ok(),
+            Some(sealed) => Summit::open(sealer, sealed).ok().map(|summit| summit.head),
             None => Some(Head::START),
         };
         let met_end = end == Some(Head::START);
@@ -119,7 +171,9 @@ pub(crate) fn check_end(sealer: &Sealer, end: &LogEnd) -> Result<(), StoreError>
     };
     match (&end.head, &end.last) {
         (Some(head), last) => {
-            let head = Head::open(sealer, head).map_err(|_| StoreError::WrongKey)?;
+            let key_id = KeyRing::key_id_of(head).unwrap_or_default();
+            let Summit { head, seals, .. } = Summit::open(sealer, head).map_err(|_| StoreError::WrongKey)?;
+            sealer.count_from(key_id, seals);
             match last {
                 Some(last) if (last.sequence, last.hash) == (head.sequence, head.hash) => Ok(()),
                 _ => damaged("it does not end with the record that its head names"),
@@ -131,20 +185,61 @@ pub(crate) fn check_end(sealer: &Sealer, end: &LogEnd) -> Result<(), StoreError>
 }
 
 /// The record of `event`, to be chained where the order of commits is known.
-pub(crate) fn draft(sealer: Arc<Sealer>, event: &AuditEvent) -> Result<AuditDraft, StoreError> {
+/// Holds on to `keys`, under which the rows of its batch are sealed, for as long as the batch is under way.
+pub(crate) fn draft(
+    sealer: Arc<Sealer>,
+    keys: Arc<Keys>,
+    event: &AuditEvent,
+) -> Result<AuditDraft, StoreError> {
     let record =
         serde_json::to_vec(event).map_err(|error| StoreError::record("audit", "written as JSON", error))?;
     if record.len() > RECORD_BYTES_MAX {
         let found = record.len();
         return Err(StoreError::TooLarge { what: "an audit record's bytes", found, max: RECORD_BYTES_MAX });
     }
-    Ok(Box::new(move |head| {
-        let head = head.map_or(Ok(Head::START), |sealed| Head::open(&sealer, sealed))?;
+    Ok(Box::new(move |head, changes| {
+        let _ = &keys;
+        let (head, mut rows) = summit(&sealer, head)?;
         let next = head.after(&record);
         let sealed = sealer.seal(&record_aad(next.sequence), &record)?;
+        rows.apply(changes);
         let row = AuditRow { sequence: next.sequence, hash: next.hash, record: sealed };
-        Ok(AuditEntry { row, head: next.seal(&sealer)? })
+        Ok(AuditEntry { row: Some(row), head: Summit::seal(next, &rows, &sealer)? })
     }))
+}
+
+/// Brings what the head says of the rows up to date, without a record.
+pub(crate) fn resealing(sealer: Arc<Sealer>) -> AuditDraft {
+    Box::new(move |head, changes| {
+        let (head, mut rows) = summit(&sealer, head)?;
+        rows.apply(changes);
+        Ok(AuditEntry { row: None, head: Summit::seal(head, &rows, &sealer)? })
+    })
+}
+
+/// The head to go on from, and the sum over the rows.
+fn summit(sealer: &Sealer, sealed: Option<&[u8]>) -> Result<(Head, RowsSum), StoreError> {
+    let (head, rows) = match sealed {
+        Some(sealed) => {
+            let summit = Summit::open(sealer, sealed)?;
+            (summit.head, summit.rows)
+        }
+        None => (Head::START, None),
+    };
+    let rows = rows.or_else(|| sealer.found_rows()).ok_or_else(|| StoreError::Damaged {
+        what: "the head of the audit log".to_owned(),
+        detail: "it says nothing of the rows".to_owned(),
+    })?;
+    Ok((head, rows))
+}
+
+/// A record under its new seal; `None` when it is under the current key already.
+pub(crate) fn resealed(sealer: &Sealer, row: &AuditRow) -> Result<Option<Vec<u8>>, StoreError> {
+    if KeyRing::key_id_of(&row.record) == Some(sealer.keys().current_key_id()) {
+        return Ok(None);
+    }
+    let record = open_record(sealer, row)?;
+    sealer.seal(&record_aad(row.sequence), &record).map(Some)
 }
 
 /// The event of a row.

@@ -59,20 +59,78 @@ pub struct RawBatch {
     /// Keys are distinct, and none is also in `delete`.
     pub put: Vec<(Vec<u8>, Vec<u8>)>,
     pub delete: Vec<Vec<u8>>,
+    /// What is there already, sealed anew: no change, and so without a revision of its own.
+    pub reseal: Vec<Reseal>,
     pub audit: Vec<AuditDraft>,
     pub watch: Option<Box<dyn Watch>>,
 }
 
-/// Turns the head of the audit chain (`None` before the first record) into the next record and head.
+/// A value that is to say the same under another seal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reseal {
+    /// Left as it is when the row is not of this revision any more.
+    Row(RawRow),
+    /// A record of the audit log, by its number.
+    Record(u64, Vec<u8>),
+}
+
+impl Reseal {
+    pub(crate) fn row(&self) -> Option<&RawRow> {
+        match self {
+            Self::Row(row) => Some(row),
+            Self::Record(..) => None,
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Row(row) => row.key.len() + row.value.len(),
+            Self::Record(_, record) => record.len(),
+        }
+    }
+}
+
+/// Turns the head of the audit chain (`None` before the first record) and what the batch does to rows into the next
+/// record and head. The first draft of a batch is told of its rows, others of none.
 /// May be called again when a backend has to run a transaction again.
-pub type AuditDraft = Box<dyn Fn(Option<&[u8]>) -> Result<AuditEntry, StoreError> + Send + Sync>;
+pub type AuditDraft =
+    Box<dyn Fn(Option<&[u8]>, &[RowChange<'_>]) -> Result<AuditEntry, StoreError> + Send + Sync>;
 
 /// One record of the chain, and the head after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEntry {
-    pub row: AuditRow,
-    /// Sealed: which record is the last. Kept once, replaced by each record.
+    /// `None` when only the head changes.
+    pub row: Option<AuditRow>,
+    /// Sealed: which record is the last, and what the rows are. Kept once, replaced by each record.
     pub head: Vec<u8>,
+}
+
+/// How much of a sealed value tells it from every other: the tag at its end.
+pub const MARK_TAG_BYTES: usize = 16;
+
+/// What tells a row as it is from what it was before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowMark {
+    pub revision: Revision,
+    /// The last bytes of the value, after zeros when it is shorter.
+    pub tag: [u8; MARK_TAG_BYTES],
+}
+
+impl RowMark {
+    pub fn of(revision: Revision, value: &[u8]) -> Self {
+        let mut tag = [0; MARK_TAG_BYTES];
+        let end = &value[value.len().saturating_sub(MARK_TAG_BYTES)..];
+        tag[MARK_TAG_BYTES - end.len()..].copy_from_slice(end);
+        Self { revision, tag }
+    }
+}
+
+/// What a batch does to a row; `None` where there is none before or after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowChange<'a> {
+    pub key: &'a [u8],
+    pub before: Option<RowMark>,
+    pub after: Option<RowMark>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,6 +188,12 @@ pub trait Backend: Send + Sync + 'static {
     /// Rows whose key starts with `prefix` and is above `prefix` + `after`; at most `limit` (1 to
     /// [`PAGE_ROWS_MAX`]), as of one moment. `prefix` is not empty.
     async fn range(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<RawPage, StoreError>;
+
+    /// Rows of all tables above `after`, in key order, as [`Backend::range`] otherwise.
+    async fn walk(&self, after: Option<&[u8]>, limit: usize) -> Result<RawPage, StoreError>;
+
+    /// Hands every row's key and mark to `visit`; returns the head of the same moment.
+    fn marks(&self, visit: &mut dyn FnMut(&[u8], RowMark)) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Returns once the batch is durable and announced. A batch that changes no row gets the revision of the
     /// commit before it.

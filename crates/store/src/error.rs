@@ -15,7 +15,9 @@ pub enum StoreError {
     /// The database refused in a way that trying again does not change.
     #[error("the store could not {task}: {source}")]
     Backend { task: &'static str, source: Arc<BoxError> },
-    #[error("the store is closed")]
+    #[error(
+        "the store is closed: what writes to it has ended; start the site again, and look for the reason in its log"
+    )]
     Closed,
     #[error("{path} is open in another process; stop that one first")]
     InUse { path: PathBuf },
@@ -51,6 +53,15 @@ pub enum StoreError {
          site, put the file back or restore a backup, look at it with `arcadia audit verify`, and start again"
     )]
     Interfered { path: PathBuf, what: &'static str },
+    /// Seals and chain are whole, and yet not all rows are of the last commit.
+    #[error(
+        "the rows of the store are not the ones that were written last ({found} are there, {written} were written): \
+         some were removed, added or put back to an earlier state while the site was stopped; find out by whom, keep \
+         the data directory as it is, and restore a backup into another one"
+    )]
+    RowsReplaced { written: u64, found: u64 },
+    #[error("the data key has sealed as many values as one key may; replace it with `arcadia keys rotate`")]
+    KeyUsedUp,
     #[error("there is no store in {path}")]
     Missing { path: PathBuf },
     #[error("this store keeps its rows in memory and has no backup")]
@@ -78,6 +89,7 @@ impl From<StoreError> for Fault {
             StoreError::Unavailable { .. }
             | StoreError::Closed
             | StoreError::ObserverFailed
+            | StoreError::KeyUsedUp
             | StoreError::Interfered { .. } => {
                 let message = "The service cannot read or write its data at the moment. Please retry.";
                 Fault::unavailable(message).caused_by(error)

@@ -6,7 +6,8 @@
 //! commit.
 //!
 //! What the seal does not hide: keys (names of tables, resources and secrets), sizes, revisions and times of
-//! writing. What neither seal nor chain can tell: that all files were put back to an earlier state together.
+//! writing. A row that was put back to an earlier state, removed or added while nobody had the store open is found
+//! when it is opened. What nothing here can tell: that the whole store was put back to an earlier state.
 
 mod audit;
 mod backend;
@@ -17,6 +18,8 @@ mod memory;
 mod observe;
 mod read_only;
 mod record;
+mod reseal;
+mod rows;
 mod seal;
 mod sqlite;
 mod store;
@@ -24,15 +27,17 @@ mod store;
 pub use audit::AuditCheck;
 pub use backend::{
     Announce, AuditDraft, AuditEntry, AuditRow, BATCH_BYTES_MAX, BATCH_ROWS_MAX, Backend,
-    CHANGES_REVISIONS_MAX, Health, KEY_BYTES_MAX, PAGE_BYTES_MAX, PAGE_ROWS_MAX, RawBatch, RawChanges,
-    RawPage, RawRow, Requirement, Revision, VALUE_BYTES_MAX, Watch,
+    CHANGES_REVISIONS_MAX, Health, KEY_BYTES_MAX, MARK_TAG_BYTES, PAGE_BYTES_MAX, PAGE_ROWS_MAX, RawBatch,
+    RawChanges, RawPage, RawRow, Requirement, Reseal, Revision, RowChange, RowMark, VALUE_BYTES_MAX, Watch,
 };
 pub use batch::Batch;
 pub use error::{CommitError, StoreError};
 pub use key::{Key, KeyWriter, Table};
 pub use memory::MemoryBackend;
 pub use observe::Change;
-pub use read_only::StoreReader;
+pub use read_only::{KeyCount, StoreReader};
 pub use record::Record;
+pub use reseal::{ResealPass, ResealStep};
+pub use seal::SEALS_MAX;
 pub use sqlite::{SqliteBackend, SqliteOptions};
 pub use store::{ALL_ROWS_MAX, Row, Store};

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::backend::{
     Announce, AuditRow, Backend, CHANGES_REVISIONS_MAX, Health, PAGE_BYTES_MAX, RawBatch, RawChanges,
-    RawPage, RawRow, Requirement, Revision, announced, prepared,
+    RawPage, RawRow, Requirement, Reseal, Revision, RowChange, RowMark, announced, prepared,
 };
 use crate::{CommitError, StoreError};
 
@@ -54,6 +54,58 @@ impl State {
         }
     }
 
+    fn mark(&self, key: &[u8]) -> Option<RowMark> {
+        self.rows.get(key).map(|(revision, value)| RowMark::of(*revision, value))
+    }
+
+    fn changes<'a>(&self, batch: &'a RawBatch) -> Vec<RowChange<'a>> {
+        let next = Revision(self.revision.0 + 1);
+        let put = batch.put.iter().map(|(key, value)| (key, Some(RowMark::of(next, value))));
+        let delete = batch.delete.iter().map(|key| (key, None));
+        let changed = put.chain(delete).map(|(key, after)| RowChange { key, before: self.mark(key), after });
+        let resealed = batch.reseal.iter().filter_map(Reseal::row).filter_map(|row| {
+            let before = self.mark(&row.key).filter(|mark| mark.revision == row.revision)?;
+            let after = Some(RowMark::of(row.revision, &row.value));
+            Some(RowChange { key: &row.key, before: Some(before), after })
+        });
+        changed.chain(resealed).collect()
+    }
+
+    fn reseal(&mut self, values: &[Reseal]) {
+        for value in values {
+            match value {
+                Reseal::Row(row) => {
+                    if let Some(found) = self.rows.get_mut(&row.key).filter(|found| found.0 == row.revision) {
+                        found.1.clone_from(&row.value);
+                    }
+                }
+                Reseal::Record(sequence, record) => {
+                    if let Some(found) = self.audit.iter_mut().find(|row| row.sequence == *sequence) {
+                        found.record.clone_from(record);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Rows from `start` on whose key starts with `prefix`.
+    fn page(&self, prefix: &[u8], start: Bound<Vec<u8>>, limit: usize) -> RawPage {
+        let mut page = RawPage::default();
+        let mut bytes = 0;
+        for (key, (revision, value)) in self.rows.range((start, Bound::Unbounded)) {
+            if !key.starts_with(prefix) {
+                break;
+            }
+            if page.rows.len() == limit || bytes >= PAGE_BYTES_MAX {
+                page.more = true;
+                break;
+            }
+            bytes += key.len() + value.len();
+            page.rows.push(RawRow { key: key.clone(), revision: *revision, value: value.clone() });
+        }
+        page
+    }
+
     fn apply(&mut self, batch: RawBatch) -> Result<(Revision, Option<Announce>), CommitError> {
         if self.observer_failed {
             return Err(StoreError::ObserverFailed.into());
@@ -67,13 +119,15 @@ impl State {
             None => None,
         };
         let (mut records, mut head) = (Vec::new(), self.head.clone());
-        for draft in &batch.audit {
-            let entry = draft(head.as_deref())?;
-            records.push(entry.row);
+        let changes = self.changes(&batch);
+        for (at, draft) in batch.audit.iter().enumerate() {
+            let entry = draft(head.as_deref(), if at == 0 { &changes } else { &[] })?;
+            records.extend(entry.row);
             head = Some(entry.head);
         }
         self.audit.extend(records);
         self.head = head;
+        self.reseal(&batch.reseal);
         if batch.put.is_empty() && batch.delete.is_empty() {
             return Ok((self.revision, announce));
         }
@@ -110,21 +164,20 @@ impl Backend for MemoryBackend {
             Some(after) => Bound::Excluded([prefix, after].concat()),
             None => Bound::Included(prefix.to_vec()),
         };
+        Ok(self.state().page(prefix, start, limit))
+    }
+
+    async fn walk(&self, after: Option<&[u8]>, limit: usize) -> Result<RawPage, StoreError> {
+        let start = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.to_vec()));
+        Ok(self.state().page(&[], start, limit))
+    }
+
+    fn marks(&self, visit: &mut dyn FnMut(&[u8], RowMark)) -> Result<Option<Vec<u8>>, StoreError> {
         let state = self.state();
-        let mut page = RawPage::default();
-        let mut bytes = 0;
-        for (key, (revision, value)) in state.rows.range((start, Bound::Unbounded)) {
-            if !key.starts_with(prefix) {
-                break;
-            }
-            if page.rows.len() == limit || bytes >= PAGE_BYTES_MAX {
-                page.more = true;
-                break;
-            }
-            bytes += key.len() + value.len();
-            page.rows.push(RawRow { key: key.clone(), revision: *revision, value: value.clone() });
+        for (key, (revision, value)) in &state.rows {
+            visit(key, RowMark::of(*revision, value));
         }
-        Ok(page)
+        Ok(state.head.clone())
     }
 
     async fn commit(&self, batch: RawBatch) -> Result<Revision, CommitError> {

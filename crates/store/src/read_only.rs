@@ -1,22 +1,31 @@
 //! A store seen from another process than the one that writes it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use arcadia_crypto::KeyRing;
-use arcadia_kernel::{AuditEvent, Entropy};
+use arcadia_kernel::{AuditEvent, Continuation, Entropy, Page};
 
-use crate::audit::{AuditCheck, Walk, check_end, event};
-use crate::backend::PAGE_ROWS_MAX;
+use crate::audit::{AuditCheck, Walk, check_end, check_rows, event};
+use crate::backend::{PAGE_ROWS_MAX, RawRow};
+use crate::record::decode;
 use crate::seal::Sealer;
 use crate::sqlite::{DATABASE, SqliteReader};
-use crate::{Revision, StoreError};
+use crate::{Key, Record, Revision, Row, StoreError, Table};
 
-/// The audit log of a store, and a copy of the whole, while another process may write it. Never writes to the
+/// The rows and the audit log of a store, and a copy of the whole, while another process may write it. Never writes to the
 /// store, never waits for its writer and never makes it wait.
 pub struct StoreReader {
     file: SqliteReader,
     sealer: Arc<Sealer>,
+}
+
+/// How much is under one data key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct KeyCount {
+    pub rows: u64,
+    pub records: u64,
 }
 
 impl StoreReader {
@@ -38,6 +47,25 @@ impl StoreReader {
         Ok(Self { file, sealer: Arc::new(Sealer::new(ring, entropy)) })
     }
 
+    /// Reads the ring again from `source` when a value is under a data key that the ring does not have yet: whoever
+    /// has the store open may have gone over to it meanwhile.
+    pub fn following(self, source: impl Fn() -> Option<KeyRing> + Send + Sync + 'static) -> Self {
+        self.sealer.follow(Box::new(source));
+        self
+    }
+
+    /// Whether the rows are the ones that were written last; fails with [`StoreError::RowsReplaced`] when some were put
+    /// back to an earlier state, removed or added by something else.
+    pub fn check_rows(&self) -> Result<(), StoreError> {
+        check_rows(&self.sealer, self.file.end()?.head.as_deref(), |visit| self.file.marks(visit))
+    }
+
+    /// How many rows and audit records are under each data key, by its id. Needs no key.
+    pub fn key_counts(directory: &Path) -> Result<BTreeMap<u32, KeyCount>, StoreError> {
+        let counts = SqliteReader::open(&directory.join(DATABASE))?.key_counts()?;
+        Ok(counts.into_iter().map(|(id, (rows, records))| (id, KeyCount { rows, records })).collect())
+    }
+
     /// The number of the last audit record, 0 when there is none.
     pub fn last_record(&self) -> Result<u64, StoreError> {
         self.file.last_record()
@@ -46,6 +74,57 @@ impl StoreReader {
     /// The last change of any row.
     pub fn revision(&self) -> Result<Revision, StoreError> {
         Ok(self.file.end()?.revision)
+    }
+
+    /// As [`crate::Store::get`].
+    pub fn get<K: Key + ?Sized, V: Record>(
+        &self,
+        table: Table<K, V>,
+        key: &K,
+    ) -> Result<Option<Row<V>>, StoreError> {
+        let row = self.file.row(&table.key_bytes(key))?;
+        row.map(|row| self.opened(table.name(), &row)).transpose()
+    }
+
+    /// As [`crate::Store::range`].
+    pub fn range<K: Key + ?Sized, V: Record, P: Key + ?Sized>(
+        &self,
+        table: Table<K, V>,
+        prefix: &P,
+        after: Option<&Continuation>,
+        limit: usize,
+    ) -> Result<Page<Row<V>>, StoreError> {
+        let prefix = table.key_bytes(prefix);
+        let after = after.map(|continuation| continuation.0.as_slice());
+        let page = self.file.range(&prefix, after, limit.clamp(1, PAGE_ROWS_MAX))?;
+        let next = match page.rows.last() {
+            Some(last) if page.more => Some(Continuation(last.key[prefix.len()..].to_vec())),
+            _ => None,
+        };
+        let items = page.rows.iter().map(|row| self.opened(table.name(), row)).collect::<Result<_, _>>()?;
+        Ok(Page { items, next })
+    }
+
+    /// Calls `each` with every row of a table, in the order of keys.
+    pub fn each<K: Key + ?Sized, V: Record, E: From<StoreError>>(
+        &self,
+        table: Table<K, V>,
+        mut each: impl FnMut(V) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut after = None;
+        loop {
+            let page = self.range(table, &(), after.as_ref(), PAGE_ROWS_MAX)?;
+            page.items.into_iter().try_for_each(|row| each(row.value))?;
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn opened<V: Record>(&self, table: &str, row: &RawRow) -> Result<Row<V>, StoreError> {
+        let plaintext = self.sealer.open_row(&row.key, &row.value)?;
+        Ok(Row { value: decode(table, &plaintext)?, revision: row.revision })
     }
 
     /// As [`crate::Store::audit_page`].

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use arcadia_crypto::KeyRing;
 use arcadia_kernel::{AuditEvent, AuditFault, AuditSink, AuditStamp, Clock, Continuation, Entropy, Page};
 
-use crate::audit::{AuditCheck, Walk, check_end, draft, event};
+use crate::audit::{AuditCheck, Walk, check_end, check_rows, draft, event};
 use crate::backend::{BATCH_ROWS_MAX, Backend, Health, PAGE_ROWS_MAX, RawBatch, RawRow, Revision};
 use crate::observe::{BatchWatch, Observers};
 use crate::record::decode;
+use crate::rows::RowsSum;
 use crate::seal::Sealer;
 use crate::sqlite::LogEnd;
 use crate::{
@@ -40,7 +41,8 @@ struct Inner {
 
 impl Store {
     /// Opens or creates `store.db` in `directory` (made with mode 0700 if need be). Fails when another process
-    /// has it open, a newer version wrote it, or `ring` is not the one it was written with.
+    /// has it open, a newer version wrote it, `ring` is not the one it was written with, or its rows are not the ones that
+    /// were written last.
     pub fn open(
         directory: &Path,
         ring: KeyRing,
@@ -77,11 +79,22 @@ impl Store {
 
     fn fitting(self, end: &LogEnd) -> Result<Self, StoreError> {
         check_end(&self.0.sealer, end)?;
+        check_rows(&self.0.sealer, end.head.as_deref(), |visit| self.0.backend.marks(visit))?;
         Ok(self)
     }
 
+    pub(crate) fn sealer(&self) -> &Arc<Sealer> {
+        &self.0.sealer
+    }
+
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        &*self.0.backend
+    }
+
     fn new(backend: Arc<dyn Backend>, ring: KeyRing, entropy: Arc<dyn Entropy>) -> Self {
-        let sealer = Arc::new(Sealer::new(ring, entropy));
+        let sealer = Sealer::new(ring, entropy);
+        sealer.set_found_rows(RowsSum::new(sealer.entropy()));
+        let sealer = Arc::new(sealer);
         Self(Arc::new(Inner { backend, sealer, observers: Arc::default() }))
     }
 
@@ -232,13 +245,15 @@ impl Store {
         batch.check_limits()?;
         let Inner { sealer, observers, .. } = &*self.0;
         let mut raw = RawBatch { require: batch.require, ..RawBatch::default() };
+        // First, as it holds on to the keys that the rows are sealed under.
+        let keys = sealer.keys();
+        raw.audit.push(draft(sealer.clone(), keys.clone(), event)?);
         for (key, value) in &batch.rows {
             match value {
-                Some(plaintext) => raw.put.push((key.clone(), sealer.seal(key, plaintext)?)),
+                Some(plaintext) => raw.put.push((key.clone(), sealer.seal_with(&keys, key, plaintext)?)),
                 None => raw.delete.push(key.clone()),
             }
         }
-        raw.audit.push(draft(sealer.clone(), event)?);
         raw.watch = watch(sealer, observers, batch.rows);
         Ok(raw)
     }
@@ -258,7 +273,8 @@ fn watch(
 #[async_trait::async_trait]
 impl AuditSink for Store {
     async fn append(&self, event: AuditEvent) -> Result<(), AuditFault> {
-        let record = draft(self.0.sealer.clone(), &event).map_err(|error| AuditFault(error.into()))?;
+        let record = draft(self.0.sealer.clone(), self.0.sealer.keys(), &event)
+            .map_err(|error| AuditFault(error.into()))?;
         let batch = RawBatch { audit: vec![record], ..RawBatch::default() };
         self.0.backend.commit(batch).await.map_err(|error| AuditFault(error.into()))?;
         Ok(())

@@ -9,6 +9,7 @@ mod files;
 mod guard;
 mod read_only;
 mod reader;
+mod reseal;
 mod schema;
 mod writer;
 
@@ -23,6 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::{
     AuditRow, Backend, CHANGES_REVISIONS_MAX, Health, RawBatch, RawChanges, RawPage, RawRow, Revision,
+    RowMark,
 };
 use crate::{CommitError, StoreError};
 pub(crate) use files::DATABASE;
@@ -173,6 +175,17 @@ impl Backend for SqliteBackend {
         self.read(|connection| reader::range(connection, prefix, after, limit))
     }
 
+    async fn walk(&self, after: Option<&[u8]>, limit: usize) -> Result<RawPage, StoreError> {
+        self.read(|connection| reseal::walk(connection, after, limit))
+    }
+
+    fn marks(&self, visit: &mut dyn FnMut(&[u8], RowMark)) -> Result<Option<Vec<u8>>, StoreError> {
+        self.shared.guard.glance()?;
+        // A connection of its own: this may take long, and others wait for the few that are shared.
+        let connection = connect(&self.path, false)?;
+        reseal::marks(&connection, visit).map_err(|error| failed("read", error))
+    }
+
     async fn commit(&self, batch: RawBatch) -> Result<Revision, CommitError> {
         let jobs = self.jobs.as_ref().ok_or(StoreError::Closed)?;
         let (reply, answer) = oneshot::channel();
@@ -219,6 +232,11 @@ impl Backend for SqliteBackend {
 
     fn check(&self) -> Result<(), StoreError> {
         self.shared.guard.check()?;
+        // A thread that panicked took its end of the channel along.
+        let works = self.jobs.as_ref().is_some_and(|jobs| !jobs.is_closed());
+        if !works || self.threads.iter().any(JoinHandle::is_finished) {
+            return Err(StoreError::Closed);
+        }
         let failure = self.shared.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
         failure.map_or(Ok(()), Err)
     }

@@ -1,13 +1,14 @@
 //! The file of a store that another process may have open: read, and neither written nor locked against writers.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::{LAST_RECORD, LogEnd, connect, failed, files, reader, schema};
+use super::{LAST_RECORD, LogEnd, connect, failed, files, reader, reseal, schema};
 use crate::StoreError;
-use crate::backend::AuditRow;
+use crate::backend::{AuditRow, RawPage, RawRow, RowMark};
 
 pub(crate) struct SqliteReader {
     connection: Connection,
@@ -42,8 +43,24 @@ impl SqliteReader {
         last.map_err(|error| failed("read", error))
     }
 
+    pub fn row(&self, key: &[u8]) -> Result<Option<RawRow>, StoreError> {
+        reader::row(&self.connection, key).map_err(|error| failed("read", error))
+    }
+
+    pub fn range(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<RawPage, StoreError> {
+        reader::range(&self.connection, prefix, after, limit).map_err(|error| failed("read", error))
+    }
+
     pub fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditRow>, StoreError> {
         reader::audit(&self.connection, after, limit).map_err(|error| failed("read", error))
+    }
+
+    pub fn marks(&self, visit: &mut dyn FnMut(&[u8], RowMark)) -> Result<Option<Vec<u8>>, StoreError> {
+        reseal::marks(&self.connection, visit).map_err(|error| failed("read", error))
+    }
+
+    pub fn key_counts(&self) -> Result<BTreeMap<u32, (u64, u64)>, StoreError> {
+        reseal::counts(&self.connection).map_err(|error| failed("read", error))
     }
 
     pub fn copy(&self, target: &Path) -> Result<(), StoreError> {

@@ -8,8 +8,10 @@ use rusqlite::{Connection, OptionalExtension as _};
 use tokio::sync::{mpsc, oneshot};
 
 use super::guard::Guard;
-use super::{Shared, failed, schema};
-use crate::backend::{Announce, AuditRow, RawBatch, Requirement, Revision, announced, prepared};
+use super::{Shared, failed, reseal, schema};
+use crate::backend::{
+    Announce, AuditRow, RawBatch, Requirement, Reseal, Revision, RowChange, RowMark, announced, prepared,
+};
 use crate::{CommitError, StoreError};
 
 /// The most commits that share one transaction.
@@ -223,17 +225,43 @@ fn apply(
         None => None,
     };
     let (mut records, mut head) = (Vec::with_capacity(batch.audit.len()), state.head.clone());
-    for draft in &batch.audit {
-        let entry = draft(head.as_deref())?;
-        records.push(entry.row);
-        head = Some(entry.head);
-    }
     let changes = !(batch.put.is_empty() && batch.delete.is_empty());
     let revision = state.revision + u64::from(changes);
+    let changed = if batch.audit.is_empty() { Vec::new() } else { row_changes(connection, batch, revision)? };
+    for (at, draft) in batch.audit.iter().enumerate() {
+        let entry = draft(head.as_deref(), if at == 0 { &changed } else { &[] })?;
+        records.extend(entry.row);
+        head = Some(entry.head);
+    }
     write_rows(connection, batch, revision)?;
+    reseal::write(connection, &batch.reseal)?;
     write_records(connection, &records)?;
     *state = State { revision, head };
     Ok((Revision(revision), announce))
+}
+
+/// What tells each row of the batch before and after it.
+fn row_changes<'a>(
+    connection: &Connection,
+    batch: &'a RawBatch,
+    revision: u64,
+) -> rusqlite::Result<Vec<RowChange<'a>>> {
+    let mut changes = Vec::with_capacity(batch.put.len() + batch.delete.len() + batch.reseal.len());
+    for (key, value) in &batch.put {
+        let after = Some(RowMark::of(Revision(revision), value));
+        changes.push(RowChange { key, before: reseal::mark(connection, key)?, after });
+    }
+    for key in &batch.delete {
+        changes.push(RowChange { key, before: reseal::mark(connection, key)?, after: None });
+    }
+    for row in batch.reseal.iter().filter_map(Reseal::row) {
+        let before = reseal::mark(connection, &row.key)?;
+        if before.is_some_and(|before| before.revision == row.revision) {
+            let after = Some(RowMark::of(row.revision, &row.value));
+            changes.push(RowChange { key: &row.key, before, after });
+        }
+    }
+    Ok(changes)
 }
 
 fn holds(connection: &Connection, requirement: &Requirement) -> rusqlite::Result<bool> {
@@ -296,7 +324,8 @@ fn size_bytes(batch: &RawBatch) -> usize {
     const ROW_BYTES: usize = 1024;
     const COMMIT_BYTES: usize = 4096;
     let put: usize = batch.put.iter().map(|(key, value)| key.len() + value.len() + ROW_BYTES).sum();
-    put + batch.delete.len() * ROW_BYTES + COMMIT_BYTES
+    let resealed: usize = batch.reseal.iter().map(|value| value.bytes() + ROW_BYTES).sum();
+    put + resealed + batch.delete.len() * ROW_BYTES + COMMIT_BYTES
 }
 
 /// Moves the log into the database file whenever asked, beside the writer. What it cannot move because a reader

@@ -12,6 +12,8 @@ mod dispatched;
 mod failure;
 mod interference;
 mod model;
+mod put_back;
+mod reseal;
 mod sealed;
 mod suite;
 mod support;

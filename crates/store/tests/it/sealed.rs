@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arcadia_crypto::{KeyRing, SystemEntropy};
-use arcadia_store::{AuditCheck, Batch, CommitError, Store, StoreError, StoreReader};
+use arcadia_store::{
+    AuditCheck, Backend as _, Batch, CommitError, MemoryBackend, RawBatch, Store, StoreError, StoreReader,
+};
 use rusqlite::Connection;
 
 use crate::support::{NOTES, clock, note, open, refusal, ring, stamp};
@@ -83,15 +85,33 @@ async fn a_moved_or_altered_value_does_not_open() {
          UPDATE rows SET value = CAST(substr(value, 1, length(value) - 4) || x'00000000' AS BLOB)
          WHERE key = x'6e6f74657300630001';",
     );
-    let store = open(directory.path());
-    assert_eq!(store.get(NOTES, "a").await.unwrap().unwrap().value, note("a"));
+    let refused = try_open(directory.path(), ring(directory.path())).err().unwrap();
+    assert!(matches!(refused, StoreError::RowsReplaced { written: 3, found: 3 }), "{refused}");
+    // One by one, for whoever reads on all the same.
+    let reader = reader(directory.path());
+    assert_eq!(reader.get(NOTES, "a").unwrap().unwrap().value, note("a"));
     for key in ["b", "c"] {
-        let refused = store.get(NOTES, key).await.unwrap_err();
+        let refused = reader.get(NOTES, key).unwrap_err();
         assert!(matches!(refused, StoreError::NotAuthentic { .. }), "{refused}");
         assert!(refused.to_string().contains("table notes"));
     }
+    assert!(reader.range(NOTES, &(), None, 9).is_err());
+}
+
+/// Under an open store, in a backend that nothing guards.
+#[tokio::test]
+async fn an_observer_is_not_told_half_of_a_change() {
+    let backend = Arc::new(MemoryBackend::new(0));
+    let ring = KeyRing::generate(&SystemEntropy).unwrap();
+    let store = Store::over(backend.clone(), ring, Arc::new(SystemEntropy)).await.unwrap();
+    for key in ["a", "b"] {
+        put(&store, key, key).await;
+    }
+    let moved = backend.get(&NOTES.key_bytes("a")).await.unwrap().unwrap();
+    let put_there = vec![(NOTES.key_bytes("b"), moved.value)];
+    backend.commit(RawBatch { put: put_there, ..RawBatch::default() }).await.unwrap();
+    assert!(matches!(store.get(NOTES, "b").await, Err(StoreError::NotAuthentic { .. })));
     assert!(store.all(NOTES, &()).await.is_err());
-    // An observer must not be told half of a change.
     store.observe(NOTES, |_| ());
     let mut batch = Batch::new();
     batch.delete(NOTES, "b");
@@ -193,6 +213,31 @@ async fn another_process_reads_while_the_store_is_written() {
     assert!(matches!(wrong, StoreError::WrongKey), "{wrong}");
     put(&open(directory.path()), "a", "beside a reader").await;
     assert_eq!(reader.last_record().unwrap(), 4);
+}
+
+#[tokio::test]
+async fn another_process_reads_rows() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let mut batch = Batch::new();
+    for number in 0..1200 {
+        batch.put(NOTES, &format!("{number:04}"), &note(&number.to_string())).unwrap();
+    }
+    store.commit(&stamp(&store), batch).await.unwrap();
+    let reader = reader(directory.path());
+    assert_eq!(reader.get(NOTES, "0007").unwrap().unwrap().value.text, "7");
+    assert!(reader.get(NOTES, "none").unwrap().is_none());
+    let mut seen = Vec::new();
+    let each = reader.each(NOTES, |note| {
+        seen.push(note.text);
+        Ok::<_, StoreError>(())
+    });
+    each.unwrap();
+    assert_eq!(seen, (0..1200).map(|number| number.to_string()).collect::<Vec<_>>(), "of two pages");
+    let page = reader.range(NOTES, &(), None, 5).unwrap();
+    assert_eq!((page.items.len(), page.next.is_some()), (5, true));
+    tamper(directory.path(), "UPDATE rows SET value = (SELECT value FROM rows LIMIT 1)");
+    assert!(matches!(reader.get(NOTES, "0007"), Err(StoreError::NotAuthentic { .. })));
 }
 
 #[tokio::test]

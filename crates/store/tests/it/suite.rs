@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use arcadia_store::{
     Announce, AuditDraft, AuditEntry, AuditRow, Backend, CommitError, MemoryBackend, PAGE_BYTES_MAX,
-    RawBatch, RawRow, Requirement, Revision, StoreError, VALUE_BYTES_MAX, Watch,
+    RawBatch, RawRow, Requirement, Reseal, Revision, RowMark, StoreError, VALUE_BYTES_MAX, Watch,
 };
 
 use crate::support;
@@ -28,9 +28,9 @@ fn row(key: &[u8], revision: u64, value: &[u8]) -> RawRow {
 /// A record in the clear, whose head is its number.
 fn draft(text: &str) -> AuditDraft {
     let text = text.as_bytes().to_vec();
-    Box::new(move |head| {
+    Box::new(move |head, _| {
         let last = head.map_or(0, |head| u64::from_be_bytes(head.try_into().unwrap()));
-        let row = AuditRow { sequence: last + 1, hash: [1; 32], record: text.clone() };
+        let row = Some(AuditRow { sequence: last + 1, hash: [1; 32], record: text.clone() });
         Ok(AuditEntry { row, head: (last + 1).to_be_bytes().to_vec() })
     })
 }
@@ -86,7 +86,7 @@ async fn a_batch_is_all_or_nothing(backend: Shared) {
             put: vec![(b"t\0b".to_vec(), b"x".to_vec())],
             delete: vec![b"t\0a".to_vec()],
             audit: vec![draft("x")],
-            watch: None,
+            ..RawBatch::default()
         };
         assert!(is_conflict(&backend.commit(batch).await), "{requirement:?}");
     }
@@ -100,7 +100,7 @@ async fn a_batch_is_all_or_nothing(backend: Shared) {
         put: vec![(b"t\0b".to_vec(), b"x".to_vec())],
         delete: vec![b"t\0a".to_vec()],
         audit: vec![draft("x")],
-        watch: None,
+        ..RawBatch::default()
     };
     assert_eq!(backend.commit(batch).await.unwrap(), Revision(2));
     assert_eq!(keys(&backend, b"t\0", None, 9).await, (vec![b"t\0b".to_vec()], false));
@@ -242,7 +242,7 @@ async fn audit_records_are_chained_in_commit_order(backend: Shared) {
 }
 
 async fn a_draft_that_fails_refuses_its_batch(backend: Shared) {
-    let failing: AuditDraft = Box::new(|_| Err(StoreError::WrongKey));
+    let failing: AuditDraft = Box::new(|_, _| Err(StoreError::WrongKey));
     let batch = RawBatch { audit: vec![draft("a"), failing], ..put(b"t\0a", b"1") };
     let refused = backend.commit(batch).await;
     assert!(matches!(refused, Err(CommitError::Store(StoreError::WrongKey))), "{refused:?}");
@@ -405,6 +405,91 @@ async fn changes_do_not_cut_a_commit_in_two(backend: Shared) {
     assert_eq!((rest.changed.len(), rest.through), (1, Revision(2)));
 }
 
+/// A draft that notes what it is told of rows.
+fn noting(noted: &Arc<Mutex<Vec<(String, Option<RowMark>, Option<RowMark>)>>>) -> AuditDraft {
+    let (noted, draft) = (noted.clone(), draft("x"));
+    Box::new(move |head, changes| {
+        let mut noted = noted.lock().unwrap();
+        noted.clear();
+        for change in changes {
+            noted.push((String::from_utf8_lossy(change.key).into_owned(), change.before, change.after));
+        }
+        draft(head, changes)
+    })
+}
+
+async fn a_draft_is_told_what_becomes_of_rows(backend: Shared) {
+    let noted = Arc::new(Mutex::new(Vec::new()));
+    let mark = |revision, value: &[u8]| Some(RowMark::of(Revision(revision), value));
+    let long = [7; 40];
+    let batch = RawBatch { audit: vec![noting(&noted), draft("y")], ..put(b"t\0a", &long) };
+    backend.commit(batch).await.unwrap();
+    assert_eq!(*noted.lock().unwrap(), [("t\0a".to_owned(), None, mark(1, &[7; 16]))]);
+    let batch = RawBatch {
+        put: vec![(b"t\0a".to_vec(), b"2".to_vec())],
+        delete: vec![b"t\0none".to_vec()],
+        audit: vec![noting(&noted)],
+        ..RawBatch::default()
+    };
+    backend.commit(batch).await.unwrap();
+    let expected = [("t\0a".to_owned(), mark(1, &long), mark(2, b"2")), ("t\0none".to_owned(), None, None)];
+    assert_eq!(*noted.lock().unwrap(), expected);
+    let batch = RawBatch { audit: vec![noting(&noted)], ..delete(b"t\0a") };
+    backend.commit(batch).await.unwrap();
+    assert_eq!(*noted.lock().unwrap(), [("t\0a".to_owned(), mark(2, b"2"), None)]);
+}
+
+async fn a_new_seal_is_no_change(backend: Shared) {
+    for key in [b"t\0a", b"t\0b"] {
+        backend.commit(RawBatch { audit: vec![draft("old")], ..put(key, b"old") }).await.unwrap();
+    }
+    backend.commit(put(b"t\0b", b"changed")).await.unwrap();
+    let noted = Arc::new(Mutex::new(Vec::new()));
+    let same = |key: &[u8], revision| Reseal::Row(row(key, revision, b"new"));
+    let reseal = vec![
+        same(b"t\0a", 1),
+        same(b"t\0b", 2),
+        same(b"t\0gone", 1),
+        Reseal::Record(2, b"new".to_vec()),
+        Reseal::Record(9, b"new".to_vec()),
+    ];
+    let draft: AuditDraft = {
+        let note = noting(&noted);
+        Box::new(move |head, changes| Ok(AuditEntry { row: None, ..note(head, changes)? }))
+    };
+    let revision = backend.commit(RawBatch { reseal, audit: vec![draft], ..RawBatch::default() }).await;
+    assert_eq!(revision.unwrap(), Revision(3), "no revision of its own");
+    let expected =
+        ("t\0a".to_owned(), Some(RowMark::of(Revision(1), b"old")), Some(RowMark::of(Revision(1), b"new")));
+    assert_eq!(*noted.lock().unwrap(), [expected], "only what was sealed anew");
+    let page = backend.walk(None, 9).await.unwrap();
+    assert_eq!(page.rows, [row(b"t\0a", 1, b"new"), row(b"t\0b", 3, b"changed")]);
+    assert_eq!(backend.changes(Revision(3), 9).await.unwrap().changed, []);
+    let records: Vec<_> = backend.audit(0, 9).await.unwrap().into_iter().map(|row| row.record).collect();
+    assert_eq!(records, [b"old", b"new"]);
+}
+
+async fn a_walk_meets_every_row_of_every_table(backend: Shared) {
+    for key in [&b"a\0x"[..], b"b\0", b"b\0y", b"\xff\xff"] {
+        backend.commit(put(key, key)).await.unwrap();
+    }
+    let (mut after, mut seen) = (None, Vec::new());
+    loop {
+        let page = backend.walk(after.as_deref(), 1).await.unwrap();
+        seen.extend(page.rows.iter().map(|row| row.key.clone()));
+        after = page.rows.last().map(|row| row.key.clone());
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(seen, [&b"a\0x"[..], b"b\0", b"b\0y", b"\xff\xff"]);
+    let mut marks = Vec::new();
+    assert_eq!(backend.marks(&mut |key, mark| marks.push((key.to_vec(), mark))).unwrap(), None);
+    let expected: Vec<_> =
+        seen.iter().zip(1..).map(|(key, n)| (key.clone(), RowMark::of(Revision(n), key))).collect();
+    assert_eq!(marks, expected);
+}
+
 async fn health_says_how_it_is(backend: Shared) {
     backend.commit(put(b"t\0a", b"1")).await.unwrap();
     let health = backend.health().await.unwrap();
@@ -453,5 +538,8 @@ on_every_backend!(
     an_exclusive_job_never_meets_a_commit,
     changes_tell_each_key_once_as_it_is_now,
     changes_do_not_cut_a_commit_in_two,
+    a_draft_is_told_what_becomes_of_rows,
+    a_new_seal_is_no_change,
+    a_walk_meets_every_row_of_every_table,
     health_says_how_it_is,
 );

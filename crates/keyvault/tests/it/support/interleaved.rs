@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arcadia_store::{
     AuditRow, Backend, CommitError, Health, MemoryBackend, RawBatch, RawChanges, RawPage, RawRow, Revision,
-    StoreError,
+    RowMark, StoreError,
 };
 
 pub struct Interleaved {
@@ -46,6 +46,14 @@ impl Backend for Interleaved {
         let page = self.rows.range(prefix, after, limit).await;
         self.let_others_run().await;
         page
+    }
+
+    async fn walk(&self, after: Option<&[u8]>, limit: usize) -> Result<RawPage, StoreError> {
+        self.rows.walk(after, limit).await
+    }
+
+    fn marks(&self, visit: &mut dyn FnMut(&[u8], RowMark)) -> Result<Option<Vec<u8>>, StoreError> {
+        self.rows.marks(visit)
     }
 
     async fn commit(&self, batch: RawBatch) -> Result<Revision, CommitError> {

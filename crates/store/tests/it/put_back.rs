@@ -1,0 +1,116 @@
+//! What was true once, put back while nobody has the store open.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arcadia_crypto::SystemEntropy;
+use arcadia_store::{Batch, Store, StoreError, StoreReader};
+use rusqlite::Connection;
+
+use crate::support::{NOTES, clock, note, open, ring, stamp};
+
+async fn put(store: &Store, key: &str, text: &str) {
+    let mut batch = Batch::new();
+    batch.put(NOTES, key, &note(text)).unwrap();
+    store.commit(&stamp(store), batch).await.unwrap();
+}
+
+fn tamper(directory: &Path, sql: &str) {
+    Connection::open(directory.join("site/store.db")).unwrap().execute_batch(sql).unwrap();
+}
+
+fn refused(directory: &Path) -> StoreError {
+    let reader =
+        StoreReader::open(&directory.join("site"), ring(directory), Arc::new(SystemEntropy)).unwrap();
+    let read = reader.check_rows().unwrap_err();
+    assert!(matches!(read, StoreError::RowsReplaced { .. }), "{read}");
+    let site = directory.join("site");
+    Store::open(&site, ring(directory), clock(), Arc::new(SystemEntropy)).err().unwrap()
+}
+
+/// Three rows; `b` was changed, `c` deleted; and a copy of the file from before.
+async fn changed(directory: &Path) {
+    let store = open(directory);
+    for key in ["a", "b", "c"] {
+        put(&store, key, "old").await;
+    }
+    store.backup(&directory.join("old.db")).await.unwrap();
+    put(&store, "b", "new").await;
+    let mut batch = Batch::new();
+    batch.delete(NOTES, "c");
+    store.commit(&stamp(&store), batch).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_older_version_a_lost_row_and_one_that_was_deleted_are_noticed() {
+    let cases = [
+        (
+            "its older version",
+            "UPDATE rows SET value = old.value, revision = old.revision FROM old.rows AS old
+             WHERE rows.key = old.key AND rows.value <> old.value",
+        ),
+        (
+            "its older value alone",
+            "UPDATE rows SET value = old.value FROM old.rows AS old
+             WHERE rows.key = old.key AND rows.value <> old.value",
+        ),
+        ("another revision", "UPDATE rows SET revision = 1 WHERE revision = 4"),
+        (
+            "deleted, and back",
+            "INSERT INTO rows SELECT * FROM old.rows WHERE key NOT IN (SELECT key FROM rows)",
+        ),
+        ("removed", "DELETE FROM rows WHERE revision = 1"),
+        ("all of them", "DELETE FROM rows; INSERT INTO rows SELECT * FROM old.rows"),
+    ];
+    for (what, sql) in cases {
+        let directory = tempfile::tempdir().unwrap();
+        changed(directory.path()).await;
+        let site = directory.path().join("site");
+        let reader = || StoreReader::open(&site, ring(directory.path()), Arc::new(SystemEntropy)).unwrap();
+        reader().check_rows().unwrap();
+        drop(open(directory.path()));
+        let old = directory.path().join("old.db");
+        tamper(directory.path(), &format!("ATTACH '{}' AS old; {sql};", old.display()));
+        assert_eq!(reader().audit_verify().unwrap().first_broken, None, "{what}: the chain says nothing");
+        let found = refused(directory.path());
+        assert!(matches!(found, StoreError::RowsReplaced { written: 2, .. }), "{what}: {found}");
+        assert!(found.to_string().contains("put back to an earlier state"), "{found}");
+    }
+}
+
+/// The head is that of the older file, too: nothing in there is newer.
+#[tokio::test]
+async fn a_whole_older_store_is_not_noticed_here() {
+    let directory = tempfile::tempdir().unwrap();
+    changed(directory.path()).await;
+    let site = directory.path().join("site");
+    std::fs::remove_file(site.join("store.db-wal")).ok();
+    std::fs::copy(directory.path().join("old.db"), site.join("store.db")).unwrap();
+    let store = open(directory.path());
+    assert_eq!(store.get(NOTES, "b").await.unwrap().unwrap().value, note("old"));
+    assert_eq!(store.audit_verify().await.unwrap().records, 3, "it lacks what came later");
+}
+
+/// A head as versions wrote it that kept no sum: what is there then counts from now on.
+#[tokio::test]
+async fn a_head_without_a_sum_gets_one() {
+    let directory = tempfile::tempdir().unwrap();
+    changed(directory.path()).await;
+    let ring_of = || ring(directory.path());
+    let connection = Connection::open(directory.path().join("site/store.db")).unwrap();
+    let sealed: Vec<u8> = connection
+        .query_row("SELECT value FROM meta WHERE name = 'audit_head'", [], |row| row.get(0))
+        .unwrap();
+    let plain = ring_of().open(b"\0audit head", &sealed).unwrap();
+    let short = ring_of().seal(b"\0audit head", &plain[..40], &SystemEntropy).unwrap();
+    connection.execute("UPDATE meta SET value = ?1 WHERE name = 'audit_head'", [short]).unwrap();
+    drop(connection);
+    let store = open(directory.path());
+    assert!(store.seals() >= 5 * 2, "at least what its records and heads took");
+    put(&store, "b", "newer").await;
+    drop(store);
+    drop(open(directory.path()));
+    tamper(directory.path(), "DELETE FROM rows WHERE revision = 1");
+    let found = refused(directory.path());
+    assert!(matches!(found, StoreError::RowsReplaced { written: 2, found: 1 }), "{found}");
+}
