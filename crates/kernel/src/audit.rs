@@ -18,6 +18,8 @@ pub enum Outcome {
     Answered { status: u16 },
     /// Refused by the access decision.
     Denied { reason: String },
+    /// Not one request: so many of strangers have no record of their own, the first of them at `since`.
+    LeftOut { requests: u64, since: Timestamp },
 }
 
 /// One record of the audit log. Holds names and numbers only: never a value, token or password.

@@ -28,6 +28,8 @@ pub enum DenyReason {
     DenyAssignment(String),
     #[error("the principal no longer exists or is disabled")]
     NoSuchPrincipal,
+    #[error("credentials of this kind are switched off here")]
+    CredentialSwitchedOff,
 }
 
 /// A refusal, with what a service needs to word it.

@@ -137,8 +137,15 @@ impl<S: Service> Dispatcher<S> {
             let other_method = self.table.iter().any(|row| row.info.matches(&head).is_some());
             return Err(self.service.no_such_operation(&head, other_method));
         };
-        let located = self.service.locate(&row.info, &head).await?;
-        self.permitted(row, head, proven, located, body).await
+        match self.service.locate(&row.info, &head).await {
+            Ok(located) => self.permitted(row, head, proven, located, body).await,
+            Err(fault) => {
+                // Nothing to decide on. Who asked for what does not exist is on record all the same.
+                let stamp = self.stamp(&row.info, &head, &proven.caller, &ArmId::root(), None);
+                self.record(&row.info, &stamp, fault.outcome()).await?;
+                Err(fault)
+            }
+        }
     }
 
     fn find(&self, head: &mut RequestHead) -> Option<Arc<Op<S>>> {
@@ -215,43 +222,52 @@ impl<S: Service> Dispatcher<S> {
             decider: decider.clone(),
             scope: scope.clone(),
         };
-        let (by, denial) = match asked.decide() {
-            Ok(by) => (by, None),
-            Err(denial) => (None, Some(denial)),
-        };
-        let stamp = AuditStamp::new(StampFacts {
-            request_id: head.request_id,
-            service: S::NAME,
-            operation: &row.info.name,
-            action: &row.info.action(),
-            scope: &scope,
-            caller: &caller,
-            remote: head.remote.map(|address| address.to_string()),
-            assignment: by.clone(),
-            clock: self.gate.clock.clone(),
-        });
-        if let Some(denial) = denial {
-            self.record(&stamp, Outcome::Denied { reason: denial.reason.to_string() }).await?;
-            return Err(self.service.refuse(&head, &caller, &denial));
+        let decided = self.service.admit(&head, &target).and_then(|()| asked.decide());
+        let by = decided.as_ref().ok().cloned().flatten();
+        let stamp = self.stamp(&row.info, &head, &caller, &scope, by.clone());
+        if let Err(refusal) = decided {
+            self.record(&row.info, &stamp, refusal.outcome()).await?;
+            return Err(refusal);
         }
         let grant = Grant { caller, scope, by, stamp: stamp.clone(), decider, gate: self.gate.clone() };
         let arriving = self.arriving(asked, head, body);
         let result = self.run(&row, target, grant, arriving).await;
-        let status = match &result {
-            Ok(reply) => reply.status,
-            Err(fault) => fault.status,
+        let outcome = match &result {
+            // A change has its record already, in its own commit.
+            Ok(_) if stamp.commits() > 0 => return result,
+            Ok(reply) => Outcome::Answered { status: reply.status.as_u16() },
+            Err(fault) => fault.outcome(),
         };
-        let recorded = row.info.audited || matches!(row.info.access, Access::Decided { .. });
-        // A change has its record already, in its own commit.
-        let change_recorded = result.is_ok() && stamp.commits() > 0;
-        if recorded && !change_recorded {
-            self.record(&stamp, Outcome::Answered { status: status.as_u16() }).await?;
-        }
+        self.record(&row.info, &stamp, outcome).await?;
         result
     }
 
-    /// Without a record there is no answer.
-    async fn record(&self, stamp: &AuditStamp, outcome: Outcome) -> Result<(), Fault> {
+    fn stamp(
+        &self,
+        row: &OpInfo,
+        head: &RequestHead,
+        caller: &Caller,
+        scope: &ArmId,
+        assignment: Option<String>,
+    ) -> AuditStamp {
+        AuditStamp::new(StampFacts {
+            request_id: head.request_id,
+            service: S::NAME,
+            operation: &row.name,
+            action: &row.action(),
+            scope,
+            caller,
+            remote: head.remote.map(|address| address.to_string()),
+            assignment,
+            clock: self.gate.clock.clone(),
+        })
+    }
+
+    /// Without a record there is no answer. What is open to anyone leaves one only where the row says so.
+    async fn record(&self, row: &OpInfo, stamp: &AuditStamp, outcome: Outcome) -> Result<(), Fault> {
+        if matches!(row.access, Access::Public { .. }) && !row.audited {
+            return Ok(());
+        }
         self.gate.audit.append(stamp.event(outcome)).await.map_err(Fault::internal)
     }
 
@@ -284,8 +300,8 @@ struct Asked<S: Service> {
 }
 
 impl<S: Service> Asked<S> {
-    /// What allows it; nothing where no role is asked for.
-    fn decide(&self) -> Result<Option<String>, Denial> {
+    /// What allows it, nothing where no role is asked for; or the refusal in the service's words.
+    fn decide(&self) -> Result<Option<String>, Fault> {
         let (action, plane) = match &self.row.info.access {
             Access::Public { .. } => return Ok(None),
             Access::Decided { action, plane } => (action.clone(), *plane),
@@ -299,15 +315,16 @@ impl<S: Service> Asked<S> {
                 Ok(None)
             }
             Decision::Denied(reason) => {
-                Err(Denial { action: action.into_owned(), plane, scope: scope.clone(), reason })
+                let told = reason.to_string();
+                let denial = Denial { action: action.into_owned(), plane, scope: scope.clone(), reason };
+                Err(self.service.refuse(&self.head, caller, &denial).denied(told))
             }
         }
     }
 
     /// A body may take long to arrive. What was taken away meanwhile must not be used any more.
     fn still_allowed(&self) -> Result<(), Fault> {
-        let decided = self.decide();
-        decided.map(|_| ()).map_err(|denial| self.service.refuse(&self.head, &self.caller, &denial))
+        self.decide().map(|_| ())
     }
 }
 

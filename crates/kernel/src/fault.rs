@@ -6,7 +6,7 @@ use std::fmt;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::{Map, Value};
 
-use crate::BoxError;
+use crate::{BoxError, Outcome};
 
 /// What a client is told, and (apart) what only the log is told.
 ///
@@ -21,6 +21,7 @@ pub struct Fault {
     pub extra: Map<String, Value>,
     pub headers: Vec<(HeaderName, HeaderValue)>,
     source: Option<BoxError>,
+    denied: Option<String>,
 }
 
 impl Fault {
@@ -33,6 +34,7 @@ impl Fault {
             extra: Map::new(),
             headers: Vec::new(),
             source: None,
+            denied: None,
         }
     }
 
@@ -90,6 +92,20 @@ impl Fault {
     pub fn caused_by(mut self, source: impl Into<BoxError>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// Says that an access decision refused, and why; for the audit record, and never rendered.
+    pub fn denied(mut self, reason: impl Into<String>) -> Self {
+        self.denied = Some(reason.into());
+        self
+    }
+
+    /// What the audit record of a request says that ended in this fault.
+    pub(crate) fn outcome(&self) -> Outcome {
+        match &self.denied {
+            Some(reason) => Outcome::Denied { reason: reason.clone() },
+            None => Outcome::Answered { status: self.status.as_u16() },
+        }
     }
 
     /// The cause, for the log.

@@ -24,6 +24,7 @@ mod route;
 mod service;
 
 pub use action::{Action, Open, Plane, SignedIn, SystemWork};
+mod strangers;
 pub use arm_id::{ArmId, ArmIdError};
 pub use audit::{AuditEvent, AuditFault, AuditSink, AuditStamp, Outcome, PendingRecord};
 pub use auth::{AuthFailure, Authenticator, Proven, TokenFault, VerifiedToken, trim_audience};
@@ -42,4 +43,5 @@ pub use route::{Params, Pattern, split_path};
 pub use service::{Located, Service};
 
 /// Re-exported so that a service names the same versions the dispatcher does.
+pub use strangers::StrangersBounded;
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};

@@ -36,7 +36,7 @@ pub struct OpInfo {
     pub body_bytes_max: Option<usize>,
     /// `name=value` that the query must have; `name` alone means present.
     pub query: Vec<(&'static str, Option<&'static str>)>,
-    /// Whether a record is written although no role was decided on (sign-ins).
+    /// Whether a record is written although anyone may (sign-ins).
     pub audited: bool,
 }
 
@@ -152,7 +152,7 @@ impl<S: Service> Op<S> {
         self
     }
 
-    /// Writes an audit record for an operation that is not decided by a role.
+    /// Writes an audit record for an operation that is open to anyone.
     pub fn audited(mut self) -> Self {
         self.info.audited = true;
         self

@@ -38,6 +38,13 @@ pub trait Service: Send + Sync + Sized + 'static {
     /// reveals by failing must be fit for any signed-in caller.
     async fn locate(&self, op: &OpInfo, head: &RequestHead) -> Result<Located<Self::Target>, Fault>;
 
+    /// Whether requests like this one reach the target at all, whoever sends them: network rules. Runs after the
+    /// target is located and before roles are asked; a refusal is recorded like theirs.
+    fn admit(&self, head: &RequestHead, target: &Self::Target) -> Result<(), Fault> {
+        let _ = (head, target);
+        Ok(())
+    }
+
     /// 401 in the service's words, with its challenge header.
     fn challenge(&self, head: &RequestHead, failure: &AuthFailure) -> Fault;
 
