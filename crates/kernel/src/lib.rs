@@ -22,9 +22,9 @@ mod reply;
 mod request;
 mod route;
 mod service;
+mod strangers;
 
 pub use action::{Action, Open, Plane, SignedIn, SystemWork};
-mod strangers;
 pub use arm_id::{ArmId, ArmIdError};
 pub use audit::{AuditEvent, AuditFault, AuditSink, AuditStamp, Outcome, PendingRecord};
 pub use auth::{AuthFailure, Authenticator, Proven, TokenFault, VerifiedToken, trim_audience};
@@ -41,7 +41,7 @@ pub use reply::{Body, BodyError, BoxError, Reply, full_body};
 pub use request::{Form, Input, Json, Query, Request, RequestHead, Streamed};
 pub use route::{Params, Pattern, split_path};
 pub use service::{Located, Service};
+pub use strangers::StrangersBounded;
 
 /// Re-exported so that a service names the same versions the dispatcher does.
-pub use strangers::StrangersBounded;
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
