@@ -12,7 +12,7 @@ use crate::actions::{
 use crate::directory::Committed;
 use crate::graph::body::{Body, Reader, reference};
 use crate::graph::credentials::{NewSecret, SentCredentials, with_secret, without_secret};
-use crate::graph::faults::{bad_request, invalid_property, taken};
+use crate::graph::faults::{bad_request, insufficient, invalid_property, taken};
 use crate::graph::objects::{add_owner, remove_owner, typed_list};
 use crate::graph::render::Shown as _;
 use crate::graph::{Graph, new_id};
@@ -179,7 +179,7 @@ pub(super) async fn update(
     let sent = Sent::read(&at, body.fields, permit.epoch_seconds())?;
     if !sent.credentials.is_empty() {
         let scope = permit.scope().clone();
-        permit.also::<ApplicationCredentialsUpdate>(&scope).map_err(|_| denied())?;
+        permit.also::<ApplicationCredentialsUpdate>(&scope).map_err(|denial| insufficient(&denial))?;
     }
     at.edit(permit.stamp(), APPLICATIONS, id, |application, batch| {
         let mut application = application.clone();
@@ -194,10 +194,6 @@ pub(super) async fn update(
     })
     .await?;
     Ok(Reply::empty(StatusCode::NO_CONTENT))
-}
-
-fn denied() -> Fault {
-    Fault::forbidden("Authorization_RequestDenied", "Insufficient privileges to complete the operation.")
 }
 
 /// Moves the application to the deleted ones and removes its service principal with it.

@@ -1,6 +1,6 @@
 //! Refusals in Graph's words.
 
-use arcadia_kernel::{Fault, StatusCode};
+use arcadia_kernel::{Denial, Fault, StatusCode};
 use serde_json::json;
 
 use crate::login::faults::shown;
@@ -11,6 +11,12 @@ pub(crate) fn not_found(id: &str) -> Fault {
         shown(id)
     );
     Fault::not_found("Request_ResourceNotFound", message)
+}
+
+/// 403, for the dispatcher's refusals and for those of handlers.
+pub(crate) fn insufficient(denial: &Denial) -> Fault {
+    Fault::forbidden("Authorization_RequestDenied", "Insufficient privileges to complete the operation.")
+        .denied(denial.reason.to_string())
 }
 
 pub(crate) fn bad_request(message: impl Into<String>) -> Fault {

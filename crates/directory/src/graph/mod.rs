@@ -5,6 +5,8 @@ mod body;
 mod credentials;
 mod deleted;
 mod faults;
+#[cfg(test)]
+mod fuzz;
 mod groups;
 mod keyed;
 mod list;
@@ -163,8 +165,8 @@ impl Service for Graph {
         }
     }
 
-    fn refuse(&self, _: &RequestHead, _: &Caller, _: &Denial) -> Fault {
-        Fault::forbidden("Authorization_RequestDenied", "Insufficient privileges to complete the operation.")
+    fn refuse(&self, _: &RequestHead, _: &Caller, denial: &Denial) -> Fault {
+        faults::insufficient(denial)
     }
 
     fn no_such_operation(&self, head: &RequestHead, other_method_fits: bool) -> Fault {

@@ -12,7 +12,7 @@ use crate::directory::Committed;
 use crate::graph::applications::read_key_id;
 use crate::graph::body::{Body, Reader, reference};
 use crate::graph::credentials::{NewSecret, SentCredentials, with_secret, without_secret};
-use crate::graph::faults::{bad_request, invalid_property};
+use crate::graph::faults::{bad_request, insufficient, invalid_property};
 use crate::graph::objects::{add_owner, remove_owner, typed_list};
 use crate::graph::render::{PrincipalView, Shown as _};
 use crate::graph::{Graph, new_id};
@@ -148,12 +148,7 @@ pub(super) async fn update(
     reader.finish()?;
     if !credentials.is_empty() {
         let scope = permit.scope().clone();
-        permit.also::<PrincipalCredentialsUpdate>(&scope).map_err(|_| {
-            Fault::forbidden(
-                "Authorization_RequestDenied",
-                "Insufficient privileges to complete the operation.",
-            )
-        })?;
+        permit.also::<PrincipalCredentialsUpdate>(&scope).map_err(|denial| insufficient(&denial))?;
     }
     at.edit(permit.stamp(), PRINCIPALS, id, |principal, _| {
         // Any principal may be switched off.

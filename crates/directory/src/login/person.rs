@@ -9,13 +9,15 @@ use uuid::Uuid;
 use crate::directory::Directory;
 use crate::login::client::Attempt;
 use crate::login::faults::{
-    disabled_user, invalid_grant, locked, no_such_user, shown, too_many_requests, wrong_password,
+    disabled_user, invalid_grant, locked, no_such_user, too_many_requests, wrong_password,
 };
 use crate::model::{USER_PASSWORDS, User, fold};
 use crate::secret::PASSWORD_CHARACTERS_MAX;
 use crate::throttle::Allowance;
 
 const USER_NAME_CHARACTERS_MAX: usize = 320;
+/// How a record names whoever typed a name that nobody has.
+const UNKNOWN_USER: &str = "unknown user";
 
 impl Directory {
     /// The user with this name and password, enabled. Guesses are counted before they are checked, so that many
@@ -28,7 +30,8 @@ impl Directory {
         password: Zeroizing<String>,
     ) -> Result<Arc<User>, Fault> {
         let name = name.trim();
-        stamp.identify(claimed(name));
+        let found = self.snapshot().user_named(name).cloned();
+        stamp.identify(claimed(found.as_ref().map_or(UNKNOWN_USER, |user| user.upn.as_str())));
         if name.is_empty() || name.chars().count() > USER_NAME_CHARACTERS_MAX {
             return Err(wrong_password());
         }
@@ -37,7 +40,6 @@ impl Directory {
         let attempt = Attempt::of_account(self, &fold(name), head, now).map_err(|allowance| {
             if allowance == Allowance::ADDRESS { too_many_requests() } else { locked() }
         })?;
-        let found = self.snapshot().user_named(name).cloned();
         let user = found.ok_or_else(|| no_such_user(name, &tenant.domain))?;
         if password.chars().count() > PASSWORD_CHARACTERS_MAX || !self.password_is(user.id, password).await? {
             return Err(wrong_password());
@@ -73,9 +75,10 @@ impl Directory {
     }
 }
 
-/// For the record of a sign-in that has proved nothing (yet).
+/// For the record of a sign-in that has proved nothing (yet). `name` is of somebody who exists: what else is typed as
+/// a name may be a password in the wrong field.
 pub(crate) fn claimed(name: &str) -> Caller {
-    Caller { name: shown(name), ..Caller::anonymous() }
+    Caller { name: name.to_owned(), ..Caller::anonymous() }
 }
 
 /// For the record of a person's sign-in.

@@ -1,5 +1,6 @@
 //! Staying signed in: sessions and their refresh tokens.
 
+use arcadia_crypto::{b64url, hmac_sha256};
 use arcadia_kernel::{AuditStamp, EntropyExt as _, Fault};
 use arcadia_store::Batch;
 use uuid::Uuid;
@@ -11,6 +12,8 @@ use crate::login::person::signed_in;
 use crate::model::{REFRESH_TOKENS, RefreshToken, SESSIONS, Session, digest};
 
 const REFRESH_TOKEN_BYTES: usize = 64;
+/// Keeps this use of the site's key apart from its others.
+const SUCCESSOR: &[u8] = b"refresh token after ";
 const REFRESH_TOKEN_CHARACTERS_MAX: usize = 512;
 const REFRESH_TOKEN_LIFETIME_SECONDS: i64 = 90 * 24 * 60 * 60;
 /// Processes that share a cache may redeem the same token at nearly the same time; later than this it is theft.
@@ -52,30 +55,20 @@ impl Directory {
             revoked: false,
         };
         batch.put(SESSIONS, &session.id, &session)?;
-        let token = self.plan_refresh_token(batch, session.id, new.scope, expires_seconds)?;
+        let token = format!("1.{}", self.entropy.token(REFRESH_TOKEN_BYTES));
+        plan_refresh_token(batch, session.id, &token, new.scope, expires_seconds)?;
         Ok((session.id, token))
     }
 
-    fn plan_refresh_token(
-        &self,
-        batch: &mut Batch,
-        session: Uuid,
-        scope: &str,
-        expires_seconds: i64,
-    ) -> Result<String, Fault> {
-        let token = format!("1.{}", self.entropy.token(REFRESH_TOKEN_BYTES));
-        let row = RefreshToken {
-            digest: digest(&token),
-            session,
-            scope: scope.to_owned(),
-            expires_seconds,
-            rotated_seconds: None,
-        };
-        batch.put(REFRESH_TOKENS, row.digest.as_str(), &row)?;
-        Ok(token)
+    /// The one token that comes after `token`. It follows from it and from a key that only the site has, so however
+    /// many exchange one token at the same time, a session goes on in one token and not in as many as there were.
+    fn successor(&self, token: &str) -> Result<String, Fault> {
+        let successor = hmac_sha256(&self.form_key()?, &[SUCCESSOR, token.as_bytes()].concat());
+        Ok(format!("1.{}", b64url(&successor)))
     }
 
-    /// Exchanges a refresh token for its successor.
+    /// Exchanges a refresh token for its successor. Of many who do so at once, one makes it; the others are given
+    /// the same.
     pub(crate) async fn refresh(
         &self,
         stamp: &AuditStamp,
@@ -95,21 +88,24 @@ impl Directory {
             check(&row.value, &session.value, client, proven, now)?;
             let user = self.signed_in_user(session.value.user, session.value.session_epoch)?;
             stamp.identify(signed_in(&user, client.app_id));
-            let rotated_before = row.value.rotated_seconds;
-            if rotated_before.is_some_and(|rotated| now - rotated > ROTATION_GRACE_SECONDS) {
-                self.revoke_session(stamp, session_id).await?;
-                return Err(reused());
+            let refresh_token = self.successor(token)?;
+            let scope = row.value.scope.clone();
+            if let Some(rotated) = row.value.rotated_seconds {
+                if now - rotated > ROTATION_GRACE_SECONDS {
+                    self.revoke_session(stamp, session_id).await?;
+                    return Err(reused());
+                }
+                return Ok(Refreshed { session: session.value, scope, refresh_token });
             }
             let expires_seconds = now + REFRESH_TOKEN_LIFETIME_SECONDS;
-            let scope = row.value.scope.clone();
             let mut batch = Batch::new();
             batch.require_revision(REFRESH_TOKENS, digest.as_str(), row.revision);
             batch.require_revision(SESSIONS, &session_id, session.revision);
-            let rotated_seconds = rotated_before.or(Some(now));
-            batch.put(REFRESH_TOKENS, digest.as_str(), &RefreshToken { rotated_seconds, ..row.value })?;
+            let rotated = RefreshToken { rotated_seconds: Some(now), ..row.value };
+            batch.put(REFRESH_TOKENS, digest.as_str(), &rotated)?;
             let session = Session { expires_seconds, ..session.value };
             batch.put(SESSIONS, &session_id, &session)?;
-            let refresh_token = self.plan_refresh_token(&mut batch, session_id, &scope, expires_seconds)?;
+            plan_refresh_token(&mut batch, session_id, &refresh_token, &scope, expires_seconds)?;
             if self.commit(stamp, batch).await? == Committed::Written {
                 return Ok(Refreshed { session, scope, refresh_token });
             }
@@ -133,6 +129,24 @@ impl Directory {
         }
         Err(Fault::unavailable("The session is in use by many requests at once. Retry."))
     }
+}
+
+fn plan_refresh_token(
+    batch: &mut Batch,
+    session: Uuid,
+    token: &str,
+    scope: &str,
+    expires_seconds: i64,
+) -> Result<(), Fault> {
+    let row = RefreshToken {
+        digest: digest(token),
+        session,
+        scope: scope.to_owned(),
+        expires_seconds,
+        rotated_seconds: None,
+    };
+    batch.put(REFRESH_TOKENS, row.digest.as_str(), &row)?;
+    Ok(())
 }
 
 fn check(

@@ -102,7 +102,8 @@ impl Directory {
         Ok((same_browser && in_time).then_some(ticket.step))
     }
 
-    fn form_key(&self) -> Result<std::sync::Arc<[u8]>, Fault> {
+    /// The key for what only this site can have made.
+    pub(crate) fn form_key(&self) -> Result<std::sync::Arc<[u8]>, Fault> {
         let key = self.snapshot().form_key();
         key.ok_or_else(|| Fault::unavailable("The directory is not set up yet. Retry in a moment."))
     }

@@ -31,8 +31,8 @@ async fn answer(at: At<Login>, permit: Permit<Open>, form: Form, version: Versio
     let grant = fields.first("grant_type").ok_or_else(|| missing_parameter("grant_type"))?;
     let presented = Presented::read(fields, &form.head)?;
     let stamp = permit.stamp();
-    stamp.identify(claimed(&presented.client_id));
     let client = Client::find(&at.directory, &presented.client_id, &path)?;
+    stamp.identify(claimed(&client.app_id.to_string()));
     let proof = client.prove(&at.directory, &presented, &path, &form.head, stamp).await?;
     let now = at.directory.clock.epoch_seconds();
     let exchange = Exchange {

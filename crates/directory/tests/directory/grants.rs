@@ -127,7 +127,7 @@ async fn a_person_gets_access_id_and_refresh_tokens() {
     assert_eq!(info, json!({ "uid": id, "utid": world.tenant() }));
 }
 
-async fn refresh(world: &World, token: &str, scope: &str) -> crate::world::Answer {
+pub async fn refresh(world: &World, token: &str, scope: &str) -> crate::world::Answer {
     let az = AZURE_CLI_APP_ID.to_string();
     let fields = [
         ("grant_type", "refresh_token"),

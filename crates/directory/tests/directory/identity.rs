@@ -13,7 +13,7 @@ const MACHINE: &str =
     "/subscriptions/s/resourceGroups/arc-hack/providers/Microsoft.HybridCompute/machines/ubuntu-01";
 const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-async fn machine(world: &World) -> ManagedIdentity {
+pub async fn machine(world: &World) -> ManagedIdentity {
     let mut batch = Batch::new();
     let spec = ManagedIdentitySpec {
         display_name: "ubuntu-01".into(),
@@ -30,11 +30,11 @@ async fn commit(world: &World, batch: Batch) {
     world.store.commit(permit.stamp(), batch).await.unwrap();
 }
 
-fn audience(world: &World) -> String {
+pub fn audience(world: &World) -> String {
     format!("https://login.microsoftonline.com/{}/oauth2/v2.0/token", world.tenant())
 }
 
-async fn show(world: &World, client: &str, assertion: &str) -> Answer {
+pub async fn show(world: &World, client: &str, assertion: &str) -> Answer {
     let fields = [
         ("grant_type", "client_credentials"),
         ("client_id", client),

@@ -6,5 +6,6 @@ mod grants;
 mod graph;
 mod identity;
 mod pages;
+mod races;
 mod refusals;
 mod world;

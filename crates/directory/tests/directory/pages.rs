@@ -6,9 +6,9 @@ use serde_json::json;
 
 use crate::world::{ARM, Answer, World, encode, text};
 
-const UPN: &str = "nina@arcadia.example";
+pub const UPN: &str = "nina@arcadia.example";
 
-async fn begin(world: &World) -> (String, String) {
+pub async fn begin(world: &World) -> (String, String) {
     let az = AZURE_CLI_APP_ID.to_string();
     let scope = format!("{ARM} offline_access openid profile");
     let fields = [("client_id", az.as_str()), ("scope", scope.as_str())];
@@ -20,7 +20,7 @@ async fn begin(world: &World) -> (String, String) {
 }
 
 /// As `az` polls: without a scope, and with the code twice.
-async fn poll(world: &World, code: &str) -> Answer {
+pub async fn poll(world: &World, code: &str) -> Answer {
     let az = AZURE_CLI_APP_ID.to_string();
     let fields = [
         ("client_id", az.as_str()),
@@ -31,14 +31,14 @@ async fn poll(world: &World, code: &str) -> Answer {
     world.token("organizations", &fields).await
 }
 
-fn cookie(answer: &Answer) -> String {
+pub fn cookie(answer: &Answer) -> String {
     let header = answer.headers["set-cookie"].to_str().unwrap();
     assert!(header.contains("HttpOnly") && header.contains("Secure") && header.contains("SameSite=Lax"));
     header.split(';').next().unwrap().to_owned()
 }
 
 /// Goes through the page as a person does, up to the answer.
-async fn confirm(world: &World, user_code: &str, password: &str, decision: &str) -> Answer {
+pub async fn confirm(world: &World, user_code: &str, password: &str, decision: &str) -> Answer {
     let page = world.get(&format!("/device?otc={user_code}")).await;
     let cookie = cookie(&page);
     let headers = [("cookie", cookie.as_str())];
@@ -180,10 +180,10 @@ async fn device_codes_for_strangers_are_bounded() {
     assert_eq!(world.post("/common/oauth2/v2.0/devicecode", &nobody).await.refusal().2, 700_016);
 }
 
-const VERIFIER: &str = "pdsekHLjBhAySHo9Yz3kikUaI7ud4bcY8bMRhhdge3A";
-const REDIRECT: &str = "http://localhost:46441";
+pub const VERIFIER: &str = "pdsekHLjBhAySHo9Yz3kikUaI7ud4bcY8bMRhhdge3A";
+pub const REDIRECT: &str = "http://localhost:46441";
 
-fn authorize_path(client: &str, redirect: &str, extra: &str) -> String {
+pub fn authorize_path(client: &str, redirect: &str, extra: &str) -> String {
     let challenge = b64url(&sha256(VERIFIER.as_bytes()));
     format!(
         "/organizations/oauth2/v2.0/authorize?client_id={client}&response_type=code&redirect_uri={}&scope={}\
@@ -194,7 +194,7 @@ fn authorize_path(client: &str, redirect: &str, extra: &str) -> String {
     )
 }
 
-async fn sign_in(world: &World, path: &str) -> Answer {
+pub async fn sign_in(world: &World, path: &str) -> Answer {
     let page = world.get(path).await;
     assert_eq!(page.status, 200, "{}", page.text);
     let cookie = cookie(&page);
@@ -202,7 +202,7 @@ async fn sign_in(world: &World, path: &str) -> Answer {
     world.post_with("/organizations/login", &[("cookie", &cookie)], &fields).await
 }
 
-async fn redeem(world: &World, code: &str, verifier: &str, redirect: &str) -> Answer {
+pub async fn redeem(world: &World, code: &str, verifier: &str, redirect: &str) -> Answer {
     let az = AZURE_CLI_APP_ID.to_string();
     let fields = [
         ("client_id", az.as_str()),

@@ -225,7 +225,7 @@ async fn sign_ins_are_recorded_under_who_signed_in() {
         ("application", app.as_str(), "200"),
         ("anonymous", "nina@arcadia.example", "400"),
         ("user", "nina@arcadia.example", "commit"),
-        ("anonymous", "nobody", "400"),
+        ("anonymous", "anonymous", "400"),
         ("anonymous", app.as_str(), "401"),
         ("application", app.as_str(), "200"),
     ];

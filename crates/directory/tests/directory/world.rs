@@ -9,7 +9,7 @@ use arcadia_kernel::{
     Authenticator, Clock as _, Dispatcher, Endpoint, FixedClock, Gate, HeaderMap, Incoming, Limits, Reason,
     StatusCode, TokenFault, VerifiedToken, full_body,
 };
-use arcadia_store::Store;
+use arcadia_store::{Record, Store, Table};
 use http_body_util::BodyExt as _;
 use serde_json::{Map, Value, json};
 
@@ -27,6 +27,7 @@ pub struct World {
     pub verifier: Arc<TokenVerifier>,
 }
 
+#[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
@@ -69,6 +70,12 @@ impl Answer {
         self.text[at..at + end].to_owned()
     }
 }
+
+/// A row of any table.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct AnyRow(Value);
+
+impl Record for AnyRow {}
 
 struct Nobody;
 
@@ -128,6 +135,11 @@ impl World {
     pub async fn restarted(self) -> Self {
         let directory = open(&self.store, &self.clock).await;
         Self::around(self.clock, self.store, directory, self.first)
+    }
+
+    /// How many rows a table has.
+    pub async fn rows(&self, table: &'static str) -> usize {
+        self.store.all(Table::<str, AnyRow>::new(table), &()).await.unwrap().len()
     }
 
     pub fn tenant(&self) -> String {
