@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::output::{capture, cargo};
 
 /// Every crate of the workspace and what it may use of the others, for building and for testing alike.
-const ALLOWED: [(&str, &[&str]); 13] = [
+const ALLOWED: [(&str, &[&str]); 14] = [
     ("arcadia-kernel", &[]),
     ("arcadia-crypto", &["arcadia-kernel"]),
     ("arcadia-store", BELOW_STORE),
@@ -22,6 +22,7 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     ("arcadia-client", BELOW_STORE),
     ("arcadia-agent", &["arcadia-kernel", "arcadia-crypto", "arcadia-client"]),
     ("arcadia", EVERYTHING),
+    ("arcadia-bench", EVERYTHING),
     ("xtask", &[]),
 ];
 

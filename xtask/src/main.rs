@@ -1,5 +1,6 @@
 //! What is done to the project rather than with it: checks, generated documents, the walk-through.
 
+mod bench;
 mod catalogue;
 mod ci;
 mod directions;
@@ -28,6 +29,13 @@ enum Task {
     Tidy,
     /// Write docs/reference from the operation tables.
     Catalogue,
+    /// Build for release and measure; every figure stands beside a floor or a peer in the same run.
+    Bench {
+        /// Handed on to the bench: groups of rows, `--rounds`, `--seconds`, `--smoke`. With none, the table and the
+        /// JSON of docs are written.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Install what the walk-through needs, and run it on a fresh site.
     Lab {
         /// Handed on to `arcadia lab`.
@@ -42,6 +50,7 @@ fn main() -> Result<ExitCode> {
         Task::Ci { only } => ci::run(&root, &only),
         Task::Tidy => tidy::run(&root),
         Task::Catalogue => catalogue::write(&root),
+        Task::Bench { arguments } => bench::run(&root, &arguments),
         Task::Lab { arguments } => lab::run(&root, &arguments),
     }
 }

@@ -1,0 +1,181 @@
+//! What costs more when there is more: the same work in a small site and in a large one, side by side.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use http::{Method, StatusCode};
+use serde_json::json;
+
+use super::Bench;
+use crate::blob_site::{BlobSite, blob};
+use crate::load::{Ask, Load, Peer};
+use crate::process::resident_bytes;
+use crate::row::{Bound, Round, Row};
+use crate::site::{Site, VAULT_SCOPE};
+
+const VAULT: &str = "bench-growth";
+const HOST: &str = "bench-growth.vault.azure.net";
+const VERSION: &str = "?api-version=7.4";
+const CONTAINER: &str = "growth";
+const SMALL: usize = 1000;
+const LARGE: usize = 100_000;
+/// What the gate for memory is about.
+const GATED: f64 = 1e6;
+const GATED_MEBIBYTES: f64 = 300.0;
+const MEBIBYTE: f64 = 1024.0 * 1024.0;
+const PAGE: usize = 1000;
+const FILL_CONNECTIONS: usize = 32;
+/// Each filling, of secrets and of blobs. What is not there by then is not measured, and that is told.
+const FILL_TIME_MAX: Duration = Duration::from_secs(90);
+const CONNECTIONS: usize = 8;
+const BLOB_BYTES: usize = 256;
+const FLAT: Bound = Bound::AtMost(1.5);
+
+/// A site with so many secrets and as many blobs.
+struct Filled {
+    blobs: BlobSite,
+    secret_token: String,
+    count: u64,
+}
+
+/// What is asked of both.
+#[derive(Clone, Copy)]
+enum Work {
+    SecretGet,
+    SecretSet,
+    SecretList,
+    BlobGet,
+    BlobPut,
+    BlobList,
+}
+
+const WORKS: [(Work, &str); 6] = [
+    (Work::SecretGet, "secret GET"),
+    (Work::SecretSet, "secret SET"),
+    (Work::SecretList, "secret LIST, a page of 25"),
+    (Work::BlobGet, "blob GET 256 B"),
+    (Work::BlobPut, "blob PUT 256 B, replacing"),
+    (Work::BlobList, "blob LIST 1000"),
+];
+
+pub async fn measure(bench: &Bench) -> Result<Vec<Row>> {
+    let mut small = Filled::make(bench, bench.size(SMALL, 20)).await?;
+    let mut large = Filled::make(bench, bench.size(LARGE, 100)).await?;
+    let filled = format!("{} of each against {}", large.count, small.count);
+    let mut rows = Vec::new();
+    for (work, name) in WORKS {
+        let mut rounds = Vec::new();
+        for _ in 0..bench.rounds {
+            let few = small.cpu_micros(bench, work).await?;
+            rounds.push(Round::pair(large.cpu_micros(bench, work).await?, few));
+        }
+        let row = Row::new(format!("growth: {name}"), format!("CPU with {filled}"), "us");
+        rows.push(row.ratio_to("the same in the small site").gate(FLAT).rounds(rounds.clone()));
+        if matches!(work, Work::BlobList) {
+            let alone = rounds.iter().map(|round| Round::alone(round.ours / 1e3)).collect();
+            rows.push(
+                Row::new("blob LIST 1000", format!("CPU, of {} blobs", large.count), "ms")
+                    .gate(Bound::AtMost(3.0))
+                    .stretch(Bound::AtMost(1.5))
+                    .rounds(alone),
+            );
+        }
+    }
+    rows.push(memory(&small, &large)?);
+    rows.push(restarts(bench, &mut small, &mut large, &filled)?);
+    Ok(rows)
+}
+
+/// The line through both sites, carried on to what the gate is about.
+fn memory(small: &Filled, large: &Filled) -> Result<Row> {
+    let (few, many) = (resident_bytes(small.blobs.site.id())? as f64, resident_bytes(large.blobs.site.id())? as f64);
+    let each = ((many - few) / (large.count - small.count) as f64).max(0.0);
+    let reached = many + each * (GATED - large.count as f64);
+    let what = format!("resident after the load, carried on in a line from {} and {} of each", small.count, large.count);
+    Ok(Row::new("memory with 1e6 secrets and 1e6 blobs", what, "MiB")
+        .gate(Bound::AtMost(GATED_MEBIBYTES))
+        .rounds(vec![Round::alone(reached / MEBIBYTE)])
+        .note(format!("measured {:.0} MiB and {:.0} MiB", few / MEBIBYTE, many / MEBIBYTE)))
+}
+
+fn restarts(bench: &Bench, small: &mut Filled, large: &mut Filled, filled: &str) -> Result<Row> {
+    let mut rounds = Vec::new();
+    for _ in 0..bench.rounds {
+        let few = restart(&mut small.blobs.site)?;
+        rounds.push(Round::pair(restart(&mut large.blobs.site)?, few));
+    }
+    Ok(Row::new("growth: start", format!("from the program's start to `ready`, with {filled}"), "s")
+        .ratio_to("the same in the small site")
+        .gate(FLAT)
+        .rounds(rounds))
+}
+
+impl Filled {
+    async fn make(bench: &Bench, count: usize) -> Result<Self> {
+        let site = bench.site()?;
+        let officer = site.make_vault_and_officer(VAULT).await?;
+        let secret_token = site.token_of(&officer, VAULT_SCOPE).await?;
+        let blobs = BlobSite::furnish(site).await?;
+        blobs.make_container(CONTAINER).await?;
+        let mut made = Self { blobs, secret_token, count: count as u64 };
+        let load = Load::new(FILL_CONNECTIONS, FILL_TIME_MAX, made.count)?;
+        let set = made.secret(Method::PUT, 0)?;
+        let ask = move |number: u64| Ask { path: secret(number), ..set.clone() };
+        let site = &made.blobs.site;
+        let secrets = load.run(&site.peer(HOST)?, &site.meter(), StatusCode::OK, ask).await?.requests();
+        let filled = made.blobs.fill(CONTAINER, 0, made.count, vec![b'x'; BLOB_BYTES], FILL_TIME_MAX).await?;
+        made.count = secrets.min(filled.requests());
+        ensure!(made.count > 0, "nothing could be made");
+        Ok(made)
+    }
+
+    fn secret(&self, method: Method, number: u64) -> Result<Ask> {
+        let body = if method == Method::PUT { json!({ "value": "a small value" }).to_string() } else { String::new() };
+        let ask = Ask::with_body(method, secret(number), body).bearer(&self.secret_token)?;
+        if ask.body.is_empty() { Ok(ask) } else { ask.json() }
+    }
+
+    async fn cpu_micros(&self, bench: &Bench, work: Work) -> Result<f64> {
+        let (site, count) = (&self.blobs.site, self.count);
+        let vault = || site.peer(HOST);
+        let middle = blob(CONTAINER, count / 2 / PAGE as u64 * PAGE as u64);
+        let page = middle.trim_start_matches(&format!("/{CONTAINER}/")).trim_end_matches("000").to_owned();
+        let (peer, status, ask): (Peer, StatusCode, Ask) = match work {
+            Work::SecretGet => (vault()?, StatusCode::OK, self.secret(Method::GET, 0)?),
+            Work::SecretSet => (vault()?, StatusCode::OK, self.secret(Method::PUT, 0)?),
+            Work::SecretList => {
+                let path = format!("/secrets{VERSION}&maxresults=25");
+                (vault()?, StatusCode::OK, Ask { path, ..self.secret(Method::GET, 0)? })
+            }
+            Work::BlobGet => (self.blobs.peer()?, StatusCode::OK, self.blobs.get("")?),
+            Work::BlobPut => {
+                (self.blobs.peer()?, StatusCode::CREATED, self.blobs.put("", vec![b'y'; BLOB_BYTES])?)
+            }
+            Work::BlobList => {
+                let list = format!("/{CONTAINER}?restype=container&comp=list&maxresults={PAGE}&prefix={page}");
+                (self.blobs.peer()?, StatusCode::OK, self.blobs.get(&list)?)
+            }
+        };
+        let ask = move |number: u64| {
+            // A step that meets every one before it meets one again.
+            let at = number.wrapping_mul(7919) % count;
+            let path = match work {
+                Work::SecretGet | Work::SecretSet => secret(at),
+                Work::BlobGet | Work::BlobPut => blob(CONTAINER, at),
+                Work::SecretList | Work::BlobList => ask.path.clone(),
+            };
+            Ask { path, ..ask.clone() }
+        };
+        let loaded = Load::lasting(CONNECTIONS, bench.time)?.run(&peer, &site.meter(), status, ask).await?;
+        Ok(loaded.cpu_micros())
+    }
+}
+
+fn restart(site: &mut Site) -> Result<f64> {
+    site.down()?;
+    Ok(site.up()?.as_secs_f64())
+}
+
+fn secret(number: u64) -> String {
+    format!("/secrets/s{number:08}{VERSION}")
+}
