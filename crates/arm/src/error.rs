@@ -55,7 +55,7 @@ pub(crate) fn authorization_failed(caller: &Caller, action: &str, scope: &ArmId)
          credentials.",
         caller.name, caller.object_id,
     );
-    Fault::forbidden("AuthorizationFailed", message)
+    Fault::forbidden("AuthorizationFailed", message).denied("no role assignment allows it")
 }
 
 pub(crate) fn refused(caller: &Caller, denial: &Denial) -> Fault {

@@ -161,10 +161,14 @@ impl Service for KeyVault {
 
     async fn locate(&self, op: &OpInfo, head: &RequestHead) -> Result<Located<Asked>, Fault> {
         let vault = self.vault_of(head).ok_or_else(|| faults::no_such_vault(&head.host))?;
-        network::admit(&vault, head.remote)?;
         let version = ApiVersion::of(&head.query)?;
         let scope = Self::scope(op, &vault, head)?;
         Ok(Located { scope, target: Asked { vault, version } })
+    }
+
+    fn admit(&self, head: &RequestHead, asked: &Asked) -> Result<(), Fault> {
+        network::admit(&asked.vault, head.remote)
+            .map_err(|fault| fault.denied("the vault's network rules refuse the address"))
     }
 
     fn challenge(&self, _head: &RequestHead, failure: &AuthFailure) -> Fault {

@@ -138,6 +138,7 @@ fn not_a_machine(caller: &Caller) -> Fault {
             caller.object_id
         ),
     )
+    .denied("the caller is not the identity of a connected machine")
 }
 
 #[async_trait::async_trait]

@@ -101,11 +101,12 @@ impl Storage {
         let account = self.account_of(head).ok_or_else(unknown)?;
         let keys = self.accounts.keys(account.instance()).ok_or_else(unknown)?;
         let key = shared_key::verify(head, account.name(), credential, &keys, now)?;
-        if !account.properties.allow_shared_key_access {
-            return Err(faults::key_not_permitted());
-        }
         let caller = Arc::new(Caller::key_holder(&key));
-        Ok(Proven { caller, decider: Some(Arc::new(WholeAccount { id: account.id.clone(), key })) })
+        let decider: Arc<dyn Decider> = match account.properties.allow_shared_key_access {
+            true => Arc::new(WholeAccount { id: account.id.clone(), key }),
+            false => Arc::new(SwitchedOff),
+        };
+        Ok(Proven { caller, decider: Some(decider) })
     }
 }
 
@@ -124,6 +125,15 @@ impl Decider for WholeAccount {
             }
             _ => Decision::Denied(DenyReason::NoAssignment),
         }
+    }
+}
+
+/// What an account key may do in an account that takes none.
+struct SwitchedOff;
+
+impl Decider for SwitchedOff {
+    fn decide(&self, _: &Question<'_>) -> Decision {
+        Decision::Denied(DenyReason::CredentialSwitchedOff)
     }
 }
 
@@ -227,8 +237,11 @@ impl Service for Storage {
         }
     }
 
-    fn refuse(&self, _head: &RequestHead, _caller: &Caller, _denial: &Denial) -> Fault {
-        faults::permission_mismatch()
+    fn refuse(&self, _head: &RequestHead, _caller: &Caller, denial: &Denial) -> Fault {
+        match denial.reason {
+            DenyReason::CredentialSwitchedOff => faults::key_not_permitted(),
+            _ => faults::permission_mismatch(),
+        }
     }
 
     fn no_such_operation(&self, _head: &RequestHead, other_method_fits: bool) -> Fault {

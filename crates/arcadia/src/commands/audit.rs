@@ -95,6 +95,7 @@ fn line(event: &AuditEvent) -> String {
         Outcome::Committed => "changed".to_owned(),
         Outcome::Answered { status } => status.to_string(),
         Outcome::Denied { .. } => "denied".to_owned(),
+        Outcome::LeftOut { requests, .. } => format!("{requests} more"),
     };
     // What was recorded came from callers: no control characters to the terminal.
     let plain = |text: &str| text.chars().filter(|c| !c.is_control()).collect::<String>();

@@ -224,6 +224,7 @@ fn model_change_refused(plan: &Plan<'_>) -> Fault {
         plan.caller.name, plan.caller.object_id, plan.id
     );
     Fault::forbidden("AuthorizationFailed", message)
+        .denied("no role assignment allows a change of the permission model")
 }
 
 #[cfg(test)]

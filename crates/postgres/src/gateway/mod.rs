@@ -21,6 +21,7 @@ use std::time::Duration;
 use arcadia_kernel::{AuditSink, Authenticator, Clock, Decider, Entropy};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::Postgres;
@@ -54,6 +55,7 @@ pub struct Gateway {
     tls: TlsAcceptor,
     trust: Trust,
     cancellations: Cancellations,
+    silent: watch::Sender<bool>,
 }
 
 /// Who asks: where from, and whether inside TLS.
@@ -72,12 +74,30 @@ impl Gateway {
             tls: TlsAcceptor::from(tls),
             trust,
             cancellations: Cancellations::default(),
+            silent: watch::Sender::new(false),
         })
+    }
+
+    /// Cuts every session, and lets nobody in any more: the site does not know what it could believe.
+    pub fn fall_silent(&self) {
+        self.silent.send_replace(true);
     }
 
     /// Serves one client to its end. `remote` is its address; a client without one comes from a machine of the site,
     /// and counts as 127.0.0.1.
     pub async fn serve<S>(&self, stream: S, remote: Option<IpAddr>)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let mut silent = self.silent.subscribe();
+        tokio::select! {
+            biased;
+            _ = silent.wait_for(|silent| *silent) => {}
+            () = self.serve_one(stream, remote) => {}
+        }
+    }
+
+    async fn serve_one<S>(&self, stream: S, remote: Option<IpAddr>)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {

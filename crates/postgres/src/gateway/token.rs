@@ -99,13 +99,21 @@ impl Gateway {
             // Nobody was let in or turned away.
             Err(Ended::Broken(_)) => return Ok(()),
         };
-        let nobody = Caller::key_holder(&admitted.role);
-        let (kind, object_id) = match &admitted.administrator {
-            Some(administrator) if administrator.principal_type == "User" => {
-                (CallerKind::User, administrator.object_id)
+        // Whoever proved nothing merely claims a name, be it a password typed in the wrong place.
+        let nobody = match &outcome {
+            Recorded::Answered { .. } => Caller::key_holder(&admitted.role),
+            _ => Caller::anonymous(),
+        };
+        let (kind, object_id, name) = match &admitted.administrator {
+            None => (nobody.kind, nobody.object_id, nobody.name),
+            Some(administrator) => {
+                let kind = match (&outcome, administrator.principal_type.as_str()) {
+                    (Recorded::Denied { .. }, _) => CallerKind::Anonymous,
+                    (_, "User") => CallerKind::User,
+                    _ => CallerKind::Application,
+                };
+                (kind, administrator.object_id, admitted.role.clone())
             }
-            Some(administrator) => (CallerKind::Application, administrator.object_id),
-            None => (nobody.kind, nobody.object_id),
         };
         let event = AuditEvent {
             time: self.trust.clock.now(),
@@ -117,7 +125,7 @@ impl Gateway {
             caller_kind: kind,
             caller_object_id: object_id,
             caller_app_id: Uuid::nil(),
-            caller_name: admitted.role.clone(),
+            caller_name: name,
             remote: Some(peer.address.to_string()),
             assignment: None,
             outcome,
