@@ -37,6 +37,7 @@ struct Schema {
 
 #[derive(Deserialize)]
 struct Incoming<V> {
+    s: u32,
     v: V,
 }
 
@@ -52,10 +53,25 @@ pub(crate) fn encode<V: Record>(table: &str, value: &V) -> Result<Zeroizing<Vec<
 }
 
 pub(crate) fn decode<V: Record>(table: &str, bytes: &[u8]) -> Result<V, StoreError> {
+    // The usual case takes one pass. Where it fails, the schema is looked at by itself.
+    match serde_json::from_slice::<Incoming<V>>(bytes) {
+        Ok(Incoming { s, v }) if s == V::SCHEMA => Ok(v),
+        read => decode_other(table, bytes, read.err()),
+    }
+}
+
+/// What another version wrote, or nobody.
+fn decode_other<V: Record>(
+    table: &str,
+    bytes: &[u8],
+    fault: Option<serde_json::Error>,
+) -> Result<V, StoreError> {
     let unreadable = |error: serde_json::Error| StoreError::record(table, "read", error);
     let Schema { s: schema, .. } = serde_json::from_slice(bytes).map_err(unreadable)?;
-    if schema == V::SCHEMA {
-        return serde_json::from_slice::<Incoming<V>>(bytes).map(|incoming| incoming.v).map_err(unreadable);
+    if schema == V::SCHEMA
+        && let Some(fault) = fault
+    {
+        return Err(unreadable(fault));
     }
     if schema > V::SCHEMA {
         let unknown = StoreError::UnknownSchema { found: schema, known: V::SCHEMA };
