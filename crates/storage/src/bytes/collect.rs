@@ -84,8 +84,8 @@ impl ByteStore {
             due
         };
         let count = due.len();
-        let root = self.segments.root().to_owned();
-        blocking(move || due.into_iter().try_for_each(|segment| segments::remove(&root, segment))).await?;
+        let segments = self.segments.clone();
+        blocking(move || due.into_iter().try_for_each(|segment| segments.remove(segment))).await?;
         Ok(count)
     }
 

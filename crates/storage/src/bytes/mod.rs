@@ -86,7 +86,7 @@ pub(crate) struct ByteStore {
     store: Store,
     entropy: Arc<dyn Entropy>,
     files: Files,
-    segments: Segments,
+    segments: Arc<Segments>,
     flight: Arc<Flight>,
     orphans_removed: AtomicBool,
     /// Segments that lost records since they were last looked at; `None` before every one was looked at once.
@@ -99,7 +99,7 @@ impl ByteStore {
     /// Opens or makes `directory` (mode 0700). Only one process may have it open, which is the caller's to see to.
     pub fn open(directory: &Path, store: Store, entropy: Arc<dyn Entropy>) -> Result<Arc<Self>, BytesFault> {
         let files = Files::open(&directory.join("files"))?;
-        let segments = Segments::open(&directory.join("segments"))?;
+        let segments = Arc::new(Segments::open(&directory.join("segments"))?);
         files::sync_directory(directory)?;
         if let Some(parent) = directory.parent() {
             files::sync_directory(parent)?;

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use arcadia_crypto::{CHUNK_TAG_BYTES, ChunkKey};
-use arcadia_kernel::{Body, BodyError};
+use arcadia_kernel::{Body, BodyError, full_body};
 use bytes::Bytes;
 use futures_util::stream;
 use http_body::Frame;
@@ -105,6 +105,10 @@ impl Reading {
     /// is an error and not an answer that breaks off.
     pub async fn into_body(mut self) -> Result<Body, BytesFault> {
         let first = self.next().await?;
+        if self.spans.is_empty() {
+            // The usual case of a small blob: head and bytes leave together.
+            return Ok(full_body(first.unwrap_or_default()));
+        }
         let frames = stream::unfold((first, Some(self)), |(ready, reading)| async move {
             if let Some(bytes) = ready {
                 return Some((Ok(Frame::data(bytes)), (None, reading)));

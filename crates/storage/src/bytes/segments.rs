@@ -8,8 +8,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
@@ -25,9 +25,13 @@ const QUEUE_JOBS_MAX: usize = 1024;
 /// What is written and synced together.
 const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Segments that are kept open for readers.
+const OPEN_SEGMENTS_MAX: usize = 64;
+
 /// The segments of a site.
 pub(super) struct Segments {
     root: PathBuf,
+    open: Mutex<OpenSegments>,
     queue: mpsc::Sender<Job>,
     /// The segment that is appended to; older ones are complete.
     current: Arc<AtomicU64>,
@@ -57,7 +61,7 @@ impl Segments {
             .name("blob-segments".to_owned())
             .spawn(move || appender.run(jobs))
             .map_err(|error| BytesFault::io("start the thread that packs blobs", error))?;
-        Ok(Self { root: root.to_owned(), queue, current })
+        Ok(Self { root: root.to_owned(), open: Mutex::default(), queue, current })
     }
 
     /// Returns once the record is durable.
@@ -75,7 +79,7 @@ impl Segments {
         offset: u64,
         sealed_bytes: usize,
     ) -> Result<Option<Vec<u8>>, BytesFault> {
-        let file = match File::open(path(&self.root, segment)) {
+        let file = match self.opened(segment) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(BytesFault::io("open a segment", error)),
@@ -84,6 +88,19 @@ impl Segments {
         file.read_exact_at(&mut sealed, offset + HEADER_BYTES as u64)
             .map_err(|error| BytesFault::io("read a segment", error))?;
         Ok(Some(sealed))
+    }
+
+    fn opened(&self, segment: u64) -> std::io::Result<Arc<File>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).file(segment, || path(&self.root, segment))
+    }
+
+    /// Removes a segment that nobody reads any more.
+    pub fn remove(&self, segment: u64) -> Result<(), BytesFault> {
+        fs::remove_file(path(&self.root, segment))
+            .map_err(|error| BytesFault::io("remove a segment", error))?;
+        // After its name is gone, so that nobody opens it again: an open file would go on taking its space.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).close(segment);
+        Ok(())
     }
 
     /// Every segment that is not appended to any more.
@@ -136,8 +153,29 @@ pub(super) fn scan(root: &Path, segment: u64) -> Result<(Vec<Found>, u64), Bytes
     Ok((found, size))
 }
 
-pub(super) fn remove(root: &Path, segment: u64) -> Result<(), BytesFault> {
-    fs::remove_file(path(root, segment)).map_err(|error| BytesFault::io("remove a segment", error))
+/// Open files by number, the one that was used last at the end.
+#[derive(Default)]
+struct OpenSegments(Vec<(u64, Arc<File>)>);
+
+impl OpenSegments {
+    fn file(&mut self, segment: u64, path: impl FnOnce() -> PathBuf) -> std::io::Result<Arc<File>> {
+        let found = match self.0.iter().rposition(|(number, _)| *number == segment) {
+            Some(at) => self.0.remove(at),
+            None => {
+                if self.0.len() == OPEN_SEGMENTS_MAX {
+                    self.0.remove(0);
+                }
+                (segment, Arc::new(File::open(path())?))
+            }
+        };
+        let file = found.1.clone();
+        self.0.push(found);
+        Ok(file)
+    }
+
+    fn close(&mut self, segment: u64) {
+        self.0.retain(|(number, _)| *number != segment);
+    }
 }
 
 struct Appender {
@@ -254,5 +292,25 @@ mod tests {
         assert_eq!(place, Place::Packed { segment: 2, offset: 0 });
         assert_eq!(segments.complete().unwrap(), [1]);
         assert_eq!(segments.read(7, 0, 10).unwrap(), None);
+        // One that was read is still gone once it is removed.
+        assert!(segments.read(1, 0, 100).unwrap().is_some());
+        segments.remove(1).unwrap();
+        assert_eq!(segments.read(1, 0, 100).unwrap(), None);
+    }
+
+    #[test]
+    fn a_bounded_number_of_segments_is_open() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("segment");
+        fs::write(&file, "").unwrap();
+        let gone = || directory.path().join("no such file");
+        let mut open = OpenSegments::default();
+        for number in 0..=100 {
+            open.file(number, || file.clone()).unwrap();
+            // Used in between, so never the one that goes.
+            open.file(0, gone).unwrap();
+            assert!(open.0.len() <= OPEN_SEGMENTS_MAX);
+        }
+        assert!(open.file(100, gone).is_ok() && open.file(1, gone).is_err());
     }
 }
