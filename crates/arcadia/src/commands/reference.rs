@@ -145,5 +145,5 @@ fn plane_words(plane: Plane) -> &'static str {
 /// No server is made to document how servers are made.
 fn nowhere() -> arcadia_postgres::Place {
     let folder = std::path::PathBuf::from("/nonexistent");
-    arcadia_postgres::Place { scratch: folder.clone(), folder, account: None, installation: None }
+    arcadia_postgres::Place { folder, account: None, installation: None }
 }

@@ -14,11 +14,10 @@ pub fn place(data: &DataDir) -> Place {
     let folder = data.postgres_folder();
     let search_path: Vec<PathBuf> =
         variable_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();
-    // Servers refuse to run as root, and files for another user are made where that user can go.
+    // Servers refuse to run as root.
     let account = if is_root() { account() } else { None };
-    let scratch = if account.is_some() { PathBuf::from("/tmp") } else { folder.clone() };
     let installation = Installation::find(&search_path);
-    Place { folder, scratch, account, installation }
+    Place { folder, account, installation }
 }
 
 fn account() -> Option<Account> {

@@ -61,16 +61,13 @@ pub(crate) fn copy_tree(from: &Path, to: &Path, owner: Option<Account>) -> Resul
     Ok(())
 }
 
-/// Gives a complete directory its name. All of it is durable when this returns.
-pub(crate) fn complete(path: &Path) -> Result<(), ServerFault> {
-    let from = unfinished(path);
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    let synced = |path: &Path| {
-        let file = File::open(path)?;
-        rustix::fs::syncfs(&file)?;
-        Ok::<_, io::Error>(())
-    };
-    synced(&from).map_err(ServerFault::file(&from))?;
-    fs::rename(&from, path).map_err(ServerFault::file(path))?;
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(ServerFault::file(folder))
+/// Gives complete directories of one folder their names. All that is in them is durable when this returns.
+pub(crate) fn complete(paths: &[&Path]) -> Result<(), ServerFault> {
+    let Some(folder) = paths.first().and_then(|path| path.parent()) else { return Ok(()) };
+    let folder_file = File::open(folder).map_err(ServerFault::file(folder))?;
+    rustix::fs::syncfs(&folder_file).map_err(|error| ServerFault::file(folder)(error.into()))?;
+    for path in paths {
+        fs::rename(unfinished(path), path).map_err(ServerFault::file(path))?;
+    }
+    folder_file.sync_all().map_err(ServerFault::file(folder))
 }

@@ -15,6 +15,13 @@ pub struct Account {
     pub gid: u32,
 }
 
+impl Account {
+    /// The one that this process runs as.
+    pub(crate) fn own() -> Self {
+        Self { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() }
+    }
+}
+
 /// A PostgreSQL that is installed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installation {

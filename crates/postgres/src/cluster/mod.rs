@@ -38,8 +38,6 @@ const READY_SECONDS_MAX: u64 = 60;
 pub struct Place {
     /// Holds a directory for each server. Made when it is missing.
     pub folder: PathBuf,
-    /// A directory that `account` can enter, for making a first server's files.
-    pub scratch: PathBuf,
     /// The user that servers run as; `None` for the site's own. Servers refuse to run as root.
     pub account: Option<Account>,
     /// `None` when PostgreSQL is not installed: no server can be made then.
@@ -135,11 +133,14 @@ impl Clusters {
         if self.exists(instance) {
             return Ok(());
         }
-        let template = {
-            let _alone = self.template.lock().await;
-            template::prepare(&self.place, &*self.entropy).await?
-        };
         let (place, directory) = (self.place.clone(), self.place.directory(instance));
+        let template = template::path(&place)?;
+        {
+            let _alone = self.template.lock().await;
+            if !template.is_dir() {
+                return template::found(&place, &directory, &*self.entropy).await;
+            }
+        }
         tokio::task::spawn_blocking(move || template::copy_to(&place, &template, &directory))
             .await
             .map_err(|_| ServerFault::Broken)?
@@ -206,9 +207,6 @@ impl Clusters {
 
     /// Removes directories of servers that are not (or no longer) among `instances`.
     pub(crate) async fn clean(&self, instances: &HashSet<Uuid>) {
-        if let Err(fault) = template::clean(&self.place) {
-            tracing::warn!(%fault, "what is left of the making of a server could not be removed");
-        }
         let Ok(entries) = std::fs::read_dir(&self.place.folder) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();

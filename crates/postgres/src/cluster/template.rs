@@ -1,17 +1,17 @@
-//! A server's files before it is anybody's: made by `initdb` once, then copied for each server.
+//! A server's files before it is anybody's: made by `initdb` with the first server, then copied for each other one.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use arcadia_crypto::{hex, sha256};
 use arcadia_kernel::{Entropy, EntropyExt as _};
+use rustix::fs::MemfdFlags;
 use tokio::process::Command;
 
 use super::files::{complete, copy_tree, own, private_directory, private_file, unfinished};
 use super::process::{in_nothing, run_as};
-use super::{Place, files, sql};
+use super::{Account, Place, sql};
 use crate::fault::ServerFault;
 
 const SECRET_BYTES: usize = 32;
@@ -44,35 +44,31 @@ const AUTHENTICATION: &str = "\
 local all all scram-sha-256
 ";
 
-/// The template of this version, made when it is missing.
-pub(super) async fn prepare(place: &Place, entropy: &dyn Entropy) -> Result<PathBuf, ServerFault> {
+/// Makes the files of this version's first server, and of the template for all later ones, with one run of `initdb`
+/// and one wait for the disk.
+pub(super) async fn found(place: &Place, directory: &Path, entropy: &dyn Entropy) -> Result<(), ServerFault> {
     let template = path(place)?;
-    if template.is_dir() {
-        return Ok(template);
-    }
     if !place.folder.is_dir() {
         private_directory(&place.folder, None)?;
     }
-    let scratch = scratch(place);
-    remove(&scratch)?;
-    private_directory(&scratch, place.account)?;
-    let made = make(place, &template, &scratch, &entropy.token(SECRET_BYTES)).await;
-    let _ = fs::remove_dir_all(&scratch);
-    made.map(|()| template)
+    let raw = unfinished(&template);
+    remove(&raw)?;
+    private_directory(&raw, place.account)?;
+    let secret = entropy.token(SECRET_BYTES);
+    initialize(place, &raw, &secret).await?;
+    let (place, directory) = (place.clone(), directory.to_owned());
+    let made = tokio::task::spawn_blocking(move || {
+        // From here on the template is the site's alone.
+        own(&raw, Some(Account::own()))?;
+        private_file(&secret_file(&template), &secret, None)?;
+        copy(&place, &raw, &directory)?;
+        complete(&[&template, &directory])
+    });
+    made.await.map_err(|_| ServerFault::Broken)?
 }
 
-/// Where `initdb` works: the same place for the same site, so that what a killed one left behind is found again.
-fn scratch(place: &Place) -> PathBuf {
-    let digest = hex(&sha256(place.folder.as_os_str().as_encoded_bytes()));
-    place.scratch.join(format!("arcadia-initdb-{}", &digest[..16]))
-}
-
-/// Removes what a killed site left behind.
-pub(super) fn clean(place: &Place) -> Result<(), ServerFault> {
-    remove(&scratch(place))
-}
-
-fn path(place: &Place) -> Result<PathBuf, ServerFault> {
+/// The template of the installed version.
+pub(super) fn path(place: &Place) -> Result<PathBuf, ServerFault> {
     Ok(place.folder.join(format!("template-{}", place.installed()?.major())))
 }
 
@@ -86,36 +82,50 @@ pub(super) fn secret(place: &Place) -> Result<String, ServerFault> {
     fs::read_to_string(&file).map_err(ServerFault::file(&file))
 }
 
-async fn make(place: &Place, template: &Path, scratch: &Path, secret: &str) -> Result<(), ServerFault> {
-    let password = scratch.join("password");
-    private_file(&password, secret, place.account)?;
-    let data = scratch.join("data");
-    let mut command = Command::new(place.installed()?.program("initdb"));
+/// Runs `initdb` in an empty directory of the account's. It gets there through a handle, as it has no way through
+/// the directories above, and so do the programs that it runs itself; their standard input is another, so the
+/// handle has a number of its own. The password is in memory that has no name.
+async fn initialize(place: &Place, data: &Path, secret: &str) -> Result<(), ServerFault> {
+    let directory = File::open(data).map_err(ServerFault::file(data))?;
+    let password = unnamed(secret).map_err(ServerFault::file(data))?;
+    let mut command = Command::new("/bin/sh");
     in_nothing(&mut command);
     run_as(&mut command, place.account);
-    command.arg("--pgdata").arg(&data).arg("--pwfile").arg(&password);
-    command.args(["--username", sql::KEEPER, "--encoding=UTF8", "--data-checksums", "--auth=scram-sha-256"]);
-    // The copies are made durable, this one need not be.
-    command.args(["--locale=C.UTF-8", "--no-sync", "--no-instructions"]);
-    command.stdin(Stdio::null()).kill_on_drop(true);
-    let output = command.output().await.map_err(ServerFault::file(&data))?;
+    command
+        .args(["-c", r#"exec 3<&1 >/dev/null; exec "$@""#, "sh"])
+        .arg(place.installed()?.program("initdb"));
+    command.args(["--pgdata=/proc/self/fd/3", "--pwfile=/proc/self/fd/0", "--username", sql::KEEPER]);
+    command.args(["--encoding=UTF8", "--locale=C.UTF-8", "--data-checksums", "--auth=scram-sha-256"]);
+    // All files are made durable together, at the end.
+    command.args(["--no-sync", "--no-instructions"]);
+    command
+        .stdin(Stdio::from(password))
+        .stdout(Stdio::from(directory))
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let output =
+        async { command.spawn()?.wait_with_output().await }.await.map_err(ServerFault::file(data))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).chars().take(SAID_CHARS_MAX).collect();
         return Err(ServerFault::Program { program: "initdb", status: output.status.to_string(), said });
     }
-    let (template, secret) = (template.to_owned(), secret.to_owned());
-    let copied = tokio::task::spawn_blocking(move || {
-        let to = unfinished(&template);
-        remove(&to)?;
-        copy_tree(&data, &to, None)?;
-        private_file(&secret_file(&template), &secret, None)?;
-        complete(&template)
-    });
-    copied.await.map_err(|_| ServerFault::Broken)?
+    Ok(())
+}
+
+/// A file without a name that holds a text.
+fn unnamed(text: &str) -> io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create("arcadia", MemfdFlags::CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
+    Ok(file)
 }
 
 /// Makes a server's directory of the template.
 pub(super) fn copy_to(place: &Place, template: &Path, directory: &Path) -> Result<(), ServerFault> {
+    copy(place, template, directory)?;
+    complete(&[directory])
+}
+
+fn copy(place: &Place, template: &Path, directory: &Path) -> Result<(), ServerFault> {
     let to = unfinished(directory);
     remove(&to)?;
     copy_tree(template, &to, place.account)?;
@@ -125,8 +135,7 @@ pub(super) fn copy_to(place: &Place, template: &Path, directory: &Path) -> Resul
     }
     private_file(&to.join("postgresql.conf"), &configuration, place.account)?;
     private_file(&to.join("pg_hba.conf"), AUTHENTICATION, place.account)?;
-    own(&to, place.account)?;
-    files::complete(directory)
+    own(&to, place.account)
 }
 
 fn remove(path: &Path) -> Result<(), ServerFault> {

@@ -128,8 +128,7 @@ fn place(folder: PathBuf) -> Place {
     });
     let installation = Installation::find(&[]);
     assert!(installation.is_some(), "these tests need PostgreSQL: apt-get install postgresql");
-    let scratch = if account.is_some() { "/tmp".into() } else { folder.clone() };
-    Place { folder, scratch, account, installation }
+    Place { folder, account, installation }
 }
 
 pub fn group() -> String {
