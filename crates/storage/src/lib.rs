@@ -24,6 +24,7 @@ mod shared_key;
 mod sweep;
 mod xml;
 
+pub use bytes::{BytePin, CopiedBytes, CopyFault, copy_bytes};
 pub use data::blob_ops;
 pub use kinds::Accounts;
 pub use names::StorageNames;

@@ -30,9 +30,11 @@ pub struct Swept {
 
 impl Storage {
     /// Removes what was deleted or replaced, and what has passed its time. Call it once after opening and every few
-    /// minutes. Each of its commits is whole or absent; one that is cut off is taken up by the next.
+    /// minutes. Each of its commits is whole or absent; one that is cut off is taken up by the next. While a backup
+    /// is made nothing is removed.
     pub async fn sweep(&self, permit: Permit<SystemWork>) -> Result<Swept, Fault> {
         let mut swept = Swept { drafts: self.end_old_drafts(&permit).await?, ..Swept::default() };
+        let Some(_removal) = self.bytes.removal()? else { return Ok(swept) };
         let now = permit.epoch_seconds().max(0).unsigned_abs();
         loop {
             let page = self.store.range(GARBAGE, &(), None, GARBAGE_PER_READ).await?;

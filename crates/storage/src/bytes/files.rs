@@ -1,6 +1,7 @@
 //! Large pieces: a file each, in 256 directories by the first byte of the id.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -44,21 +45,20 @@ impl Files {
         Ok(status.f_bavail.saturating_mul(status.f_frsize))
     }
 
-    fn shard(&self, id: Uuid) -> PathBuf {
-        self.root.join(format!("{:02x}", id.as_bytes()[0]))
+    pub fn path(&self, id: Uuid) -> PathBuf {
+        Self::path_in(&self.root, id)
     }
 
-    pub fn path(&self, id: Uuid) -> PathBuf {
-        self.shard(id).join(id.simple().to_string())
+    pub fn path_in(root: &Path, id: Uuid) -> PathBuf {
+        root.join(format!("{:02x}", id.as_bytes()[0])).join(id.simple().to_string())
     }
 
     pub fn create(path: &Path) -> Result<File, BytesFault> {
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(|error| BytesFault::io("create a file for a blob", error))
+        Self::create_new(path).map_err(|error| BytesFault::io("create a file for a blob", error))
+    }
+
+    pub fn create_new(path: &Path) -> io::Result<File> {
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
     }
 
     /// Makes a written file durable: its bytes, then its name.

@@ -7,21 +7,23 @@
 //! an upload that broke off or of a crash, and is removed.
 //!
 //! Bytes stay for [`crate::records::GRACE_SECONDS`] after the last row that led to them is gone or names another place. So an answer
-//! that is still being sent comes to its end, and a copy of the store followed within that time by a copy of these
-//! folders is a whole backup.
+//! that is still being sent comes to its end. And nothing is removed while somebody holds a [`BytePin`]: a copy of the
+//! store that is taken under one and followed by a copy of these folders is a whole backup, however long it takes.
 //!
 //! This is part of the storage service and not of `arcadia-store`, because nothing else keeps bytes yet and the
 //! store's own guarantees need none of it: it uses tables and commits as any other client of the store does.
 
 mod collect;
+mod copy;
 mod fault;
 mod files;
+mod pin;
 mod reading;
 mod segments;
 mod upload;
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -31,7 +33,9 @@ use arcadia_store::{Record, Store, Table};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use copy::{CopiedBytes, CopyFault, copy_bytes};
 pub(crate) use fault::BytesFault;
+pub use pin::BytePin;
 pub(crate) use reading::Span;
 pub(crate) use upload::Stored;
 
@@ -83,6 +87,7 @@ impl Record for Place {}
 
 /// Every byte of a site's blobs.
 pub(crate) struct ByteStore {
+    folder: PathBuf,
     store: Store,
     entropy: Arc<dyn Entropy>,
     files: Files,
@@ -107,7 +112,18 @@ impl ByteStore {
         let flight = Arc::new(Flight::default());
         let orphans_removed = AtomicBool::new(false);
         let (dirty, retired) = (Mutex::new(None), Mutex::default());
-        Ok(Arc::new(Self { store, entropy, files, segments, flight, orphans_removed, dirty, retired }))
+        let folder = directory.to_owned();
+        Ok(Arc::new(Self {
+            folder,
+            store,
+            entropy,
+            files,
+            segments,
+            flight,
+            orphans_removed,
+            dirty,
+            retired,
+        }))
     }
 
     /// Refuses what would fill the disk.

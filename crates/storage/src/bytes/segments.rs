@@ -114,7 +114,7 @@ impl Segments {
     }
 }
 
-fn path(root: &Path, segment: u64) -> PathBuf {
+pub(super) fn path(root: &Path, segment: u64) -> PathBuf {
     root.join(format!("{segment:016x}.seg"))
 }
 

@@ -4,6 +4,7 @@
 
 mod access;
 mod accounts;
+mod backup;
 mod blobs;
 mod blocks;
 mod conditions;
