@@ -8,3 +8,4 @@ mod bench;
 mod daemon;
 mod himds;
 mod machine;
+mod races;

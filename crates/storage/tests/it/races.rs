@@ -1,0 +1,76 @@
+//! What eight clients want of one blob at the same moment, and one can have.
+
+use std::sync::Barrier;
+
+use arcadia_crypto::b64;
+use arcadia_kernel::Method;
+
+use crate::support::*;
+
+const THREADS: usize = 8;
+
+/// How often each race is run; more with ARCADIA_RACE_ROUNDS.
+fn rounds() -> usize {
+    std::env::var("ARCADIA_RACE_ROUNDS").map_or(50, |rounds| rounds.parse().unwrap())
+}
+
+/// What eight threads are answered that ask at the same moment; each is told its number.
+fn race<T: Send, F: Future<Output = T>>(ask: impl Fn(usize) -> F + Sync) -> Vec<T> {
+    let start = Barrier::new(THREADS);
+    let (ask, start) = (&ask, &start);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|number| {
+                scope.spawn(move || {
+                    start.wait();
+                    block_on(ask(number))
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+fn winners(outcomes: &[String]) -> usize {
+    outcomes.iter().filter(|outcome| *outcome == "201").count()
+}
+
+/// An uncommitted block goes into a blob once.
+#[test]
+fn an_uncommitted_block_is_committed_by_one() {
+    let (world, member) = block_on(World::with_account("acct1"));
+    block_on(world.make_container(&member, "acct1", "cc1"));
+    let id = b64(b"block-1").replace('=', "%3D");
+    let list = format!("<BlockList><Uncommitted>{}</Uncommitted></BlockList>", b64(b"block-1"));
+    for round in 0..rounds() {
+        let block = Ask::new(Method::PUT, "acct1", &format!("/cc1/b{round}?comp=block&blockid={id}"));
+        assert_eq!(block_on(world.ask(block.by(&member).body(&b"one"[..]))).outcome(), "201");
+        let outcomes = race(async |_| {
+            let ask = Ask::new(Method::PUT, "acct1", &format!("/cc1/b{round}?comp=blocklist")).by(&member);
+            world.ask(ask.body(list.clone())).await.outcome()
+        });
+        assert_eq!(winners(&outcomes), 1, "round {round}: {outcomes:?}");
+        assert_eq!(block_on(world.get(&member, "acct1", &format!("/cc1/b{round}"))).text(), "one");
+    }
+}
+
+#[test]
+fn a_blob_that_must_be_new_is_made_by_one() {
+    let (world, member) = block_on(World::with_account("acct1"));
+    block_on(world.make_container(&member, "acct1", "cc1"));
+    for round in 0..rounds() {
+        let path = format!("/cc1/b{round}");
+        let outcomes = race(async |number| {
+            let ask = Ask::new(Method::PUT, "acct1", &path).by(&member).with("x-ms-blob-type", "BlockBlob");
+            let ask = ask.with("if-none-match", "*").body(format!("{number}"));
+            world.ask(ask).await.outcome()
+        });
+        assert_eq!(winners(&outcomes), 1, "round {round}: {outcomes:?}");
+        let winner = outcomes.iter().position(|outcome| outcome == "201").unwrap();
+        assert_eq!(block_on(world.get(&member, "acct1", &path)).text(), winner.to_string());
+    }
+}
