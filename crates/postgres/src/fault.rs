@@ -7,7 +7,7 @@ use arcadia_kernel::Fault;
 
 /// A fault of a server or of its files. Logged in full; a client learns only what [`Fault`] says.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ServerFault {
+pub enum ServerFault {
     #[error("PostgreSQL is not installed; install it with: apt-get install postgresql")]
     NotInstalled,
     #[error(
@@ -24,6 +24,10 @@ pub(crate) enum ServerFault {
     Connection(#[from] io::Error),
     #[error("the server refuses: {0}")]
     Sql(#[from] tokio_postgres::Error),
+    #[error(
+        "{path} leads out of the server's directory, and a copy of it would not be whole; drop the tablespace"
+    )]
+    Tablespace { path: PathBuf },
     #[error("a task of the server's broke off")]
     Broken,
 }

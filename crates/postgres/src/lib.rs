@@ -18,7 +18,8 @@ mod records;
 mod scram;
 mod snapshot;
 
-pub use cluster::{Account, Installation, Place};
+pub use cluster::{Account, Installation, Place, RunningCopy, ServerData, give};
+pub use fault::ServerFault;
 pub use gateway::{Gateway, Trust};
 pub use kinds::kinds;
 pub use names::PostgresNames;

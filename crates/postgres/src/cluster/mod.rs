@@ -3,6 +3,7 @@
 //! A server's directory is handed to it as its standard input, and it is told to work in `/proc/self/fd/0`: so the
 //! unprivileged user that it runs as needs no right on any directory above its own.
 
+mod copy;
 mod files;
 mod install;
 mod process;
@@ -24,6 +25,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+pub use copy::{RunningCopy, ServerData, give};
 pub use install::{Account, Installation};
 
 use crate::fault::ServerFault;
@@ -161,9 +163,7 @@ impl Clusters {
             return Err(ServerFault::NotReady);
         }
         let path = self.place.directory(instance);
-        let version = path.join("PG_VERSION");
-        let text = std::fs::read_to_string(&version).map_err(ServerFault::file(&version))?;
-        let major = text.trim().parse().unwrap_or_default();
+        let major = major_of(&path)?;
         let program = self.place.installed()?.server_of(major).ok_or(ServerFault::OtherVersion { major })?;
         let directory = File::open(&path).map_err(ServerFault::file(&path))?;
         let (ready_sender, ready) = watch::channel(false);
@@ -236,4 +236,11 @@ impl Clusters {
             cluster.stop().await;
         }
     }
+}
+
+/// The version that made a server's files, and the only one that reads them.
+fn major_of(directory: &Path) -> Result<u32, ServerFault> {
+    let version = directory.join("PG_VERSION");
+    let text = std::fs::read_to_string(&version).map_err(ServerFault::file(&version))?;
+    Ok(text.trim().parse().unwrap_or_default())
 }

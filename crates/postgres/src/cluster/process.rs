@@ -28,6 +28,7 @@ const PAUSE_MILLISECONDS_MAX: u64 = 10_000;
 /// A server that ran for this long begins with the shortest pause again.
 const STEADY_SECONDS: u64 = 60;
 const POLL_MILLISECONDS: u64 = 10;
+pub(super) const POLL: Duration = Duration::from_millis(POLL_MILLISECONDS);
 /// A fast shutdown waits for a checkpoint; an immediate one is recovered from at the next start.
 const FAST_SECONDS_MAX: u64 = 20;
 const IMMEDIATE_SECONDS_MAX: u64 = 5;
@@ -128,7 +129,7 @@ impl Supervised {
         let number = child.id().unwrap_or_default();
         let until_ready = async {
             while !self.is_ready(number) {
-                tokio::time::sleep(Duration::from_millis(POLL_MILLISECONDS)).await;
+                tokio::time::sleep(POLL).await;
             }
             ready.send_replace(true);
             tracing::info!(instance = %self.instance, "database server ready");
@@ -192,9 +193,14 @@ pub(super) async fn stop_orphan(path: &Path) {
             if !works_in(pid, path) {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(POLL_MILLISECONDS)).await;
+            tokio::time::sleep(POLL).await;
         }
     }
+}
+
+/// Whether a server works in this directory, be it one that is just starting or stopping.
+pub(super) fn runs_in(path: &Path) -> bool {
+    recorded(&path.join(LOCK)).is_some_and(|pid| works_in(pid, path))
 }
 
 fn recorded(lock: &Path) -> Option<Pid> {

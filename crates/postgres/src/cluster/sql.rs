@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use arcadia_kernel::Entropy;
 use serde_json::{Value, json};
+use tokio::net::UnixStream;
 use tokio_postgres::{Client, Config, NoTls};
 
 use super::Cluster;
@@ -34,7 +35,15 @@ pub(crate) fn literal(value: &str) -> String {
 /// A session as the site's role.
 pub(crate) async fn session(cluster: &Cluster, secret: &str, database: &str) -> Result<Client, ServerFault> {
     cluster.until_ready().await?;
-    let stream = cluster.connect().await?;
+    session_over(cluster.connect().await?, secret, database).await
+}
+
+/// A session as the site's role over a server's own socket.
+pub(super) async fn session_over(
+    stream: UnixStream,
+    secret: &str,
+    database: &str,
+) -> Result<Client, ServerFault> {
     let mut config = Config::new();
     config.user(KEEPER).password(secret).dbname(database).application_name("arcadia");
     // What is there already is no news.

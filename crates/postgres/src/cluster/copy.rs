@@ -1,0 +1,294 @@
+//! A server's files, copied while it runs.
+//!
+//! PostgreSQL's own way for this, over an ordinary session of the site's role: between `pg_backup_start` and
+//! `pg_backup_stop` the files may be copied as they are, and the log that was written meanwhile makes them whole when
+//! the copy is started for the first time. A temporary replication slot keeps that log; it ends with the session,
+//! however that ends. Nobody is given a right for this, and the server listens no more than before.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use arcadia_arm::RESOURCES;
+use arcadia_kernel::{Entropy, EntropyExt as _};
+use arcadia_store::{StoreError, StoreReader};
+use tar::{Builder, EntryType, Header};
+use tokio::net::UnixStream;
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use super::files::own;
+use super::process::{self, SOCKET};
+use super::{Account, sql};
+use crate::fault::ServerFault;
+use crate::kinds::SERVERS;
+use crate::records::{StoredServer, stored};
+
+/// `57P03`: the server is starting or stopping.
+const CANNOT_CONNECT_NOW: &str = "57P03";
+/// From this version on, what begins and ends a copy has its present name.
+const RENAMED_MAJOR: u32 = 15;
+/// Directories whose files a server makes anew.
+const EMPTIED: [&str; 7] =
+    ["pg_dynshmem", "pg_notify", "pg_replslot", "pg_serial", "pg_snapshots", "pg_stat_tmp", "pg_subtrans"];
+const LOG: &str = "pg_wal";
+/// Where the log's own records begin; read last, as it changes with every checkpoint.
+const CONTROL: &str = "global/pg_control";
+/// Files that belong to a process or to another copy.
+const LEFT_OUT: [&str; 6] = [
+    "postmaster.pid",
+    "postmaster.opts",
+    "backup_label",
+    "tablespace_map",
+    "pg_internal.init",
+    "current_logfiles",
+];
+const LEFT_OUT_BEGINNINGS: [&str; 2] = [".s.PGSQL.", "pgsql_tmp"];
+
+/// A server of a site's rows, as far as its data is concerned.
+pub struct ServerData {
+    pub name: String,
+    /// Names its directory.
+    pub instance: Uuid,
+    secret: String,
+}
+
+impl ServerData {
+    /// The servers that were ever complete. What is missing of others, the operation that makes them makes anew.
+    pub fn all(rows: &StoreReader) -> Result<Vec<Self>, StoreError> {
+        let mut found = Vec::new();
+        rows.each(RESOURCES, |resource| {
+            let kind = resource.id.resource_type().unwrap_or_default();
+            if SERVERS.iter().any(|known| known.eq_ignore_ascii_case(&kind))
+                && let Ok(server) = stored::<StoredServer>(&resource)
+                && server.ready
+            {
+                let name = resource.id.name().to_owned();
+                found.push(Self { name, instance: server.instance, secret: server.keeper_secret });
+            }
+            Ok::<_, StoreError>(())
+        })?;
+        Ok(found)
+    }
+
+    /// The server's directory in the folder of all of them.
+    pub fn directory(&self, folder: &Path) -> PathBuf {
+        folder.join(self.instance.to_string())
+    }
+
+    /// Begins a copy of a running server; `None` when it does not run.
+    pub async fn begin(
+        &self,
+        folder: &Path,
+        entropy: &dyn Entropy,
+    ) -> Result<Option<RunningCopy>, ServerFault> {
+        let path = self.directory(folder);
+        let directory = File::open(&path).map_err(ServerFault::file(&path))?;
+        let Some(client) = self.session(&path, &directory).await? else { return Ok(None) };
+        let major = super::major_of(&path)?;
+        RunningCopy::begin(client, path, major, entropy).await.map(Some)
+    }
+
+    async fn session(&self, path: &Path, directory: &File) -> Result<Option<Client>, ServerFault> {
+        use std::os::fd::AsRawFd as _;
+        loop {
+            // Through the open directory, however long its path is.
+            let socket = format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd());
+            let fault = match UnixStream::connect(socket).await {
+                Ok(stream) => match sql::session_over(stream, &self.secret, "postgres").await {
+                    Ok(client) => return Ok(Some(client)),
+                    Err(fault) => fault,
+                },
+                Err(_) if !process::runs_in(path) => return Ok(None),
+                Err(error) => error.into(),
+            };
+            let waits = matches!(fault, ServerFault::Connection(_))
+                || fault.code() == Some(CANNOT_CONNECT_NOW)
+                // The socket was there, and the server went.
+                || fault.code().is_none() && !process::runs_in(path);
+            if !waits {
+                return Err(fault);
+            }
+            tokio::time::sleep(process::POLL).await;
+        }
+    }
+
+    /// Whether it runs, or is just starting or stopping.
+    pub fn runs(&self, folder: &Path) -> bool {
+        process::runs_in(&self.directory(folder))
+    }
+
+    /// Copies the files of a server that does not run, and that nobody starts meanwhile.
+    pub fn copy_stopped<W: Write>(&self, folder: &Path, out: &mut Builder<W>) -> Result<(), ServerFault> {
+        Tree { root: self.directory(folder), running: false }.copy(out)
+    }
+}
+
+/// A running server that is being copied.
+pub struct RunningCopy {
+    client: Client,
+    path: PathBuf,
+    major: u32,
+    first_segment: String,
+}
+
+impl RunningCopy {
+    async fn begin(
+        client: Client,
+        path: PathBuf,
+        major: u32,
+        entropy: &dyn Entropy,
+    ) -> Result<Self, ServerFault> {
+        let name = format!("arcadia_{}", entropy.uuid().simple());
+        // Before the start, so that the log is kept from before it.
+        let slot = "SELECT slot_name FROM pg_create_physical_replication_slot($1, true, true)";
+        client.query_one(slot, &[&name]).await?;
+        let start = if major >= RENAMED_MAJOR {
+            "SELECT pg_walfile_name(pg_backup_start('arcadia backup', true))"
+        } else {
+            "SELECT pg_walfile_name(pg_start_backup('arcadia backup', true, false))"
+        };
+        let first_segment = client.query_one(start, &[]).await?.get(0);
+        Ok(Self { client, path, major, first_segment })
+    }
+
+    /// Copies everything but the log.
+    pub fn copy_files<W: Write>(&self, out: &mut Builder<W>) -> Result<(), ServerFault> {
+        Tree { root: self.path.clone(), running: true }.copy(out)
+    }
+
+    /// Ends the copy with the log that was written since it began. It is of this moment.
+    pub async fn finish<W: Write>(self, out: &mut Builder<W>) -> Result<(), ServerFault> {
+        let stop = if self.major >= RENAMED_MAJOR {
+            "pg_backup_stop(false)"
+        } else {
+            "pg_stop_backup(false, false)"
+        };
+        let stop = format!("SELECT pg_walfile_name(lsn), labelfile, spcmapfile FROM {stop}");
+        let end = self.client.query_one(&stop, &[]).await?;
+        let (last_segment, label, spaces): (String, String, String) = (end.get(0), end.get(1), end.get(2));
+        if !spaces.is_empty() {
+            return Err(ServerFault::Tablespace { path: self.path.join("pg_tblspc") });
+        }
+        let log = self.path.join(LOG);
+        let mut names = names(&log)?;
+        names.sort();
+        let is_needed = |name: &&String| {
+            (self.first_segment.as_str()..=last_segment.as_str()).contains(&name.as_str())
+                && name.len() == last_segment.len()
+                || name.ends_with(".history")
+        };
+        for name in names.iter().filter(is_needed) {
+            add_file(out, &log.join(name), &Path::new(LOG).join(name))?;
+        }
+        add_bytes(out, Path::new("backup_label"), label.as_bytes()).map_err(ServerFault::file(&self.path))
+    }
+}
+
+struct Tree {
+    root: PathBuf,
+    running: bool,
+}
+
+impl Tree {
+    fn copy<W: Write>(&self, out: &mut Builder<W>) -> Result<(), ServerFault> {
+        self.folder(out, Path::new(""))?;
+        add_file(out, &self.root.join(CONTROL), Path::new(CONTROL))
+    }
+
+    /// What is gone between two looks was dropped meanwhile; the log says so as well.
+    fn folder<W: Write>(&self, out: &mut Builder<W>, below: &Path) -> Result<(), ServerFault> {
+        let folder = self.root.join(below);
+        let is_log = self.running && below == Path::new(LOG);
+        let is_emptied = self.running && EMPTIED.iter().any(|name| below == Path::new(name));
+        for name in names(&folder)? {
+            let (path, kept) = (folder.join(&name), below.join(&name));
+            let found = match fs::symlink_metadata(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                found => found.map_err(ServerFault::file(&path))?,
+            };
+            if below == Path::new("pg_tblspc") {
+                return Err(ServerFault::Tablespace { path });
+            }
+            if found.is_dir() {
+                add_folder(out, &kept, found.permissions().mode()).map_err(ServerFault::file(&path))?;
+                if !is_emptied {
+                    self.folder(out, &kept)?;
+                }
+            } else if found.is_file()
+                && !is_log
+                && !is_emptied
+                && !is_left_out(&name)
+                && kept != Path::new(CONTROL)
+            {
+                add_file(out, &path, &kept)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_left_out(name: &str) -> bool {
+    LEFT_OUT.contains(&name) || LEFT_OUT_BEGINNINGS.iter().any(|beginning| name.starts_with(beginning))
+}
+
+/// None where the directory is gone.
+fn names(folder: &Path) -> Result<Vec<String>, ServerFault> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(ServerFault::file(folder))?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(ServerFault::file(folder))?.file_name().into_string();
+        let odd = |_| io::Error::new(io::ErrorKind::InvalidData, "a file's name is not text");
+        names.push(name.map_err(odd).map_err(ServerFault::file(folder))?);
+    }
+    Ok(names)
+}
+
+fn header(kind: EntryType, mode: u32, bytes: u64) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode & 0o777);
+    // Whoever puts it back says whose it is.
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(bytes);
+    header
+}
+
+fn add_folder<W: Write>(out: &mut Builder<W>, kept: &Path, mode: u32) -> io::Result<()> {
+    out.append_data(&mut header(EntryType::Directory, mode, 0), kept, io::empty())
+}
+
+fn add_bytes<W: Write>(out: &mut Builder<W>, kept: &Path, bytes: &[u8]) -> io::Result<()> {
+    out.append_data(&mut header(EntryType::Regular, 0o600, bytes.len() as u64), kept, bytes)
+}
+
+/// As long as it is now. A file that is cut meanwhile ends in zeros, and the log cuts it again.
+fn add_file<W: Write>(out: &mut Builder<W>, path: &Path, kept: &Path) -> Result<(), ServerFault> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && kept != Path::new(CONTROL) => return Ok(()),
+        file => file.map_err(ServerFault::file(path))?,
+    };
+    let found = file.metadata().map_err(ServerFault::file(path))?;
+    let mut header = header(EntryType::Regular, found.permissions().mode(), found.len());
+    let exactly = file.chain(io::repeat(0)).take(found.len());
+    out.append_data(&mut header, kept, exactly).map_err(ServerFault::file(path))
+}
+
+/// Gives a server's directory that was put back, and all that is in it, to the user that servers run as.
+pub fn give(directory: &Path, account: Option<Account>) -> Result<(), ServerFault> {
+    for name in names(directory)? {
+        let path = directory.join(name);
+        if path.is_dir() {
+            give(&path, account)?;
+        } else {
+            own(&path, account)?;
+        }
+    }
+    own(directory, account)
+}
