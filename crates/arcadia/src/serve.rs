@@ -18,8 +18,8 @@ use crate::machine;
 use crate::names::SiteNames;
 use crate::net::{self, Drainer, Outside, Proxy, SiteTls, Upstream};
 use crate::roots;
-use crate::site::{self, DataDir, Lock, Running, SiteRecord};
-use crate::wiring::{self, FirstNames};
+use crate::site::{self, DataDir, Lock, Running, SiteRecord, Trouble};
+use crate::wiring::{self, FirstNames, Standings};
 
 /// Where the proxy listens unless told otherwise.
 pub const DEFAULT_PORT: u16 = 8440;
@@ -95,6 +95,8 @@ pub async fn serve(
     let certificate = proxy.tls.config_for(wired.postgres.names().wildcard(), b"postgresql");
     let gateway = Gateway::new(wired.postgres.clone(), certificate, wired.trust);
 
+    tokio::spawn(cut_when_silent(gateway.clone(), wired.standings.clone()));
+
     let (drainer, drain) = Drainer::new();
     net::serve_databases(databases, database_socket, gateway, drain.clone());
     tokio::spawn(net::serve_tcp(listener, proxy.clone(), drain.clone()));
@@ -107,7 +109,11 @@ pub async fn serve(
     ready(&Ready { running, record, user: wired.user, upstream: told_upstream })?;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
-    stop.wait().await;
+    let mut standings = wired.standings;
+    let over = tokio::select! {
+        () = stop.wait() => None,
+        reason = standings.over() => Some(reason),
+    };
     tracing::info!("stopping");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     Running::clear(data);
@@ -124,7 +130,20 @@ pub async fn serve(
     }
     wired.background.stop().await;
     tracing::info!("stopped");
-    Ok(())
+    match over {
+        None => Ok(()),
+        Some(reason) => {
+            // For `arcadia status`, which finds no site any more.
+            Trouble::new(reason.clone(), true, SystemClock.now()).save(data)?;
+            Err(anyhow::anyhow!("the site ended by itself: {reason}"))
+        }
+    }
+}
+
+/// Sessions with databases have no request to refuse.
+async fn cut_when_silent(gateway: Arc<Gateway>, mut standings: Standings) {
+    standings.silent().await;
+    gateway.fall_silent();
 }
 
 fn describe(

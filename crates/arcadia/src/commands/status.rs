@@ -22,7 +22,8 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let state = Running::state(data)?;
     let trouble = match &state {
         State::Running(running) => Trouble::of(data, running.pid)?,
-        _ => None,
+        State::Stopped => Trouble::last(data)?,
+        State::Changing(_) => None,
     };
     if arguments.json {
         let mut described = describe(data, &state);
@@ -35,8 +36,12 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     } else {
         show(data, &state);
         if let Some(trouble) = &trouble {
-            let what = if trouble.lasting { "answers nothing" } else { "cannot write" };
-            say(format!("{BOLD}{what}{RESET} since {}: {}", trouble.since, trouble.reason));
+            let what = match (&state, trouble.lasting) {
+                (State::Stopped, _) => "ended in trouble",
+                (_, true) => "answers nothing since",
+                (_, false) => "cannot write since",
+            };
+            say(format!("{BOLD}{what}{RESET} {}: {}", trouble.since, trouble.reason));
         }
     }
     let well = matches!(state, State::Running(_)) && trouble.is_none();

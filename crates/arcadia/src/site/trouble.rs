@@ -49,6 +49,11 @@ impl Trouble {
 
     /// That of the site which runs as `pid`; what a predecessor left says nothing.
     pub fn of(data: &DataDir, pid: u32) -> Result<Option<Self>, SiteFault> {
+        Ok(Self::last(data)?.filter(|trouble| trouble.pid == pid))
+    }
+
+    /// That of the last site, if it ended in it.
+    pub fn last(data: &DataDir) -> Result<Option<Self>, SiteFault> {
         let path = data.trouble_file();
         let bytes = read_bounded(&path)?.unwrap_or_default();
         if bytes.trim_ascii().is_empty() {
@@ -56,7 +61,7 @@ impl Trouble {
         }
         let found: Self = serde_json::from_slice(&bytes)
             .map_err(|error| SiteFault::Damaged { path, reason: error.to_string() })?;
-        Ok(Some(found).filter(|trouble| trouble.pid == pid))
+        Ok(Some(found))
     }
 }
 
@@ -88,6 +93,7 @@ mod tests {
         trouble.save(&data).unwrap();
         assert_eq!((length(), Trouble::of(&data, own).unwrap().unwrap().reason), (before, trouble.reason));
         assert!(Trouble::of(&data, own + 1).unwrap().is_none());
+        assert!(Trouble::last(&data).unwrap().is_some());
         Trouble::none(&data).unwrap();
         assert!(Trouble::of(&data, own).unwrap().is_none());
         Trouble::clear(&data);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arcadia_directory::Directory;
-use arcadia_kernel::{Gate, Reason};
+use arcadia_kernel::{Gate, Reason, StrangersBounded};
 use arcadia_keyvault::KeyVault;
 use arcadia_postgres::Postgres;
 use arcadia_storage::Storage;
@@ -14,10 +14,14 @@ use super::Assembly;
 
 /// What has expired is refused at once and removed within this time.
 const SWEEP_PERIOD: Duration = Duration::from_secs(10 * 60);
+/// How soon after its minute a number of strangers' requests is recorded.
+const TELL_PERIOD: Duration = Duration::from_secs(10);
 
 pub struct Background {
     tasks: Vec<JoinHandle<()>>,
     postgres: Arc<Postgres>,
+    gate: Arc<Gate>,
+    log: Arc<StrangersBounded>,
 }
 
 impl Background {
@@ -32,8 +36,10 @@ impl Background {
         let tasks = vec![
             tokio::spawn(sweep(gate, directory, keyvault)),
             tokio::spawn(sweep_storage(assembly.gate.clone(), storage)),
+            tokio::spawn(tell_of_strangers(assembly.gate.clone(), assembly.log.clone())),
         ];
-        Self { tasks, postgres: assembly.postgres.clone() }
+        let (gate, log) = (assembly.gate.clone(), assembly.log.clone());
+        Self { tasks, postgres: assembly.postgres.clone(), gate, log }
     }
 
     /// One more, which ends with the others.
@@ -48,6 +54,9 @@ impl Background {
             let _ = task.await;
         }
         self.postgres.stop().await;
+        if let Err(fault) = self.log.tell_all(self.gate.clock.now()).await {
+            tracing::error!(%fault, "how many strangers' requests have no record of their own is not recorded");
+        }
     }
 }
 
@@ -64,6 +73,15 @@ async fn sweep(gate: Arc<Gate>, directory: Arc<Directory>, keyvault: Arc<KeyVaul
             Err(fault) => tracing::error!(?fault, "the vaults could not be swept"),
         }
         tokio::time::sleep(SWEEP_PERIOD).await;
+    }
+}
+
+async fn tell_of_strangers(gate: Arc<Gate>, log: Arc<StrangersBounded>) {
+    loop {
+        tokio::time::sleep(TELL_PERIOD).await;
+        if let Err(fault) = log.tell(gate.clock.now()).await {
+            tracing::error!(%fault, "how many strangers' requests have no record of their own is not recorded yet");
+        }
     }
 }
 

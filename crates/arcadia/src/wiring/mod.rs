@@ -13,6 +13,7 @@ mod watch;
 pub use background::Background;
 pub use founding::FirstNames;
 pub use services::{Assembly, assemble};
+pub use watch::Standings;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,7 @@ pub struct Wired {
     pub hosts: HostTable,
     pub body_timeout: Duration,
     pub background: Background,
+    pub standings: Standings,
     pub postgres: Arc<Postgres>,
     /// Whom the databases' gateway believes.
     pub trust: Trust,
@@ -56,7 +58,8 @@ pub async fn wire(
     tokens::trust_published_keys(&assembly).await?;
     let hosts = assembly.host_table();
     let mut background = Background::start(&assembly).await;
-    background.add(watch::watch(assembly.store.clone(), data.clone(), clock.clone()));
+    let (standings, watching) = watch::watch(assembly.store.clone(), data.clone(), clock.clone());
+    background.add(watching);
     let body_timeout = Duration::from_secs(assembly.gate.limits.body_seconds_max);
     let gate = &assembly.gate;
     let trust = Trust {
@@ -66,7 +69,8 @@ pub async fn wire(
         clock,
         entropy,
     };
-    Ok(Wired { hosts, body_timeout, background, postgres: assembly.postgres.clone(), trust, user })
+    let postgres = assembly.postgres.clone();
+    Ok(Wired { hosts, body_timeout, background, standings, postgres, trust, user })
 }
 
 /// A site that was founded has a store. Without it, a new and empty one is not what its users want.

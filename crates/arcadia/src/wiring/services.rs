@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use arcadia_arm::{Arm, arm_ops, registered};
 use arcadia_directory::{Directory, Graph, Login, graph_ops, login_ops};
-use arcadia_kernel::{Access, Clock, Dispatcher, Endpoint, Entropy, Gate, Limits, Plane};
+use arcadia_kernel::{
+    Access, Clock, Dispatcher, Endpoint, Entropy, Gate, Limits, Plane, StrangersBounded,
+};
 use arcadia_keyvault::{KeyVault, Vaults, data_ops};
 use arcadia_machines::{His, Machines, his_ops};
 use arcadia_postgres::{Place, Postgres, kinds as postgres_kinds};
@@ -27,6 +29,8 @@ pub struct Assembly {
     pub store: Store,
     pub names: SiteNames,
     pub gate: Arc<Gate>,
+    /// The gate's audit log.
+    pub log: Arc<StrangersBounded>,
     pub directory: Arc<Directory>,
     pub arm: Arc<Arm>,
     pub keyvault: Arc<KeyVault>,
@@ -70,10 +74,11 @@ pub async fn assemble(
 
     let keys = Arc::new(PublishedKeys::default());
     let decider = Arc::new(SiteDecider::new(directory.clone(), keyvault.decider(arm.decider())));
+    let log = StrangersBounded::over(store.audit_sink());
     let gate = Arc::new(Gate {
         authenticator: keys.clone(),
         decider: decider.clone(),
-        audit: store.audit_sink(),
+        audit: log.clone(),
         clock,
         entropy,
         limits: Limits::default(),
@@ -108,6 +113,7 @@ pub async fn assemble(
         store,
         names,
         gate,
+        log,
         directory,
         arm,
         keyvault,

@@ -1,4 +1,4 @@
-//! Whether what a site writes is still there: without its log a site gives no answers.
+//! Whether what a site writes is still there and can be written to: without its log a site gives no answers.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,15 +7,60 @@ use std::time::Duration;
 use arcadia_kernel::{Body, Clock, Endpoint, Incoming, OpInfo, full_body};
 use arcadia_store::{Store, StoreError};
 use http::{HeaderValue, Response, StatusCode, header};
+use tokio::sync::watch;
 
 use crate::site::{DataDir, Trouble};
 
 /// How soon a change is noticed that no request met.
 const GLANCE: Duration = Duration::from_secs(1);
-const TOLD: &str = r#"{"error":{"code":"ServiceUnavailable","message":"The site's data was changed from outside, and it answers nothing until its operator has looked at it: see `arcadia status`."}}"#;
+const TOLD: &str = r#"{"error":{"code":"ServiceUnavailable","message":"The site cannot rely on its data, and answers nothing until its operator has looked at it: see `arcadia status`."}}"#;
 
-/// A service that is silent once the files below it are not its own any more, also where it answers from memory
-/// and records nothing.
+/// How a site stands with its data.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// It answers.
+    #[default]
+    Good,
+    /// It answers nothing, and waits for its operator: what is on disk is not what it left there.
+    Silent,
+    /// It answers nothing and ends, for this reason: what is on disk is in order, but this process cannot go on.
+    Over(String),
+}
+
+/// Follows a site's standing.
+#[derive(Clone)]
+pub struct Standings(watch::Receiver<Standing>);
+
+impl Standings {
+    /// Waits until the site answers nothing any more.
+    pub async fn silent(&mut self) {
+        if self.0.wait_for(|standing| *standing != Standing::Good).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Waits until the site is to end, and says why.
+    pub async fn over(&mut self) -> String {
+        match self.0.wait_for(|standing| matches!(standing, Standing::Over(_))).await.as_deref() {
+            Ok(Standing::Over(reason)) => reason.clone(),
+            _ => std::future::pending().await,
+        }
+    }
+}
+
+impl Standing {
+    fn of(found: &StoreError) -> Self {
+        match found {
+            StoreError::Interfered { .. } => Self::Silent,
+            StoreError::Closed | StoreError::ObserverFailed => Self::Over(found.to_string()),
+            // It may pass, as a full disk does.
+            _ => Self::Good,
+        }
+    }
+}
+
+/// A service that is silent once the site cannot rely on its store any more, also where it answers from memory and
+/// records nothing.
 pub struct Watched {
     pub inner: Arc<dyn Endpoint>,
     pub store: Store,
@@ -44,7 +89,7 @@ impl Endpoint for Watched {
 
 impl Watched {
     fn is_lost(&self) -> bool {
-        matches!(self.store.check(), Err(StoreError::Interfered { .. }))
+        self.store.check().is_err_and(|found| Standing::of(&found) != Standing::Good)
     }
 }
 
@@ -56,8 +101,18 @@ fn refusal() -> Response<Body> {
     response
 }
 
-/// Looks once in a while, and leaves what is wrong where `arcadia status` finds it.
-pub async fn watch(store: Store, data: DataDir, clock: Arc<dyn Clock>) {
+/// Looks once in a while, leaves what is wrong where `arcadia status` finds it, and tells those who follow the
+/// [`Standings`]. Spawn the task that it returns.
+pub fn watch(
+    store: Store,
+    data: DataDir,
+    clock: Arc<dyn Clock>,
+) -> (Standings, impl Future<Output = ()> + Send) {
+    let (standing, standings) = watch::channel(Standing::Good);
+    (Standings(standings), look(store, data, clock, standing))
+}
+
+async fn look(store: Store, data: DataDir, clock: Arc<dyn Clock>, standing: watch::Sender<Standing>) {
     if let Err(fault) = Trouble::none(&data) {
         tracing::warn!(%fault, "`arcadia status` may not be told of trouble");
     }
@@ -68,12 +123,13 @@ pub async fn watch(store: Store, data: DataDir, clock: Arc<dyn Clock>) {
         if reason != told {
             match &found {
                 Some(error) => {
-                    let lasting = matches!(error, StoreError::Interfered { .. });
-                    let trouble = Trouble::new(error.to_string(), lasting, clock.now());
+                    let now = Standing::of(error);
+                    let trouble = Trouble::new(error.to_string(), now != Standing::Good, clock.now());
                     tracing::error!(reason = trouble.reason, "the site cannot record what it answers");
                     if let Err(fault) = trouble.save(&data) {
                         tracing::error!(%fault, "`arcadia status` cannot be told");
                     }
+                    standing.send_replace(now);
                 }
                 None => {
                     tracing::info!("the site can record what it answers again");
@@ -85,5 +141,60 @@ pub async fn watch(store: Store, data: DataDir, clock: Arc<dyn Clock>) {
             told = reason;
         }
         tokio::time::sleep(GLANCE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arcadia_crypto::{KeyRing, SystemEntropy};
+    use arcadia_kernel::FixedClock;
+    use arcadia_store::{Backend as _, RawBatch, SqliteBackend, SqliteOptions};
+
+    use super::*;
+
+    /// Answers from memory.
+    struct Careless;
+
+    impl Endpoint for Careless {
+        fn serve(self: Arc<Self>, _: Incoming) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
+            Box::pin(async { Response::new(full_body("here")) })
+        }
+
+        fn service_name(&self) -> &'static str {
+            "careless"
+        }
+
+        fn catalogue(&self) -> Vec<OpInfo> {
+            Vec::new()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_site_that_cannot_write_any_more_says_nothing_and_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataDir::at(folder.path().to_owned());
+        let clock = Arc::new(FixedClock::at_epoch_seconds(1000));
+        let backend =
+            Arc::new(SqliteBackend::open(&folder.path().join("site"), &SqliteOptions::default(), 1).unwrap());
+        let ring = KeyRing::generate(&SystemEntropy).unwrap();
+        let store = Store::over(backend.clone(), ring, Arc::new(SystemEntropy)).await.unwrap();
+        let (mut standings, watching) = watch(store.clone(), data.clone(), clock);
+        tokio::spawn(watching);
+        let watched = Arc::new(Watched { inner: Arc::new(Careless), store });
+        let status = async || {
+            let (head, ()) = http::Request::new(()).into_parts();
+            let (host, origin) = ("h".to_owned(), "https://h".to_owned());
+            let incoming = Incoming { head, body: full_body(""), host, origin, remote: None };
+            watched.clone().serve(incoming).await.status().as_u16()
+        };
+        assert_eq!(status().await, 200);
+        let deadly = RawBatch { audit: vec![Box::new(|_, _| panic!("of this test"))], ..RawBatch::default() };
+        assert!(backend.commit(deadly).await.is_err());
+        assert_eq!(status().await, 503);
+        standings.silent().await;
+        let reason = standings.over().await;
+        assert!(reason.contains("start the site again"), "{reason}");
+        let told = Trouble::of(&data, std::process::id()).unwrap().unwrap();
+        assert!(told.lasting && told.reason == reason);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arcadia_kernel::{Method, full_body};
+use arcadia_kernel::{DenyReason, Method, Outcome, full_body};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -38,6 +38,10 @@ async fn tags(site: &Site, group: &str) -> Value {
     site.get(OWNER, group).await.is(200).body["tags"].clone()
 }
 
+async fn last_outcome(site: &Site) -> Outcome {
+    site.store.audit_page(0, 1000).await.unwrap().pop().unwrap().1.outcome
+}
+
 #[tokio::test]
 async fn a_body_that_comes_late_changes_nothing() {
     let site = Arc::new(Site::new().await);
@@ -49,12 +53,14 @@ async fn a_body_that_comes_late_changes_nothing() {
     let (other, role) = (site.clone(), assignment(&rg, 1));
     let meanwhile = || at_once(async move { drop(other.delete(OWNER, &role).await.is(200)) });
     assert_eq!(tags_changed(&site, &rg, meanwhile).await, 403, "the role was removed");
+    assert_eq!(last_outcome(&site).await, Outcome::Denied { reason: DenyReason::NoAssignment.to_string() });
     assert_ne!(tags(&site, &rg).await["late"], json!("yes"));
 
     site.assign(OWNER, 2, NINA, "Contributor", &rg).await.is(201);
     let people = site.people.clone();
     let meanwhile = move || assert!(people.disabled.write().unwrap().insert(NINA));
     assert_eq!(tags_changed(&site, &rg, meanwhile).await, 403, "the principal was disabled");
+    assert_eq!(last_outcome(&site).await, Outcome::Denied { reason: DenyReason::NoSuchPrincipal.to_string() });
     assert_ne!(tags(&site, &rg).await["late"], json!("yes"));
 }
 

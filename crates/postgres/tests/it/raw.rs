@@ -85,3 +85,32 @@ async fn a_query_is_cancelled_by_its_own_key_only() {
     assert_eq!(error.code().unwrap().code(), "57014");
     world.postgres.stop().await;
 }
+
+/// Whoever is in when the site falls silent is cut, in the middle of a statement and between two; nobody comes in.
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_cuts_every_session() {
+    let world = World::new().await;
+    let server = single("pg-q");
+    world.server(&server, single_body("Disabled")).await;
+    world.admit(&server, "127.0.0.1", "127.0.0.1").await;
+    let mut config = tokio_postgres::Config::new();
+    config.user("arcadmin@pg-q").password(PASSWORD).dbname("postgres");
+    let connect = async || {
+        let stream = TcpStream::connect(world.gateway).await.unwrap();
+        let (client, connection) = config.connect_raw(stream, tokio_postgres::NoTls).await?;
+        tokio::spawn(connection);
+        Ok::<_, tokio_postgres::Error>(client)
+    };
+    let (idle, busy) = (connect().await.unwrap(), connect().await.unwrap());
+    idle.batch_execute("SELECT 1").await.unwrap();
+    let sleeping = tokio::spawn(async move { busy.batch_execute("SELECT pg_sleep(60)").await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!sleeping.is_finished());
+    world.served.fall_silent();
+    let cut = tokio::time::timeout(Duration::from_secs(30), sleeping).await.unwrap().unwrap();
+    assert!(cut.unwrap_err().is_closed());
+    let cut = tokio::time::timeout(Duration::from_secs(30), idle.batch_execute("SELECT 1")).await.unwrap();
+    assert!(cut.unwrap_err().is_closed());
+    assert!(connect().await.is_err());
+    world.postgres.stop().await;
+}

@@ -96,6 +96,7 @@ pub struct World {
     /// What clients' addresses are taken for.
     pub remote: Arc<Mutex<Option<std::net::IpAddr>>>,
     management: Arc<dyn Endpoint>,
+    pub served: Arc<Gateway>,
     pub folder: tempfile::TempDir,
     _arm: Arc<Arm>,
 }
@@ -213,15 +214,15 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let gateway = listener.local_addr().unwrap();
         let remote = Arc::new(Mutex::new(None));
-        let seen = remote.clone();
+        let (seen, serving) = (remote.clone(), served.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (served, remote) = (served.clone(), *seen.lock().unwrap());
+                let (served, remote) = (serving.clone(), *seen.lock().unwrap());
                 tokio::spawn(async move { served.serve(stream, remote).await });
             }
         });
         let management = Arc::new(Dispatcher::new(arm.clone(), arm_ops(&arm), gate));
-        let world = Self { gateway, postgres, store, remote, management, folder, _arm: arm };
+        let world = Self { gateway, postgres, store, remote, management, served, folder, _arm: arm };
         world.arm(Method::PUT, &group(), json!({ "location": "uksouth" })).await.is(201);
         world
     }

@@ -104,6 +104,9 @@ async fn keys_are_random_and_a_new_one_ends_the_old() {
     let change = json!({ "properties": { "allowSharedKeyAccess": false } });
     assert_eq!(world.manage(Method::PATCH, &world.account("stlab1"), change).await.status, 200);
     assert_eq!(world.ask(list(&after[0])).await.outcome(), "403 KeyBasedAuthenticationNotPermitted");
+    let (_, last) = world.store.audit_page(0, 1000).await.unwrap().pop().unwrap();
+    let off = arcadia_kernel::DenyReason::CredentialSwitchedOff.to_string();
+    assert_eq!(last.outcome, arcadia_kernel::Outcome::Denied { reason: off });
 }
 
 #[tokio::test]

@@ -10,5 +10,6 @@ mod blocks;
 mod conditions;
 mod durable;
 mod lists;
+mod races;
 mod shared_key;
 mod support;

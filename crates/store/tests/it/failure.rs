@@ -126,3 +126,21 @@ async fn a_dropped_commit_is_whole_or_absent() {
         assert!(pair[0].is_some() || !acknowledged.contains(&n));
     }
 }
+
+/// What writes has ended: nothing is acknowledged any more, and whoever asks is told.
+#[tokio::test]
+async fn a_writer_that_is_gone_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let backend = SqliteBackend::open(directory.path(), &SqliteOptions::default(), NOW).unwrap();
+    let put = || RawBatch { put: vec![(b"t\0a".to_vec(), vec![1])], ..RawBatch::default() };
+    backend.commit(put()).await.unwrap();
+    backend.check().unwrap();
+    let deadly = RawBatch { audit: vec![Box::new(|_, _| panic!("of this test"))], ..RawBatch::default() };
+    assert!(matches!(backend.commit(deadly).await, Err(CommitError::Store(StoreError::Closed))));
+    assert!(matches!(backend.check(), Err(StoreError::Closed)));
+    assert!(matches!(backend.commit(put()).await, Err(CommitError::Store(StoreError::Closed))));
+    drop(backend);
+    let backend = SqliteBackend::open(directory.path(), &SqliteOptions::default(), NOW).unwrap();
+    assert!(backend.get(b"t\0a").await.unwrap().is_some(), "what was acknowledged is there");
+    backend.commit(put()).await.unwrap();
+}
