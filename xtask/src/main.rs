@@ -8,6 +8,7 @@ mod install;
 mod lab;
 mod links;
 mod output;
+mod repeat;
 mod tally;
 mod tidy;
 
@@ -29,6 +30,19 @@ enum Task {
     Tidy,
     /// Write docs/reference from the operation tables.
     Catalogue,
+    /// Compare the access engine with its oracle, over random roles, groups, assignments and scopes.
+    Access {
+        #[arg(long, default_value_t = 1_000_000)]
+        cases: u32,
+        /// That of a run which found a difference; else any.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+    /// Let eight threads race for each thing that is good once.
+    Races {
+        #[arg(long, default_value_t = 1000)]
+        rounds: u32,
+    },
     /// Build for release and measure; every figure stands beside a floor or a peer in the same run.
     Bench {
         /// Handed on to the bench: groups of rows, `--rounds`, `--seconds`, `--smoke`. With none, the table and the
@@ -50,6 +64,8 @@ fn main() -> Result<ExitCode> {
         Task::Ci { only } => ci::run(&root, &only),
         Task::Tidy => tidy::run(&root),
         Task::Catalogue => catalogue::write(&root),
+        Task::Access { cases, seed } => repeat::access(&root, cases, seed),
+        Task::Races { rounds } => repeat::races(&root, rounds),
         Task::Bench { arguments } => bench::run(&root, &arguments),
         Task::Lab { arguments } => lab::run(&root, &arguments),
     }
