@@ -12,7 +12,7 @@ use super::{catalogue, install, lab, tidy};
 
 type Step = (&'static str, fn(&Path) -> Result<Tally>);
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     ("tools", tools),
     ("format", format),
     ("tidy", tidy_up),
@@ -24,7 +24,11 @@ const STEPS: [Step; 11] = [
     ("conformance with real clients", conformance),
     ("walk-through, restarting at every step", walk_through),
     ("guide as it is written", guide),
+    ("soak: kill -9 under eight writers", kills),
 ];
+
+/// A minute's worth; `cargo xtask soak` does more.
+const SOAK_ROUNDS: &str = "20";
 
 /// Folders below `extensions`, each with a folder `tests`.
 const EXTENSIONS: [&str; 3] = ["arcadia", "connectedmachine", "db_up"];
@@ -116,6 +120,12 @@ fn walk_through(root: &Path) -> Result<Tally> {
 
 fn guide(root: &Path) -> Result<Tally> {
     counts(install::with_tools(root, Command::new("python3").arg(root.join("tests/guide/run.py")))?)
+}
+
+/// Machines that checks run on are slow at times: how long a start takes is told here, and judged by the long soak.
+fn kills(root: &Path) -> Result<Tally> {
+    let soak = ["run", "--quiet", "--package", "xtask", "--", "soak", "--rounds", SOAK_ROUNDS, "--up-max", "0"];
+    counts(cargo(root).args(soak))
 }
 
 /// A step that is one check.

@@ -9,6 +9,7 @@ mod lab;
 mod links;
 mod output;
 mod repeat;
+mod soak;
 mod tally;
 mod tidy;
 
@@ -56,6 +57,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Kill a site, its machine and its database at random moments while eight writers write; nothing may be lost.
+    Soak(soak::Arguments),
 }
 
 fn main() -> Result<ExitCode> {
@@ -68,6 +71,7 @@ fn main() -> Result<ExitCode> {
         Task::Races { rounds } => repeat::races(&root, rounds),
         Task::Bench { arguments } => bench::run(&root, &arguments),
         Task::Lab { arguments } => lab::run(&root, &arguments),
+        Task::Soak(arguments) => soak::run(&root, &arguments),
     }
 }
 
