@@ -35,15 +35,10 @@ const EMPTIED: [&str; 7] =
 const LOG: &str = "pg_wal";
 /// Where the log's own records begin; read last, as it changes with every checkpoint.
 const CONTROL: &str = "global/pg_control";
-/// Files that belong to a process or to another copy.
-const LEFT_OUT: [&str; 6] = [
-    "postmaster.pid",
-    "postmaster.opts",
-    "backup_label",
-    "tablespace_map",
-    "pg_internal.init",
-    "current_logfiles",
-];
+/// Says where a copy began, and is itself put into it last.
+const LABEL: &str = "backup_label";
+/// Files that belong to a process.
+const LEFT_OUT: [&str; 4] = ["postmaster.pid", "postmaster.opts", "pg_internal.init", "current_logfiles"];
 const LEFT_OUT_BEGINNINGS: [&str; 2] = [".s.PGSQL.", "pgsql_tmp"];
 
 /// A server of a site's rows, as far as its data is concerned.
@@ -182,7 +177,7 @@ impl RunningCopy {
         for name in names.iter().filter(is_needed) {
             add_file(out, &log.join(name), &Path::new(LOG).join(name))?;
         }
-        add_bytes(out, Path::new("backup_label"), label.as_bytes()).map_err(ServerFault::file(&self.path))
+        add_bytes(out, Path::new(LABEL), label.as_bytes()).map_err(ServerFault::file(&self.path))
     }
 }
 
@@ -201,7 +196,9 @@ impl Tree {
     fn folder<W: Write>(&self, out: &mut Builder<W>, below: &Path) -> Result<(), ServerFault> {
         let folder = self.root.join(below);
         let is_log = self.running && below == Path::new(LOG);
-        let is_emptied = self.running && EMPTIED.iter().any(|name| below == Path::new(name));
+        if self.running && EMPTIED.iter().any(|name| below == Path::new(name)) {
+            return Ok(());
+        }
         for name in names(&folder)? {
             let (path, kept) = (folder.join(&name), below.join(&name));
             let found = match fs::symlink_metadata(&path) {
@@ -213,24 +210,20 @@ impl Tree {
             }
             if found.is_dir() {
                 add_folder(out, &kept, found.permissions().mode()).map_err(ServerFault::file(&path))?;
-                if !is_emptied {
-                    self.folder(out, &kept)?;
-                }
-            } else if found.is_file()
-                && !is_log
-                && !is_emptied
-                && !is_left_out(&name)
-                && kept != Path::new(CONTROL)
-            {
+                self.folder(out, &kept)?;
+            } else if found.is_file() && !is_log && !self.leaves_out(&name) && kept != Path::new(CONTROL) {
                 add_file(out, &path, &kept)?;
             }
         }
         Ok(())
     }
-}
 
-fn is_left_out(name: &str) -> bool {
-    LEFT_OUT.contains(&name) || LEFT_OUT_BEGINNINGS.iter().any(|beginning| name.starts_with(beginning))
+    fn leaves_out(&self, name: &str) -> bool {
+        LEFT_OUT.contains(&name)
+            || LEFT_OUT_BEGINNINGS.iter().any(|beginning| name.starts_with(beginning))
+            // A server that was put back and never started still needs it.
+            || self.running && name == LABEL
+    }
 }
 
 /// None where the directory is gone.

@@ -24,7 +24,7 @@ const OPEN_SEGMENTS_MAX: usize = 64;
 /// What was copied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CopiedBytes {
-    /// Whole blobs and blocks, as often as rows name them.
+    /// Whole blobs and blocks. A small block that several rows name counts for each.
     pub pieces: u64,
     /// Their length before sealing.
     pub bytes: u64,
@@ -123,9 +123,9 @@ impl Copy<'_> {
             None => Err(Unread::Damaged("their place is not known")),
         };
         match read {
-            Ok(()) => {
-                self.copied.pieces += 1;
-                self.copied.bytes += piece.length;
+            Ok(new) => {
+                self.copied.pieces += u64::from(new);
+                self.copied.bytes += if new { piece.length } else { 0 };
                 Ok(())
             }
             Err(Unread::Damaged(what)) => Err(damaged(what)),
@@ -138,7 +138,7 @@ impl Copy<'_> {
     }
 
     /// Opens a packed piece in the copy of its segment.
-    fn check_packed(&mut self, piece: &Piece, segment: u64, offset: u64) -> Result<(), Unread> {
+    fn check_packed(&mut self, piece: &Piece, segment: u64, offset: u64) -> Result<bool, Unread> {
         let path = segments::path(&self.to.join("segments"), segment);
         if self.open.len() >= OPEN_SEGMENTS_MAX && !self.open.contains_key(&segment) {
             self.open.clear();
@@ -154,15 +154,16 @@ impl Copy<'_> {
         file.read_exact_at(&mut chunk, offset + HEADER_BYTES as u64)
             .map_err(|error| Unread::Failed(path, error))?;
         let key = piece.key().map_err(|_| Unread::Damaged("their key cannot be read"))?;
-        key.open(0, &mut chunk).map_err(|_| Unread::Damaged(CHANGED))
+        key.open(0, &mut chunk).map_err(|_| Unread::Damaged(CHANGED))?;
+        Ok(true)
     }
 
-    fn copy_file(&mut self, piece: &Piece) -> Result<(), Unread> {
+    /// `false` when it was copied before, as a block that another row names as well.
+    fn copy_file(&mut self, piece: &Piece) -> Result<bool, Unread> {
         let source = Files::path_in(&self.from.join("files"), piece.id);
         let target = Files::path_in(&self.to.join("files"), piece.id);
         if target.exists() {
-            // Named before: by another block of the same blob.
-            return Ok(());
+            return Ok(false);
         }
         let key = piece.key().map_err(|_| Unread::Damaged("their key cannot be read"))?;
         let mut input = File::open(&source).map_err(|error| Unread::Failed(source.clone(), error))?;
@@ -183,7 +184,7 @@ impl Copy<'_> {
             left -= plain;
             number += 1;
         }
-        Ok(())
+        Ok(true)
     }
 }
 
