@@ -1,6 +1,6 @@
 //! Database servers of a site: made through the resource manager, reached through the gateway.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -78,7 +78,8 @@ impl DatabaseSite {
             },
         });
         self.put(&self.path(name, ""), &server).await?;
-        let addresses = json!({ "properties": { "startIpAddress": "127.0.0.1", "endIpAddress": "127.0.0.1" } });
+        let addresses =
+            json!({ "properties": { "startIpAddress": "127.0.0.1", "endIpAddress": "127.0.0.1" } });
         self.put(&self.path(name, "/firewallRules/bench"), &addresses).await?;
         self.put(&self.path(name, &format!("/databases/{DATABASE}")), &json!({ "properties": {} })).await?;
         self.door(name)
@@ -96,7 +97,11 @@ impl DatabaseSite {
 
 /// One question, as a person's first.
 pub fn first_query(programs: &Path, door: &Door) -> Result<()> {
-    let said = must(door.client(programs, "psql").args(["--no-psqlrc", "--tuples-only", "--no-align"]).args(["--command", "SELECT 40 + 2"]))?;
+    let said = must(
+        door.client(programs, "psql")
+            .args(["--no-psqlrc", "--tuples-only", "--no-align"])
+            .args(["--command", "SELECT 40 + 2"]),
+    )?;
     ensure!(said.trim() == "42", "psql says {said:?}");
     Ok(())
 }

@@ -1,11 +1,15 @@
 //! `cargo xtask bench`: what the program costs, each figure beside a floor or a peer in the same run.
 
 mod agent;
+mod azurite;
+mod blob_site;
+mod database_site;
 mod disk;
 mod floor;
 mod load;
 mod loopback;
 mod nginx;
+mod postgres;
 mod process;
 mod report;
 mod row;

@@ -57,7 +57,13 @@ pub struct Door {
 impl Door {
     pub fn new(address: SocketAddrV4, host: &str, user: &str, database: &str) -> Result<Self> {
         ensure!(address.ip().is_loopback(), "load goes to this machine's loopback only, not to {address}");
-        Ok(Self { address, host: host.to_owned(), user: user.to_owned(), database: database.to_owned(), is_plain: false })
+        Ok(Self {
+            address,
+            host: host.to_owned(),
+            user: user.to_owned(),
+            database: database.to_owned(),
+            is_plain: false,
+        })
     }
 
     /// For a server that does not speak TLS.
@@ -71,7 +77,10 @@ impl Door {
         let mut command = clean(&programs.join(name));
         command.env("PGHOST", &self.host).env("PGHOSTADDR", self.address.ip().to_string());
         command.env("PGPORT", self.address.port().to_string()).env("PGUSER", &self.user);
-        command.env("PGPASSWORD", PASSWORD).env("PGDATABASE", &self.database).env("PGSSLMODE", if self.is_plain { "disable" } else { "require" });
+        command
+            .env("PGPASSWORD", PASSWORD)
+            .env("PGDATABASE", &self.database)
+            .env("PGSSLMODE", if self.is_plain { "disable" } else { "require" });
         command.stdin(Stdio::null());
         command
     }
@@ -130,8 +139,7 @@ impl Direct {
         }
         let file = data.join("postgresql.conf");
         fs::write(&file, settings)?;
-        let mut direct =
-            Self { _folder: folder, process: None, programs: programs.to_owned(), data, port };
+        let mut direct = Self { _folder: folder, process: None, programs: programs.to_owned(), data, port };
         direct.run()?;
         Ok(direct)
     }

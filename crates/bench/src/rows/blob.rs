@@ -33,7 +33,8 @@ pub async fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let files = tempfile::Builder::new().prefix("files").tempdir_in(&bench.folder)?;
     fs::write(files.path().join("blob-small"), pattern(SMALL_BYTES))?;
     fs::write(files.path().join("blob-large"), pattern(LARGE_BYTES))?;
-    let nginx = if nginx::is_installed() { Some(Nginx::start(&bench.certificates, files.path())?) } else { None };
+    let nginx =
+        if nginx::is_installed() { Some(Nginx::start(&bench.certificates, files.path())?) } else { None };
     let azurite = Azurite::start(&bench.folder)?;
     if let Some(azurite) = &azurite {
         azurite.put("/bench", "restype=container", Vec::new()).await?;
@@ -122,9 +123,13 @@ async fn large(bench: &Bench, ours: &BlobSite, nginx: Option<&Nginx>) -> Result<
             .gate(Bound::AtLeast(0.8))
             .stretch(Bound::AtLeast(0.95))
             .rounds(rates),
-        Row::new("blob GET 8 MiB: memory", "the site's most beyond what it had before, each of 32 streams", "MiB")
-            .gate(Bound::AtMost(1.0))
-            .rounds(memory),
+        Row::new(
+            "blob GET 8 MiB: memory",
+            "the site's most beyond what it had before, each of 32 streams",
+            "MiB",
+        )
+        .gate(Bound::AtMost(1.0))
+        .rounds(memory),
     ])
 }
 

@@ -66,7 +66,14 @@ fn seconds(bench: &Bench) -> f64 {
 
 fn transactions(bench: &Bench, programs: &Path, door: &Door, kind: &str) -> Result<f64> {
     let mut command = door.client(programs, "pgbench");
-    command.args([kind, "--no-vacuum", "--client", &CLIENTS.to_string(), "--time", &seconds(bench).to_string()]);
+    command.args([
+        kind,
+        "--no-vacuum",
+        "--client",
+        &CLIENTS.to_string(),
+        "--time",
+        &seconds(bench).to_string(),
+    ]);
     let said = must(&mut command)?;
     let rate = said.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
     rate.with_context(|| format!("pgbench says {said}"))

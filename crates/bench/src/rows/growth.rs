@@ -88,10 +88,14 @@ pub async fn measure(bench: &Bench) -> Result<Vec<Row>> {
 
 /// The line through both sites, carried on to what the gate is about.
 fn memory(small: &Filled, large: &Filled) -> Result<Row> {
-    let (few, many) = (resident_bytes(small.blobs.site.id())? as f64, resident_bytes(large.blobs.site.id())? as f64);
+    let (few, many) =
+        (resident_bytes(small.blobs.site.id())? as f64, resident_bytes(large.blobs.site.id())? as f64);
     let each = ((many - few) / (large.count - small.count) as f64).max(0.0);
     let reached = many + each * (GATED - large.count as f64);
-    let what = format!("resident after the load, carried on in a line from {} and {} of each", small.count, large.count);
+    let what = format!(
+        "resident after the load, carried on in a line from {} and {} of each",
+        small.count, large.count
+    );
     Ok(Row::new("memory with 1e6 secrets and 1e6 blobs", what, "MiB")
         .gate(Bound::AtMost(GATED_MEBIBYTES))
         .rounds(vec![Round::alone(reached / MEBIBYTE)])
@@ -130,7 +134,11 @@ impl Filled {
     }
 
     fn secret(&self, method: Method, number: u64) -> Result<Ask> {
-        let body = if method == Method::PUT { json!({ "value": "a small value" }).to_string() } else { String::new() };
+        let body = if method == Method::PUT {
+            json!({ "value": "a small value" }).to_string()
+        } else {
+            String::new()
+        };
         let ask = Ask::with_body(method, secret(number), body).bearer(&self.secret_token)?;
         if ask.body.is_empty() { Ok(ask) } else { ask.json() }
     }
@@ -152,7 +160,8 @@ impl Filled {
                 (self.blobs.peer()?, StatusCode::CREATED, self.blobs.put("", vec![b'y'; BLOB_BYTES])?)
             }
             Work::BlobList => {
-                let list = format!("/{CONTAINER}?restype=container&comp=list&maxresults={PAGE}&prefix={page}");
+                let list =
+                    format!("/{CONTAINER}?restype=container&comp=list&maxresults={PAGE}&prefix={page}");
                 (self.blobs.peer()?, StatusCode::OK, self.blobs.get(&list)?)
             }
         };
