@@ -1,6 +1,9 @@
 //! The rows, by group. Each group starts what it needs and gives its rows.
 
+mod blob;
 mod connection;
+mod database;
+mod growth;
 mod machine;
 mod secret;
 mod start;
@@ -71,6 +74,9 @@ pub const GROUPS: &[Group] = &[
     Group { name: "token", measure: |bench| Box::pin(token::measure(bench)) },
     Group { name: "secret", measure: |bench| Box::pin(secret::measure(bench)) },
     Group { name: "connection", measure: |bench| Box::pin(connection::measure(bench)) },
+    Group { name: "blob", measure: |bench| Box::pin(blob::measure(bench)) },
+    Group { name: "database", measure: |bench| Box::pin(database::measure(bench)) },
     Group { name: "machine", measure: |bench| Box::pin(machine::measure(bench)) },
     Group { name: "start", measure: |bench| Box::pin(start::measure(bench)) },
+    Group { name: "growth", measure: |bench| Box::pin(growth::measure(bench)) },
 ];
