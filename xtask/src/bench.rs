@@ -5,7 +5,8 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Result, bail};
 
-use super::output::{cargo, on_path, say};
+use super::install;
+use super::output::{cargo, say};
 
 const TABLE: &str = "docs/performance.md";
 const JSON: &str = "docs/performance.json";
@@ -13,9 +14,7 @@ const JSON: &str = "docs/performance.json";
 /// Runs every row and writes the table and the JSON of docs; a run of some rows, or one to look at only, writes
 /// nothing.
 pub fn run(root: &Path, arguments: &[String]) -> Result<ExitCode> {
-    if !on_path("nginx") && !Path::new("/usr/sbin/nginx").is_file() {
-        say("nginx is not installed; the rows beside it have no peer (apt-get install nginx-light)");
-    }
+    install::for_bench(root)?;
     say("building arcadia and its bench for release");
     let packages = ["build", "--release", "--package", "arcadia", "--package", "arcadia-bench"];
     if !cargo(root).args(packages).status()?.success() {

@@ -37,12 +37,23 @@ const PYTHON_SDK: [&str; 5] = [
 const NODE_SDK: [&str; 4] =
     ["@azure/identity@4.13.1", "@azure/keyvault-secrets@4.11.2", "@azure/storage-blob@12.34.0", "pg@8.23.1"];
 
+/// What only the bench needs: peers to stand beside.
+const BENCH_PACKAGES: [(&str, &str); 4] =
+    [("nginx-light", "nginx"), ("postgresql", "pg_ctlcluster"), ("nodejs", "node"), ("npm", "npm")];
+const AZURITE: [&str; 1] = ["azurite@3.37.0"];
+
 /// What the tests need.
 pub fn everything(root: &Path) -> Result<()> {
     packages(&[PACKAGES.as_slice(), TEST_PACKAGES.as_slice()].concat())?;
     python(&root.join("target/venv/az"), "az", &[AZURE_CLI])?;
     python(&root.join("target/venv/sdk"), "sdk", &PYTHON_SDK)?;
-    node(&root.join("target/node"))
+    node(&root.join("target/node"), &NODE_SDK)
+}
+
+/// What the bench needs.
+pub fn for_bench(root: &Path) -> Result<()> {
+    packages(&BENCH_PACKAGES)?;
+    node(&root.join("target/node/azurite"), &AZURITE)
 }
 
 /// What the walk-through needs.
@@ -127,19 +138,19 @@ fn link_az(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn node(folder: &Path) -> Result<()> {
+fn node(folder: &Path, wanted: &[&str]) -> Result<()> {
     let mark = folder.join("installed");
-    let want = NODE_SDK.join("\n");
+    let want = wanted.join("\n");
     if fs::read_to_string(&mark).is_ok_and(|text| text == want) {
         return Ok(());
     }
-    say(format_args!("installing from npm into {}: {}", folder.display(), NODE_SDK.join(" ")));
+    say(format_args!("installing from npm into {}: {}", folder.display(), wanted.join(" ")));
     fs::create_dir_all(folder)?;
     fs::write(folder.join("package.json"), "{\"private\": true}\n")?;
     must(
         Command::new("npm")
             .args(["install", "--no-audit", "--no-fund", "--loglevel=error"])
-            .args(NODE_SDK)
+            .args(wanted)
             .current_dir(folder),
     )?;
     Ok(fs::write(&mark, want)?)
