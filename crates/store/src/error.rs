@@ -62,6 +62,13 @@ pub enum StoreError {
     RowsReplaced { written: u64, found: u64 },
     #[error("the data key has sealed as many values as one key may; replace it with `arcadia keys rotate`")]
     KeyUsedUp,
+    /// Its files are older or shorter than what they held when something was acknowledged last.
+    #[error(
+        "{path} has not everything that was acknowledged: {detail}; put its files back as they were, or restore a \
+         backup into another directory with `arcadia restore`. To go on without what is missing, move {anchor} away \
+         and start again"
+    )]
+    Lost { path: PathBuf, anchor: PathBuf, detail: String },
     #[error("there is no store in {path}")]
     Missing { path: PathBuf },
     #[error("this store keeps its rows in memory and has no backup")]

@@ -5,6 +5,7 @@
 //! the caller's thread, on a few connections of their own; a point read takes microseconds. Another thread
 //! moves the log into the database file, so that a commit seldom waits for it.
 
+mod anchor;
 mod files;
 mod guard;
 mod read_only;
@@ -19,6 +20,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
 
@@ -27,6 +29,7 @@ use crate::backend::{
     RowMark,
 };
 use crate::{CommitError, StoreError};
+use anchor::Anchor;
 pub(crate) use files::DATABASE;
 use guard::Guard;
 pub(crate) use read_only::SqliteReader;
@@ -90,7 +93,9 @@ impl SqliteBackend {
         let path = files::prepare(directory)?;
         let lock = files::lock(directory)?;
         let mut connection = connect(&path, true)?;
+        Anchor::expect_rows(schema::recognise(&connection, &path)?, &path)?;
         schema::prepare(&mut connection, &path, options, now_epoch_seconds)?;
+        let anchor = Anchor::hold(&connection, &path)?;
         files::sync_directory(directory)?;
 
         let shared = Arc::new(Shared {
@@ -103,7 +108,8 @@ impl SqliteBackend {
         let checkpoints = connect(&path, true)?;
         let (jobs, incoming) = mpsc::channel(options.waiting_commits_max.max(1));
         let (poke, pokes) = std::sync::mpsc::sync_channel(1);
-        let writer = Writer::new(connection, incoming, shared.clone(), poke, options.changes_revisions_max)?;
+        let keep = options.changes_revisions_max;
+        let writer = Writer::new((connection, anchor), incoming, shared.clone(), poke, keep)?;
         let guarded = shared.clone();
         let threads = vec![
             spawn("store-writer", move || writer.run())?,
@@ -190,7 +196,12 @@ impl Backend for SqliteBackend {
         let jobs = self.jobs.as_ref().ok_or(StoreError::Closed)?;
         let (reply, answer) = oneshot::channel();
         jobs.send(Job { batch, reply }).await.map_err(|_| StoreError::Closed)?;
-        answer.await.unwrap_or(Err(CommitError::Store(StoreError::Closed)))
+        let Ok(answer) = answer.await else {
+            // It panicked. Whoever is told so finds the store closed.
+            jobs.closed().await;
+            return Err(StoreError::Closed.into());
+        };
+        answer
     }
 
     async fn changes(&self, since: Revision, limit: usize) -> Result<RawChanges, StoreError> {
@@ -261,6 +272,8 @@ fn connect(path: &Path, write: bool) -> Result<Connection, StoreError> {
         let connection = Connection::open_with_flags(path, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         connection.busy_timeout(std::time::Duration::from_millis(BUSY_MILLISECONDS_MAX))?;
         connection.set_prepared_statement_cache_capacity(64);
+        // The writer moves the log into the file when it ends; whoever else closes last leaves both as they are.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.execute_batch(
             "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA foreign_keys = ON;
              PRAGMA temp_store = MEMORY; PRAGMA cache_size = -8192;",

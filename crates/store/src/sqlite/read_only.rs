@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
-use rusqlite::config::DbConfig;
 
-use super::{LAST_RECORD, LogEnd, connect, failed, files, reader, reseal, schema};
+use super::{LAST_RECORD, LogEnd, anchor, connect, failed, files, reader, reseal, schema};
 use crate::StoreError;
 use crate::backend::{AuditRow, RawPage, RawRow, RowMark};
 
@@ -23,11 +22,7 @@ impl SqliteReader {
             return Err(missing());
         }
         let connection = connect(file, false)?;
-        connection
-            .pragma_update(None, "query_only", true)
-            // Whoever writes moves the log into the file; a reader never does.
-            .and_then(|()| connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true))
-            .map_err(|error| failed("open its file", error))?;
+        connection.pragma_update(None, "query_only", true).map_err(|error| failed("open its file", error))?;
         if !schema::recognise(&connection, file)? {
             return Err(missing());
         }
@@ -41,6 +36,11 @@ impl SqliteReader {
     pub fn last_record(&self) -> Result<u64, StoreError> {
         let last = self.connection.query_row(LAST_RECORD, [], |row| row.get(0));
         last.map_err(|error| failed("read", error))
+    }
+
+    /// The last record that the store once had, which may be more than is left of it.
+    pub fn anchored_record(&self) -> Option<u64> {
+        anchor::last_record(&self.path)
     }
 
     pub fn row(&self, key: &[u8]) -> Result<Option<RawRow>, StoreError> {

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError};
 use rusqlite::{Connection, OptionalExtension as _};
 use tokio::sync::{mpsc, oneshot};
 
+use super::anchor::Anchor;
 use super::guard::Guard;
 use super::{Shared, failed, reseal, schema};
 use crate::backend::{
@@ -59,8 +60,11 @@ impl From<StoreError> for Stop {
 }
 
 pub(super) struct Writer {
-    connection: Connection,
     jobs: mpsc::Receiver<Job>,
+    connection: Connection,
+    anchor: Anchor,
+    /// Whether anything was written since the store was opened.
+    wrote: bool,
     shared: Arc<Shared>,
     poke: SyncSender<()>,
     /// `None` after a failure, until it is read anew.
@@ -71,14 +75,25 @@ pub(super) struct Writer {
 
 impl Writer {
     pub fn new(
-        connection: Connection,
+        (connection, anchor): (Connection, Anchor),
         jobs: mpsc::Receiver<Job>,
         shared: Arc<Shared>,
         poke: SyncSender<()>,
         changes_revisions_max: u64,
     ) -> Result<Self, StoreError> {
         let state = Some(State::load(&connection).map_err(|error| failed("read", error))?);
-        Ok(Self { connection, jobs, shared, poke, state, changes_revisions_max, unchecked_bytes: 0 })
+        let (wrote, unchecked_bytes) = (false, 0);
+        Ok(Self {
+            connection,
+            anchor,
+            wrote,
+            jobs,
+            shared,
+            poke,
+            state,
+            changes_revisions_max,
+            unchecked_bytes,
+        })
     }
 
     /// Until nobody can send any more and all that was sent is answered.
@@ -94,6 +109,27 @@ impl Writer {
             self.write(group);
             self.ask_for_checkpoint(bytes);
         }
+        self.close();
+    }
+
+    /// Moves all of the log into the file. A store that was only looked at, or that others touched, stays as it is.
+    fn close(&self) {
+        if !self.wrote || self.shared.guard.begin().is_err() {
+            return;
+        }
+        let moved = checkpoint(&self.connection, "PASSIVE").map_err(|error| failed("move its log", error));
+        let closed = moved.and_then(|(pages, moved)| {
+            if pages >= 0 && pages == moved {
+                self.anchor.note_complete(&self.connection)?;
+                // With all of it moved and noted, what is left to do is to give its space back.
+                let _ = checkpoint(&self.connection, "TRUNCATE");
+            }
+            Ok(())
+        });
+        if let Err(error) = closed {
+            tracing::warn!(%error, "the store's log stays, and is read at the next start");
+        }
+        let _ = self.shared.guard.end();
     }
 
     /// One transaction. Nobody is answered before it is durable, not even those whose requirements failed: what
@@ -147,7 +183,12 @@ impl Writer {
         });
         // What went into a file that nobody finds again was not written.
         self.shared.guard.end()?;
-        written
+        let outcomes = written?;
+        if outcomes.iter().any(Result::is_ok) {
+            self.wrote = true;
+            self.anchor.note(&self.connection);
+        }
+        Ok(outcomes)
     }
 
     fn group(&mut self, batches: &[RawBatch]) -> rusqlite::Result<Vec<Outcome>> {
@@ -333,9 +374,7 @@ fn size_bytes(batch: &RawBatch) -> usize {
 pub(super) fn checkpoints(connection: &Connection, pokes: &Receiver<()>, guard: &Guard) {
     // Into files that others touched nothing is moved: they are evidence.
     while pokes.recv().is_ok() && guard.begin().is_ok() {
-        let moved = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
-            Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
-        });
+        let moved = checkpoint(connection, "PASSIVE");
         match moved {
             Ok((pages, moved)) => tracing::trace!(pages, moved, "checkpoint"),
             Err(error) => tracing::warn!(%error, "the store's log could not be moved into its file"),
@@ -344,4 +383,11 @@ pub(super) fn checkpoints(connection: &Connection, pokes: &Receiver<()>, guard: 
             return;
         }
     }
+}
+
+/// How many pages the log has, and how many of them are in the database file now, durably. Nothing is known, and
+/// both are -1, when another connection is moving pages.
+fn checkpoint(connection: &Connection, how: &str) -> rusqlite::Result<(i64, i64)> {
+    let sql = format!("PRAGMA wal_checkpoint({how})");
+    connection.query_row(&sql, [], |row| Ok((row.get(1)?, row.get(2)?)))
 }

@@ -17,4 +17,5 @@ mod reseal;
 mod sealed;
 mod suite;
 mod support;
+mod torn;
 mod typed;

@@ -78,14 +78,19 @@ async fn an_older_version_a_lost_row_and_one_that_was_deleted_are_noticed() {
     }
 }
 
-/// The head is that of the older file, too: nothing in there is newer.
+/// The head is that of the older file, too: nothing in there is newer. Only the anchor beside it knows.
 #[tokio::test]
-async fn a_whole_older_store_is_not_noticed_here() {
+async fn a_whole_older_store_is_noticed_unless_its_anchor_went_with_it() {
     let directory = tempfile::tempdir().unwrap();
     changed(directory.path()).await;
     let site = directory.path().join("site");
     std::fs::remove_file(site.join("store.db-wal")).ok();
     std::fs::copy(directory.path().join("old.db"), site.join("store.db")).unwrap();
+    let reader = StoreReader::open(&site, ring(directory.path()), Arc::new(SystemEntropy)).unwrap();
+    assert_eq!(reader.audit_verify().unwrap().first_broken, Some(4));
+    let refused = Store::open(&site, ring(directory.path()), clock(), Arc::new(SystemEntropy)).err().unwrap();
+    assert!(matches!(refused, StoreError::Lost { .. }), "{refused}");
+    std::fs::remove_file(site.join("store.anchor")).unwrap();
     let store = open(directory.path());
     assert_eq!(store.get(NOTES, "b").await.unwrap().unwrap().value, note("old"));
     assert_eq!(store.audit_verify().await.unwrap().records, 3, "it lacks what came later");

@@ -8,7 +8,7 @@ use arcadia_kernel::{
     AuditEvent, AuditStamp, Authenticator, Clock, Decider, Decision, DenyReason, FixedClock, Gate, Limits,
     Outcome, Question, Reason, TokenFault, VerifiedToken,
 };
-use arcadia_store::{Record, SqliteBackend, SqliteOptions, Store, Table};
+use arcadia_store::{Record, SqliteBackend, SqliteOptions, Store, StoreError, Table};
 
 pub const NOW: i64 = 1_790_000_000;
 
@@ -43,8 +43,12 @@ pub fn ring(directory: &Path) -> KeyRing {
     ring
 }
 
+pub fn try_open(directory: &Path) -> Result<Store, StoreError> {
+    Store::open(&directory.join("site"), ring(directory), clock(), Arc::new(SystemEntropy))
+}
+
 pub fn open(directory: &Path) -> Store {
-    Store::open(&directory.join("site"), ring(directory), clock(), Arc::new(SystemEntropy)).unwrap()
+    try_open(directory).unwrap()
 }
 
 pub fn sqlite(directory: &Path) -> SqliteBackend {
