@@ -52,6 +52,9 @@ pub struct Arguments {
     /// Leave the agent out, where no machine can be made
     #[arg(long)]
     without_machine: bool,
+    /// What to try, in place of target/debug/arcadia
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
     /// Also write the figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -79,7 +82,8 @@ async fn soak(root: &Path, arguments: &Arguments) -> Result<Report> {
         "seed {seed}; again with: cargo xtask soak --rounds {} --seed {seed}",
         arguments.rounds
     ));
-    let mut site = Site::new(root)?;
+    let built = root.join("target/debug/arcadia");
+    let mut site = Site::new(root, arguments.program.as_deref().unwrap_or(&built))?;
     let outcome = match prepare(&mut site, seed, with_machine).await {
         Ok(soak) => soak.rounds(&mut site, arguments).await,
         Err(error) => Err(error.context("before the first round")),

@@ -56,12 +56,12 @@ pub struct Site {
 
 impl Site {
     /// A directory of its own, with nothing in it yet.
-    pub fn new(root: &Path) -> Result<Self> {
+    pub fn new(root: &Path, built: &Path) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("arcadia-soak-").tempdir()?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let program = folder.path().join("arcadia");
-        std::fs::copy(root.join("target/debug/arcadia"), &program)
-            .context("target/debug/arcadia is not there; build it with `cargo build`")?;
+        std::fs::copy(built, &program)
+            .with_context(|| format!("{}; build it with `cargo build`", built.display()))?;
         Ok(Self {
             root: root.to_owned(),
             program,
