@@ -16,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::host::SystemClock;
 use crate::machine;
 use crate::names::SiteNames;
-use crate::net::{self, Drainer, Outside, Proxy, SiteTls, Upstream};
+use crate::net::{self, Drainer, Limits, Outside, Proxy, SiteTls, Upstream};
 use crate::roots;
 use crate::site::{self, DataDir, Lock, Running, SiteRecord, Trouble};
 use crate::wiring::{self, FirstNames, Standings};
@@ -85,7 +85,7 @@ pub async fn serve(
         tls: SiteTls::new(ca, hosts.clone(), clock)?,
         hosts,
         outside: Outside::new(options.offline, upstream),
-        body_timeout: wired.body_timeout,
+        limits: Limits::default(),
     });
     let socket_path = data.proxy_socket();
     let socket = net::bind_unix(&socket_path).with_context(|| socket_path.display().to_string())?;
@@ -184,7 +184,7 @@ fn names(data: &DataDir, asked: Option<&str>) -> anyhow::Result<SiteNames> {
 
 async fn listen_directly(address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
     let Some(address) = address else { return Ok(None) };
-    let listener = TcpListener::bind(address).await.map_err(|error| {
+    let listener = net::bind_tcp(address).map_err(|error| {
         let hint = match error.kind() {
             io::ErrorKind::PermissionDenied => {
                 "; ports below 1024 need root or the capability CAP_NET_BIND_SERVICE"
@@ -236,15 +236,15 @@ fn bound_address(listen: Option<SocketAddr>) -> Option<IpAddr> {
 /// The port that was asked for, or else the one of the last start, the default, any: in this order.
 async fn listen(asked: Option<u16>, last: Option<u16>) -> anyhow::Result<TcpListener> {
     if let Some(port) = asked {
-        return net::bind_loopback(port).await.with_context(|| {
+        return net::bind_loopback(port).with_context(|| {
             format!("port {port} of 127.0.0.1 cannot be listened on; name another one with --port")
         });
     }
     let preferred = last.unwrap_or(DEFAULT_PORT);
-    match net::bind_loopback(preferred).await {
+    match net::bind_loopback(preferred) {
         Ok(listener) => Ok(listener),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            let listener = net::bind_loopback(0).await.context("no free port on 127.0.0.1")?;
+            let listener = net::bind_loopback(0).context("no free port on 127.0.0.1")?;
             let port = listener.local_addr()?.port();
             let again = if last.is_some() { "; run `arcadia env` again in open shells" } else { "" };
             tracing::warn!("port {preferred} is taken, so the proxy listens on {port}{again}");

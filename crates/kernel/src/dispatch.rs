@@ -15,9 +15,9 @@ use crate::audit::StampFacts;
 use crate::op::Arriving;
 use crate::permit::Grant;
 use crate::{
-    Access, Action as _, ArmId, At, AuditStamp, AuthFailure, Body, Caller, Decider, Decision, Denial,
-    DenyReason, EntropyExt as _, Fault, Gate, Located, Op, OpInfo, Outcome, Params, Plane, Proven, Query,
-    Question, Reply, RequestHead, Service, SignedIn, TokenFault, full_body, trim_audience,
+    Access, Action as _, ArmId, At, AuditStamp, AuthFailure, Body, BodyError, BoxError, Caller, Decider,
+    Decision, Denial, DenyReason, EntropyExt as _, Fault, Gate, Located, Op, OpInfo, Outcome, Params, Plane,
+    Proven, Query, Question, Reply, RequestHead, Service, SignedIn, TokenFault, full_body, trim_audience,
 };
 
 /// A request as a listener hands it in.
@@ -345,12 +345,23 @@ pub(crate) async fn read_body(head: &RequestHead, body: Body, limit: usize) -> R
     check_announced(head, limit)?;
     match Limited::new(body, limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large(limit)),
-        Err(error) => {
-            let message = "The request body could not be read to its end.";
-            Err(Fault::bad_request("BadRequest", message).caused_by(error))
-        }
+        Err(error) => Err(unread(error, limit)),
     }
+}
+
+/// Why a body was not read to its end.
+pub(crate) fn unread(error: BoxError, limit: usize) -> Fault {
+    if error.is::<LengthLimitError>() {
+        return too_large(limit);
+    }
+    if error.downcast_ref().is_some_and(BodyError::is_too_slow) {
+        let message = "The request body arrived too slowly. Send it again, or in smaller parts.";
+        return Fault::new(StatusCode::REQUEST_TIMEOUT, "RequestTimeout", message)
+            .header(http::header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    // The client's doing, and no error of the site's.
+    tracing::debug!(%error, "a request body broke off");
+    Fault::bad_request("BadRequest", "The request body could not be read to its end.")
 }
 
 impl<S: Service> Endpoint for Dispatcher<S> {

@@ -15,8 +15,6 @@ pub struct Limits {
     pub target_bytes_max: usize,
     pub body_bytes_max: usize,
     pub bearer_bytes_max: usize,
-    /// Longest wait for a whole request body.
-    pub body_seconds_max: u64,
 }
 
 impl Default for Limits {
@@ -25,7 +23,6 @@ impl Default for Limits {
             target_bytes_max: 16 * 1024,
             body_bytes_max: 4 * 1024 * 1024,
             bearer_bytes_max: 16 * 1024,
-            body_seconds_max: 60,
         }
     }
 }

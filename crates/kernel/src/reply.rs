@@ -17,6 +17,21 @@ pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 #[error("the body broke off: {0}")]
 pub struct BodyError(pub BoxError);
 
+#[derive(Debug, thiserror::Error)]
+#[error("it arrived too slowly")]
+struct TooSlow;
+
+impl BodyError {
+    /// The client did not keep the pace that the listener asks for.
+    pub fn too_slow() -> Self {
+        Self(TooSlow.into())
+    }
+
+    pub fn is_too_slow(&self) -> bool {
+        self.0.is::<TooSlow>()
+    }
+}
+
 /// A body whose bytes are all here.
 pub fn full_body(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()

@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, Limited};
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use crate::dispatch::{check_announced, too_large};
+use crate::dispatch::{check_announced, unread};
 use crate::op::{Arriving, StillAllowed};
 use crate::{Body, Fault, Params};
 
@@ -120,11 +120,7 @@ impl Streamed {
                         return Ok(Some(bytes));
                     }
                 }
-                Err(error) if error.is::<LengthLimitError>() => return Err(too_large(self.body_bytes_max)),
-                Err(error) => {
-                    let message = "The request body could not be read to its end.";
-                    return Err(Fault::bad_request("BadRequest", message).caused_by(error));
-                }
+                Err(error) => return Err(unread(error, self.body_bytes_max)),
             }
         }
         (self.still_allowed)().map(|()| None)
@@ -178,5 +174,27 @@ impl Input for Form {
             .map_err(|_| Fault::bad_request("invalid_request", "The request body is not text."))?;
         let fields = Query::parse(text);
         Ok(Self { head: request.head, fields })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+
+    use super::*;
+    use crate::BodyError;
+
+    #[test]
+    fn why_a_body_was_not_read() {
+        let status = |frame: Result<Frame<Bytes>, BodyError>| {
+            let body = StreamBody::new(futures_util::stream::iter([frame]));
+            let error = Limited::new(body, 2).collect().now_or_never().unwrap().unwrap_err();
+            unread(error, 2).status.as_u16()
+        };
+        assert_eq!(status(Ok(Frame::data(Bytes::from_static(b"abc")))), 413);
+        assert_eq!(status(Err(BodyError::too_slow())), 408);
+        assert_eq!(status(Err(BodyError("the connection was lost".into()))), 400);
     }
 }

@@ -5,26 +5,36 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 use super::drain::Drain;
-use super::proxy::Proxy;
+use super::places::{Place, Places};
+use super::proxy::{Peer, Proxy};
 use super::stream::BoxStream;
 
-/// The most connections at a time, of each listener; more wait in the system's queue.
-const CONNECTIONS_MAX: usize = 1024;
+/// Clients that the system keeps until they are accepted, as far as it lets (`net.core.somaxconn`).
+const BACKLOG: u32 = 4096;
 /// What the system's address of a socket file holds.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// Rest after an accept that failed, for example because the process is out of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
+/// Binds an address to be listened on.
+pub fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // Connections of an earlier run that are still closing do not keep the address.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// Binds 127.0.0.1 and `port` (0 for any free one).
-pub async fn bind_loopback(port: u16) -> io::Result<TcpListener> {
-    TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await
+pub fn bind_loopback(port: u16) -> io::Result<TcpListener> {
+    bind_tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
 }
 
 /// Binds a socket file that only its owner can connect to. A file left by an earlier run is replaced: the caller
@@ -45,77 +55,67 @@ pub fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 
 /// Serves the proxy until the site stops.
 pub async fn serve_tcp(listener: TcpListener, proxy: Arc<Proxy>, drain: Drain) {
-    accept_tcp(listener, drain, |stream, peer, drain, slot| {
-        spawn(proxy.clone(), stream, Some(peer), drain, slot);
-    })
-    .await;
+    accept(Listener::Tcp(listener), proxy, drain, |proxy, stream, peer| Box::pin(proxy.serve(stream, peer)))
+        .await;
+}
+
+/// Serves the proxy until the site stops.
+pub async fn serve_unix(listener: UnixListener, proxy: Arc<Proxy>, drain: Drain) {
+    accept(Listener::Unix(listener), proxy, drain, |proxy, stream, peer| Box::pin(proxy.serve(stream, peer)))
+        .await;
 }
 
 /// Serves the site's names to clients that come without the proxy, until the site stops: TLS from the first byte.
 pub async fn serve_tls(listener: TcpListener, proxy: Arc<Proxy>, drain: Drain) {
-    accept_tcp(listener, drain, |stream, peer, drain, slot| {
-        let proxy = proxy.clone();
-        tokio::spawn(async move {
-            proxy.serve_tls(stream, Some(peer), None, drain).await;
-            drop(slot);
-        });
-    })
-    .await;
+    let serve: Serve =
+        |proxy, stream, peer| Box::pin(async move { proxy.serve_tls(stream, peer, None).await });
+    accept(Listener::Tcp(listener), proxy, drain, serve).await;
 }
 
-async fn accept_tcp(
-    listener: TcpListener,
-    mut drain: Drain,
-    serve: impl Fn(BoxStream, IpAddr, Drain, OwnedSemaphorePermit),
-) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = drain.requested() => return,
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_RETRY).await;
-                continue;
-            }
-        };
-        let _ = stream.set_nodelay(true);
-        serve(Box::new(stream), peer.ip(), drain.clone(), slot);
-    }
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
 }
 
-/// Serves the proxy until the site stops.
-pub async fn serve_unix(listener: UnixListener, proxy: Arc<Proxy>, mut drain: Drain) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = drain.requested() => return,
-        };
-        match accepted {
-            Ok((stream, _)) => spawn(proxy.clone(), Box::new(stream), None, drain.clone(), slot),
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_RETRY).await;
+impl Listener {
+    async fn accept(&self) -> io::Result<(BoxStream, Option<IpAddr>)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                let _ = stream.set_nodelay(true);
+                Ok((Box::new(stream), Some(peer.ip())))
             }
+            Self::Unix(listener) => Ok((Box::new(listener.accept().await?.0), None)),
         }
     }
 }
 
-fn spawn(
-    proxy: Arc<Proxy>,
-    stream: BoxStream,
-    remote: Option<IpAddr>,
-    drain: Drain,
-    slot: OwnedSemaphorePermit,
-) {
-    tokio::spawn(async move {
-        proxy.serve(stream, remote, drain).await;
-        drop(slot);
-    });
+type Serve = fn(Arc<Proxy>, BoxStream, Peer) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+async fn accept(listener: Listener, proxy: Arc<Proxy>, mut drain: Drain, serve: Serve) {
+    let places = Places::new(proxy.limits.connections_max, proxy.limits.give_way_after);
+    loop {
+        let accepted = tokio::select! {
+            accepted = seated(&listener, &places) => accepted,
+            () = drain.requested() => return,
+        };
+        if let Some((stream, remote, place)) = accepted {
+            let peer = Peer { remote, drain: drain.clone(), activity: place.activity.clone() };
+            tokio::spawn(place.hold(serve(proxy.clone(), stream, peer)));
+        }
+    }
+}
+
+/// The next connection, and a place for it.
+async fn seated(listener: &Listener, places: &Arc<Places>) -> Option<(BoxStream, Option<IpAddr>, Place)> {
+    match listener.accept().await {
+        Ok((stream, remote)) => Some((stream, remote, places.take().await?)),
+        Err(error) => {
+            tracing::warn!(%error, "a connection could not be accepted");
+            // It is a lack of file descriptors as a rule, and there are more where one gives way.
+            places.make_room();
+            tokio::time::sleep(ACCEPT_RETRY).await;
+            None
+        }
+    }
 }

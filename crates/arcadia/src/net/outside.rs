@@ -2,23 +2,25 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::copy_bidirectional;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 
-use super::drain::Drain;
 use super::hosts::fold_host;
+use super::proxy::Peer;
 use super::public_address::is_public;
 use super::stream::{BoxStream, Timed};
 use super::upstream::Upstream;
 
 pub const TUNNEL_PORT: u16 = 443;
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Names that are looked up at the same time; more wait.
+const LOOKUPS_MAX: usize = 32;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-const TUNNEL_IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// The most addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 8;
 
@@ -52,14 +54,32 @@ pub trait Resolve: Send + Sync {
 }
 
 /// The system's resolver: DNS, /etc/hosts and whatever else it is configured for.
-pub struct SystemResolver;
+pub struct SystemResolver {
+    /// A look-up holds a thread until the system gives up, which may be long after its client has. Those threads are
+    /// shared with all that reads files and checks passwords.
+    free: Arc<Semaphore>,
+}
+
+impl Default for SystemResolver {
+    fn default() -> Self {
+        Self { free: Arc::new(Semaphore::new(LOOKUPS_MAX)) }
+    }
+}
 
 #[async_trait::async_trait]
 impl Resolve for SystemResolver {
     async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
-        let lookup = tokio::net::lookup_host((host, TUNNEL_PORT));
-        let found = tokio::time::timeout(RESOLVE_TIMEOUT, lookup).await??;
-        Ok(found.map(|address| address.ip()).collect())
+        let host = host.to_owned();
+        let lookup = async {
+            let permit = self.free.clone().acquire_owned().await.map_err(io::Error::other)?;
+            let lookup = move || {
+                let _permit = permit;
+                let found = (host.as_str(), TUNNEL_PORT).to_socket_addrs()?;
+                Ok(found.map(|address| address.ip()).collect())
+            };
+            tokio::task::spawn_blocking(lookup).await.map_err(io::Error::other)?
+        };
+        tokio::time::timeout(RESOLVE_TIMEOUT, lookup).await?
     }
 }
 
@@ -79,7 +99,7 @@ enum Way {
 
 impl Outside {
     pub fn new(offline: bool, upstream: Option<Upstream>) -> Self {
-        Self { offline, upstream, resolver: Arc::new(SystemResolver) }
+        Self { offline, upstream, resolver: Arc::new(SystemResolver::default()) }
     }
 
     #[cfg(test)]
@@ -165,10 +185,11 @@ async fn connect_first(addresses: &[IpAddr]) -> io::Result<TcpStream> {
     Err(last)
 }
 
-/// Copies both ways until one side ends, nothing moves for ten minutes, or the site stops.
-pub async fn tunnel(client: BoxStream, server: TcpStream, mut drain: Drain) {
-    let mut client = Timed::idle(client, TUNNEL_IDLE_TIMEOUT);
-    let mut server = Timed::idle(server, TUNNEL_IDLE_TIMEOUT);
+/// Copies both ways until one side ends, nothing moves for `idle`, or the site stops.
+pub async fn tunnel(client: BoxStream, server: TcpStream, peer: Peer, idle: Duration) {
+    let Peer { activity, mut drain, .. } = peer;
+    let mut client = Timed::carried(client, idle, activity.clone());
+    let mut server = Timed::carried(server, idle, activity);
     tokio::select! {
         result = copy_bidirectional(&mut client, &mut server) => {
             if let Err(error) = result {
@@ -182,6 +203,8 @@ pub async fn tunnel(client: BoxStream, server: TcpStream, mut drain: Drain) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     struct Fixed(&'static [&'static str]);
@@ -237,6 +260,41 @@ mod tests {
         let addresses = ["1.1.1.1", "2606:4700::1111"].map(|text| text.parse().unwrap()).to_vec();
         assert_eq!(direct.way("example.com").await.unwrap(), Way::Addresses(addresses));
         assert!(matches!(outside(&[], None).way("example.com").await, Err(Refusal::Unknown)));
+    }
+
+    /// Public at first, and then this machine's.
+    #[derive(Default)]
+    struct Rebinding(AtomicUsize);
+
+    #[async_trait::async_trait]
+    impl Resolve for Rebinding {
+        async fn resolve(&self, _: &str) -> io::Result<Vec<IpAddr>> {
+            let first = self.0.fetch_add(1, Ordering::SeqCst) == 0;
+            Ok(vec![if first { [1, 1, 1, 1].into() } else { [127, 0, 0, 1].into() }])
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_is_resolved_once_for_each_connection() {
+        let resolver = Arc::new(Rebinding::default());
+        let outside = Outside::with_resolver(false, None, resolver.clone());
+        let checked = Way::Addresses(vec![[1, 1, 1, 1].into()]);
+        assert_eq!(outside.way("rebind.example.com").await.unwrap(), checked);
+        assert_eq!(resolver.0.load(Ordering::SeqCst), 1);
+        assert!(refused(&outside, "rebind.example.com").await, "the next one is checked anew");
+    }
+
+    #[tokio::test]
+    async fn look_ups_that_hang_are_few() {
+        let resolver = SystemResolver::default();
+        let all = resolver.free.clone().acquire_many_owned(LOOKUPS_MAX as u32).await.unwrap();
+        tokio::time::pause();
+        let error = resolver.resolve("localhost").await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        tokio::time::resume();
+        drop(all);
+        assert!(!resolver.resolve("localhost").await.unwrap().is_empty());
+        assert_eq!(resolver.free.available_permits(), LOOKUPS_MAX);
     }
 
     #[tokio::test]

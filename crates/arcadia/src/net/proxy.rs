@@ -1,20 +1,22 @@
 //! One client of the proxy, from its first line to its end.
 
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use super::activity::Activity;
 use super::drain::Drain;
 use super::hosts::{HostTable, Route, fold_host};
 use super::http_connection::{self, Connection};
+use super::limits::Limits;
 use super::outside::{Outside, Refusal, TUNNEL_PORT, tunnel};
 use super::request_head::{Ask, HeadFault, read_head};
 use super::stream::{BoxStream, Prefixed};
 use super::tls::SiteTls;
 
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a refused client may take to read its answer.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: u64 = 64 * 1024;
@@ -24,8 +26,14 @@ pub struct Proxy {
     pub hosts: Arc<HostTable>,
     pub tls: SiteTls,
     pub outside: Outside,
-    /// Longest wait for a whole request body.
-    pub body_timeout: Duration,
+    pub limits: Limits,
+}
+
+/// One client: its address, where it has one, and the hold on the site.
+pub struct Peer {
+    pub remote: Option<IpAddr>,
+    pub drain: Drain,
+    pub activity: Arc<Activity>,
 }
 
 /// A refusal as the client is told.
@@ -49,19 +57,18 @@ impl Refused {
 }
 
 impl Proxy {
-    /// Serves one connection to its end. `remote` is the client's address, where it has one.
-    pub async fn serve(self: Arc<Self>, mut stream: BoxStream, remote: Option<IpAddr>, drain: Drain) {
-        let mut stopping = drain.clone();
+    /// Serves one connection to its end.
+    pub async fn serve(self: Arc<Self>, mut stream: BoxStream, peer: Peer) {
+        let mut stopping = peer.drain.clone();
         let head = tokio::select! {
-            head = tokio::time::timeout(HEAD_TIMEOUT, read_head(&mut stream)) => head,
+            head = tokio::time::timeout(self.limits.connect_head_timeout, read_head(&mut stream)) => head,
             () = stopping.requested() => return,
         };
         let refused = match head {
             Err(_) | Ok(Err(HeadFault::Closed)) => return,
             Ok(Err(fault)) => Refused::bad_request(format!("Arcadia's proxy cannot read this: {fault}.")),
             Ok(Ok((Ask::Connect { host, port }, rest))) => {
-                let from = From { remote, rest, drain };
-                match self.clone().connect(stream, from, &host, port).await {
+                match self.clone().connect(stream, From { peer, rest }, &host, port).await {
                     Ok(()) => return,
                     Err((refused, back)) => {
                         tracing::info!(host, port, answer = refused.status, "not connected");
@@ -110,8 +117,8 @@ impl Proxy {
                     }
                     Err(refusal) => Err((Refused::bad_gateway(not_connected(&refusal.to_string())), stream)),
                     Ok(server) => {
-                        if let Some((stream, drain)) = established(stream, from).await {
-                            tunnel(stream, server, drain).await;
+                        if let Some((stream, peer)) = established(stream, from).await {
+                            tunnel(stream, server, peer, self.limits.tunnel_idle_timeout).await;
                         }
                         Ok(())
                     }
@@ -122,21 +129,16 @@ impl Proxy {
 
     /// The far end of the tunnel is this site: TLS begins right here.
     async fn serve_here(&self, stream: BoxStream, from: From, host: &str) {
-        let remote = from.remote;
-        let Some((stream, drain)) = established(stream, from).await else { return };
-        self.serve_tls(stream, remote, Some(host), drain).await;
+        let Some((stream, peer)) = established(stream, from).await else { return };
+        self.serve_tls(stream, peer, Some(host)).await;
     }
 
     /// TLS and then requests. `host` is the name the client asked the proxy for, where there was a proxy.
-    pub async fn serve_tls(
-        &self,
-        stream: BoxStream,
-        remote: Option<IpAddr>,
-        host: Option<&str>,
-        mut drain: Drain,
-    ) {
+    pub async fn serve_tls(&self, stream: BoxStream, peer: Peer, host: Option<&str>) {
+        let Peer { remote, mut drain, activity } = peer;
+        let handshake = tokio::time::timeout(self.limits.handshake_timeout, self.tls.accept(stream, host));
         let accepted = tokio::select! {
-            accepted = self.tls.accept(stream, host) => accepted,
+            accepted = handshake => accepted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
             () = drain.requested() => return,
         };
         let (stream, name) = match accepted {
@@ -146,25 +148,26 @@ impl Proxy {
                 return;
             }
         };
+        activity.moved();
         let Some(endpoint) = self.hosts.find(&name).cloned() else { return };
-        let connection = Connection { name, endpoint, remote, body_timeout: self.body_timeout };
+        let connection = Connection { name, endpoint, remote, limits: self.limits.clone(), activity };
         http_connection::serve(stream, connection, drain).await;
     }
 }
 
-/// Where a CONNECT came from: the client's address, the bytes it sent along, and the hold on the site.
+/// Where a CONNECT came from, and the bytes that it sent along.
 struct From {
-    remote: Option<IpAddr>,
+    peer: Peer,
     rest: Vec<u8>,
-    drain: Drain,
 }
 
 /// Says that the tunnel stands; `None` when the client is gone.
-async fn established(mut stream: BoxStream, from: From) -> Option<(BoxStream, Drain)> {
+async fn established(mut stream: BoxStream, from: From) -> Option<(BoxStream, Peer)> {
     stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.ok()?;
+    from.peer.activity.moved();
     let stream: BoxStream =
         if from.rest.is_empty() { stream } else { Box::new(Prefixed::new(from.rest, stream)) };
-    Some((stream, from.drain))
+    Some((stream, from.peer))
 }
 
 async fn refuse(stream: &mut BoxStream, refused: &Refused) {

@@ -32,10 +32,13 @@ pub enum HeadFault {
 /// Reads one request head; returns also the bytes that came after it, which belong to the tunnel.
 pub async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> Result<(Ask, Vec<u8>), HeadFault> {
     let mut buffer = Vec::with_capacity(1024);
+    let mut searched = 0;
     let end = loop {
-        if let Some(at) = find(&buffer, b"\r\n\r\n") {
-            break at;
+        if let Some(at) = find(&buffer[searched..], b"\r\n\r\n") {
+            break searched + at;
         }
+        // The end may have begun. What is before it is not looked at again, however small the pieces.
+        searched = buffer.len().saturating_sub(3);
         if buffer.first().is_some_and(|byte| !byte.is_ascii_uppercase()) {
             // A TLS hello or another protocol: say so at once instead of waiting for an end that never comes.
             return Err(HeadFault::Malformed("it does not begin with a method"));
@@ -125,6 +128,19 @@ mod tests {
         }
         let (ask, _) = read(b"CONNECT [::1]:443 HTTP/1.1\r\n\r\n").await.unwrap();
         assert_eq!(ask, connect("::1", 443));
+    }
+
+    #[tokio::test]
+    async fn a_head_may_come_in_any_pieces() {
+        let head = b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example\r\n\r\nrest";
+        for size in 1..head.len() {
+            let (mut far, mut near) = tokio::io::duplex(size);
+            let sent = tokio::spawn(async move { tokio::io::AsyncWriteExt::write_all(&mut far, head).await });
+            let (ask, mut rest) = read_head(&mut near).await.unwrap();
+            near.read_to_end(&mut rest).await.unwrap();
+            assert_eq!((ask, rest.as_slice()), (connect("a.example", 443), &b"rest"[..]), "{size}");
+            sent.await.unwrap().unwrap();
+        }
     }
 
     #[tokio::test]

@@ -3,12 +3,13 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
+
+use super::activity::Activity;
 
 /// Any connected stream.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -55,6 +56,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
         Pin::new(&mut self.inner).poll_write(cx, bytes)
     }
 
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_flush(cx)
     }
@@ -64,78 +77,81 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
     }
 }
 
-/// How many requests of one connection are being answered, and how many there were.
-#[derive(Default)]
-pub struct Requests {
-    running: AtomicUsize,
-    begun: AtomicU64,
-}
-
-impl Requests {
-    /// Counts one request for as long as the result lives.
-    pub fn begin(self: &Arc<Self>) -> impl Drop + use<> {
-        self.running.fetch_add(1, Ordering::AcqRel);
-        self.begun.fetch_add(1, Ordering::AcqRel);
-        Running(self.clone())
-    }
-}
-
-struct Running(Arc<Requests>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// A stream that fails with `TimedOut` when nothing moves in either direction for `idle` while no request is
-/// being answered, or when a request head that has begun is not complete after `head`.
+/// A stream that fails with `TimedOut` when its client keeps the site waiting for too long: between two requests, in
+/// the middle of a request's head, or with an answer that it does not take.
 pub struct Timed<S> {
     inner: S,
     idle: Duration,
-    head: Option<Duration>,
-    requests: Arc<Requests>,
-    moved_at: Instant,
+    counts: Counts,
+    activity: Arc<Activity>,
     /// When the first byte of a head came, and how many requests had begun by then.
     head_began: Option<(Instant, u64)>,
     alarm: Pin<Box<Sleep>>,
 }
 
+/// What a client has to do to be taken for alive.
+#[derive(Clone, Copy)]
+enum Counts {
+    Bytes,
+    /// Bytes that make up no request do not keep a connection. `head` bounds a request's head, where requests come
+    /// one after the other.
+    Requests {
+        head: Option<Duration>,
+    },
+}
+
 impl<S> Timed<S> {
-    pub fn idle(inner: S, idle: Duration) -> Self {
-        Self::new(inner, idle, None, Arc::default())
+    /// For bytes that are carried and not understood.
+    pub fn carried(inner: S, idle: Duration, activity: Arc<Activity>) -> Self {
+        Self::new(inner, idle, Counts::Bytes, activity)
     }
 
-    pub fn new(inner: S, idle: Duration, head: Option<Duration>, requests: Arc<Requests>) -> Self {
-        let alarm = Box::pin(tokio::time::sleep(head.unwrap_or(idle).min(idle)));
-        Self { inner, idle, head, requests, moved_at: Instant::now(), head_began: None, alarm }
+    pub fn http1(inner: S, idle: Duration, head: Duration, activity: Arc<Activity>) -> Self {
+        Self::new(inner, idle, Counts::Requests { head: Some(head) }, activity)
+    }
+
+    /// Frames come at any time, so there is no moment at which a head begins.
+    pub fn http2(inner: S, idle: Duration, activity: Arc<Activity>) -> Self {
+        Self::new(inner, idle, Counts::Requests { head: None }, activity)
+    }
+
+    fn new(inner: S, idle: Duration, counts: Counts, activity: Arc<Activity>) -> Self {
+        let alarm = Box::pin(tokio::time::sleep(idle));
+        Self { inner, idle, counts, activity, head_began: None, alarm }
     }
 
     fn moved(&mut self, read: bool) {
-        self.moved_at = Instant::now();
-        let begun = self.requests.begun.load(Ordering::Acquire);
-        if self.head_began.is_some_and(|(_, before)| before != begun) {
+        self.activity.moved();
+        let now = self.activity.now();
+        if self.head_began.is_some_and(|(_, before)| before != now.begun) {
             self.head_began = None;
         }
-        let quiet = self.requests.running.load(Ordering::Acquire) == 0;
-        if read && quiet && self.head.is_some() && self.head_began.is_none() {
-            self.head_began = Some((self.moved_at, begun));
+        let quiet = now.running == 0 && now.leaving == 0;
+        if read && quiet && self.head_began.is_none() {
+            self.head_began = Some((now.moved_at, now.begun));
         }
     }
 
-    /// Ready when the stream has been silent for too long; else sees to it that the task wakes in time to notice.
+    fn due(&self) -> Instant {
+        let now = self.activity.now();
+        let head = match self.counts {
+            Counts::Bytes => return now.moved_at + self.idle,
+            Counts::Requests { head } => head,
+        };
+        match (self.head_began, head) {
+            (Some((since, before)), Some(head)) if before == now.begun => since + head,
+            // The site's own time, or that of a body, which has a pace of its own.
+            _ if now.running > 0 => Instant::now() + self.idle,
+            _ if now.leaving > 0 => now.moved_at + self.idle,
+            _ => now.turned_at + self.idle,
+        }
+    }
+
+    /// Ready when the client has had its time; else sees to it that the task wakes in time to notice.
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            let now = Instant::now();
-            let busy = self.requests.running.load(Ordering::Acquire) > 0;
-            let begun = self.requests.begun.load(Ordering::Acquire);
-            let head_due = match (self.head_began, self.head) {
-                (Some((since, before)), Some(head)) if before == begun => Some(since + head),
-                _ => None,
-            };
-            let idle_due = if busy { now + self.idle } else { self.moved_at + self.idle };
-            let due = head_due.map_or(idle_due, |head_due| head_due.min(idle_due));
-            if due <= now {
+            let due = self.due();
+            if due <= Instant::now() {
                 return Poll::Ready(());
             }
             self.alarm.as_mut().reset(due);
@@ -186,6 +202,19 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
         self.poll_result(cx, result, |_| Some(false))
     }
 
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.inner).poll_write_vectored(cx, parts);
+        self.poll_result(cx, result, |_| Some(false))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.inner).poll_flush(cx);
         self.poll_result(cx, result, |()| None)
@@ -222,42 +251,89 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn silence_ends_a_stream_and_a_running_request_does_not() {
         let (near, _far) = duplex(64);
-        let requests = Arc::new(Requests::default());
-        let mut stream = Timed::new(near, IDLE, Some(HEAD), requests.clone());
-        let running = requests.begin();
+        let activity = Arc::new(Activity::default());
+        let mut stream = Timed::http1(near, IDLE, HEAD, activity.clone());
+        let running = activity.begin();
         let start = Instant::now();
         let still = tokio::time::timeout(IDLE * 3, stream.read_u8()).await;
         assert!(still.is_err(), "no timeout while a request runs");
         drop(running);
         let error = stream.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert!(start.elapsed() >= IDLE * 3);
+        assert_eq!(start.elapsed().as_secs(), (IDLE * 4).as_secs());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_trickled_head_ends_and_a_quiet_connection_lives_on() {
         let (near, mut far) = duplex(64);
-        let requests = Arc::new(Requests::default());
-        let mut stream = Timed::new(near, IDLE, Some(HEAD), requests.clone());
+        let activity = Arc::new(Activity::default());
+        let mut stream = Timed::http1(near, IDLE, HEAD, activity.clone());
         far.write_all(b"GET").await.unwrap();
         let mut buffer = [0; 3];
         stream.read_exact(&mut buffer).await.unwrap();
         // The request is complete: answered, and the connection then kept for longer than a head may take.
-        drop(requests.begin());
+        drop(activity.begin());
         assert!(tokio::time::timeout(Duration::from_secs(80), stream.read_u8()).await.is_err());
         let start = Instant::now();
-        let trickle = tokio::spawn(async move {
-            while far.write_all(b"x").await.is_ok() {
-                tokio::time::sleep(Duration::from_secs(3)).await;
-            }
-        });
-        let error = loop {
-            if let Err(error) = stream.read_u8().await {
-                break error;
-            }
-        };
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let trickle = tokio::spawn(trickle(far));
+        assert_eq!(end(&mut stream).await, io::ErrorKind::TimedOut);
         assert!(start.elapsed() < Duration::from_secs(12), "{:?}", start.elapsed());
         trickle.abort();
+    }
+
+    /// A byte every three seconds.
+    async fn trickle(mut far: tokio::io::DuplexStream) {
+        while far.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        }
+    }
+
+    async fn end(stream: &mut (impl AsyncRead + Unpin)) -> io::ErrorKind {
+        loop {
+            if let Err(error) = stream.read_u8().await {
+                return error.kind();
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn frames_without_a_request_keep_no_connection() {
+        let (near, far) = duplex(64);
+        let mut stream = Timed::http2(near, IDLE, Arc::new(Activity::default()));
+        let start = Instant::now();
+        let trickle = tokio::spawn(trickle(far));
+        assert_eq!(end(&mut stream).await, io::ErrorKind::TimedOut);
+        assert_eq!(start.elapsed().as_secs(), IDLE.as_secs());
+        trickle.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_nobody_takes_ends_and_one_that_is_taken_slowly_does_not() {
+        let (near, mut far) = duplex(1);
+        let activity = Arc::new(Activity::default());
+        let mut stream = Timed::http1(near, IDLE, HEAD, activity.clone());
+        let _answer = activity.begin().leaving(arcadia_kernel::full_body("x"));
+        let start = Instant::now();
+        let reader = tokio::spawn(async move {
+            for _ in 0..10 {
+                tokio::time::sleep(IDLE / 2).await;
+                far.read_u8().await.unwrap();
+            }
+            far
+        });
+        let error = stream.write_all(&[0; 100]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(start.elapsed().as_secs(), (IDLE * 6).as_secs());
+        drop(reader.await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_carried_lives_as_long_as_anything_moves() {
+        let (near, far) = duplex(64);
+        let mut stream = Timed::carried(near, IDLE, Arc::new(Activity::default()));
+        let trickle = tokio::spawn(trickle(far));
+        assert!(tokio::time::timeout(IDLE * 5, end(&mut stream)).await.is_err());
+        trickle.abort();
+        let _ = trickle.await;
     }
 }

@@ -4,7 +4,6 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use arcadia_crypto::{IssueFault, SiteCa};
 use arcadia_kernel::Clock;
@@ -24,7 +23,6 @@ const LEAF_DAYS: u32 = 90;
 const LEAF_RENEW_SECONDS: i64 = 30 * 24 * 60 * 60;
 const LEAVES_MAX: usize = 1024;
 const SESSIONS_MAX: usize = 4096;
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 pub enum LeafFault {
@@ -53,14 +51,15 @@ impl SiteTls {
         Ok(Self { config: Arc::new(config), leaves })
     }
 
-    /// Shakes hands with a client. Returns the stream and the name it is for: the one in the client's hello, or
+    /// Shakes hands with a client, for as long as the caller waits. Returns the stream and the name it is for: the one in the client's hello, or
     /// `host`, for which it asked the proxy, where the hello names none.
     pub async fn accept(
         &self,
         stream: BoxStream,
         host: Option<&str>,
     ) -> io::Result<(TlsStream<BoxStream>, String)> {
-        let handshake = async {
+        // What a handshake needs is not kept for as long as the connection.
+        Box::pin(async {
             let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
             let named = start.client_hello().server_name().map(fold_host);
             let (config, name) = match (named, host) {
@@ -69,10 +68,8 @@ impl SiteTls {
                 (None, None) => return Err(io::Error::other("the client's hello names no server")),
             };
             Ok((start.into_stream(config).await?, name))
-        };
-        tokio::time::timeout(HANDSHAKE_TIMEOUT, Box::pin(handshake))
-            .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        })
+        .await
     }
 
     /// What presents the certificate of one name, which may begin with `*.`, to everybody. Renewed in time.
@@ -171,5 +168,28 @@ impl ResolvesServerCert for OneName {
 impl fmt::Debug for Leaves {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Leaves")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::tests::echoing;
+    use crate::net::{Limits, Outside};
+
+    /// Every name below a vault's domain is served, so strangers choose how many there are.
+    #[test]
+    fn certificates_are_kept_for_so_many_names_and_no_more() {
+        let (proxy, _) = echoing(Limits::default(), Outside::new(true, None));
+        let leaves = &proxy.tls.leaves;
+        let name = |at: usize| format!("v{at}.vault.azure.net");
+        let first = leaves.leaf(&name(0)).unwrap();
+        assert!(Arc::ptr_eq(&first, &leaves.leaf(&name(0)).unwrap()));
+        for at in 1..LEAVES_MAX + 5 {
+            leaves.leaf(&name(at)).unwrap();
+        }
+        let kept = leaves.kept.lock().unwrap();
+        assert_eq!((kept.by_name.len(), kept.order.len()), (LEAVES_MAX, LEAVES_MAX));
+        assert!(!kept.by_name.contains_key(&name(0)) && kept.by_name.contains_key(&name(LEAVES_MAX + 4)));
     }
 }

@@ -16,7 +16,6 @@ pub use services::{Assembly, assemble};
 pub use watch::Standings;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arcadia_kernel::{Clock, Entropy};
 use arcadia_postgres::{Postgres, Trust};
@@ -29,7 +28,6 @@ use crate::site::{DataDir, SiteFault, SiteRecord, load_or_create_ring};
 /// A site that is open and founded, ready for its listeners.
 pub struct Wired {
     pub hosts: HostTable,
-    pub body_timeout: Duration,
     pub background: Background,
     pub standings: Standings,
     pub postgres: Arc<Postgres>,
@@ -60,7 +58,6 @@ pub async fn wire(
     let mut background = Background::start(&assembly).await;
     let (standings, watching) = watch::watch(assembly.store.clone(), data.clone(), clock.clone());
     background.add(watching);
-    let body_timeout = Duration::from_secs(assembly.gate.limits.body_seconds_max);
     let gate = &assembly.gate;
     let trust = Trust {
         authenticator: gate.authenticator.clone(),
@@ -70,7 +67,7 @@ pub async fn wire(
         entropy,
     };
     let postgres = assembly.postgres.clone();
-    Ok(Wired { hosts, body_timeout, background, standings, postgres, trust, user })
+    Ok(Wired { hosts, background, standings, postgres, trust, user })
 }
 
 /// A site that was founded has a store. Without it, a new and empty one is not what its users want.

@@ -5,11 +5,16 @@
 mod access;
 mod audit;
 mod backup;
+mod crowd;
 mod extensions;
+mod hostile;
 mod interference;
 mod lifecycle;
+mod limits;
+mod outside;
 mod own_domain;
 mod proxy;
+mod raw;
 mod strangers;
 mod support;
 mod tokens;

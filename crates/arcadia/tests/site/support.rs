@@ -1,6 +1,7 @@
 //! A site in a directory of its own, and clients that trust its authority alone.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -64,7 +65,10 @@ impl Site {
     /// Starts the site again on its data.
     pub fn up(&mut self, arguments: &[&str]) {
         assert!(self.child.is_none(), "it runs already");
-        let mut child = arcadia(&self.data).arg("up").args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let errors = File::options().append(true).create(true).open(self.errors()).unwrap();
+        let mut command = arcadia(&self.data);
+        command.arg("up").args(arguments).stdout(Stdio::piped()).stderr(errors);
+        let mut child = command.spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         self.child = Some(child);
         self.printed.clear();
@@ -75,7 +79,13 @@ impl Site {
             }
         }
         let end = self.ended();
-        panic!("the site did not start (exit code {end:?}, its errors are above): {:?}", self.printed);
+        let errors = std::fs::read_to_string(self.errors()).unwrap();
+        panic!("the site did not start (exit code {end:?}): {:?}\n{errors}", self.printed);
+    }
+
+    /// Where the site's errors go.
+    fn errors(&self) -> PathBuf {
+        self.data.with_extension("errors")
     }
 
     pub fn pid(&self) -> i32 {
@@ -166,6 +176,10 @@ impl Drop for Site {
             let _ = child.kill();
             let _ = child.wait();
         }
+        let errors = std::fs::read_to_string(self.errors()).unwrap_or_default();
+        eprint!("{errors}");
+        // Whatever else was found: a task that panics is cut off, and no client need notice.
+        assert!(std::thread::panicking() || !errors.contains("panicked at"), "the site panicked: {errors}");
     }
 }
 

@@ -1,0 +1,160 @@
+//! What goes on in one connection: whether its client waits for the site, or the site for its client, and since when.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use arcadia_kernel::{Body, BodyError};
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::body::{Frame, SizeHint};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Shared by a connection, its requests, and the list of its listener's connections.
+pub struct Activity {
+    now: Mutex<Now>,
+    give_way: Notify,
+}
+
+#[derive(Clone, Copy)]
+pub struct Now {
+    /// When bytes last moved, in either direction.
+    pub moved_at: Instant,
+    /// When a request last began or its answer ended.
+    pub turned_at: Instant,
+    /// Requests so far.
+    pub begun: u64,
+    /// Requests that are being answered.
+    pub running: usize,
+    /// Those of them whose body the site waits for.
+    pub awaited: usize,
+    /// Answers on their way to the client.
+    pub leaving: usize,
+    gives_way: bool,
+}
+
+impl Default for Activity {
+    fn default() -> Self {
+        let opened = Instant::now();
+        let now = Now {
+            moved_at: opened,
+            turned_at: opened,
+            begun: 0,
+            running: 0,
+            awaited: 0,
+            leaving: 0,
+            gives_way: false,
+        };
+        Self { now: Mutex::new(now), give_way: Notify::new() }
+    }
+}
+
+impl Activity {
+    pub fn now(&self) -> Now {
+        *self.lock()
+    }
+
+    pub fn moved(&self) {
+        self.lock().moved_at = Instant::now();
+    }
+
+    /// Since when the site waits for the client; `None` while it works for the client itself, or after the connection
+    /// was told to give way.
+    pub fn waiting_since(&self) -> Option<Instant> {
+        let now = self.lock();
+        (now.running <= now.awaited && !now.gives_way).then_some(now.moved_at.max(now.turned_at))
+    }
+
+    /// Tells the connection to end, for the sake of another.
+    pub fn give_way(&self) {
+        self.lock().gives_way = true;
+        self.give_way.notify_one();
+    }
+
+    /// Returns once the connection is to end.
+    pub async fn told_to_give_way(&self) {
+        self.give_way.notified().await;
+    }
+
+    /// Counts a request for as long as the result lives.
+    pub fn begin(self: &Arc<Self>) -> Running {
+        let mut now = self.lock();
+        now.begun += 1;
+        now.running += 1;
+        now.turned_at = Instant::now();
+        Running(self.clone())
+    }
+
+    /// Notes that a request waits for its body, for as long as the result lives.
+    pub fn awaiting(self: &Arc<Self>) -> Awaiting {
+        self.lock().awaited += 1;
+        Awaiting(self.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request that is being answered.
+pub struct Running(Arc<Activity>);
+
+impl Running {
+    /// The answer begins to leave; it is under way until its body is gone.
+    pub fn leaving(self, body: Body) -> Body {
+        self.0.lock().leaving += 1;
+        LeavingBody { inner: body, _leaving: Leaving(self.0.clone()) }.boxed_unsync()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut now = self.0.lock();
+        now.running -= 1;
+        now.turned_at = Instant::now();
+    }
+}
+
+pub struct Awaiting(Arc<Activity>);
+
+impl Drop for Awaiting {
+    fn drop(&mut self) {
+        self.0.lock().awaited -= 1;
+    }
+}
+
+struct Leaving(Arc<Activity>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        let mut now = self.0.lock();
+        now.leaving -= 1;
+        now.turned_at = Instant::now();
+    }
+}
+
+struct LeavingBody {
+    inner: Body,
+    _leaving: Leaving,
+}
+
+impl hyper::body::Body for LeavingBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
