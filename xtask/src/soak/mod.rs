@@ -250,8 +250,10 @@ impl Soak {
             Err(error) => problems.push(format!("{error:#}")),
         }
         let audit = audit?;
-        let told = String::from_utf8_lossy(&audit.stdout).trim().to_owned();
-        match told.strip_suffix(" records, unbroken").and_then(|count| count.parse().ok()) {
+        let told = String::from_utf8_lossy(&audit.stdout).into_owned();
+        // `N records, unbroken`, and whatever else it looked at.
+        let records = told.split(' ').next().filter(|_| audit.status.success());
+        match records.and_then(|count| count.parse().ok()) {
             Some(records) if records >= self.audit_records => self.audit_records = records,
             Some(records) => {
                 problems.push(format!("there were {} audit records, and now {records}", self.audit_records));
