@@ -19,7 +19,7 @@ use crate::names::SiteNames;
 use crate::net::{self, Drainer, Limits, Outside, Proxy, SiteTls, Upstream};
 use crate::roots;
 use crate::site::{self, DataDir, Lock, Running, SiteRecord, Trouble};
-use crate::wiring::{self, FirstNames, Standings};
+use crate::wiring::{self, Background, FirstNames, Standings};
 
 /// Where the proxy listens unless told otherwise.
 pub const DEFAULT_PORT: u16 = 8440;
@@ -114,11 +114,24 @@ pub async fn serve(
         () = stop.wait() => None,
         reason = standings.over() => Some(reason),
     };
+    end(data, stop, drainer, wired.background).await;
+    match over {
+        None => Ok(()),
+        Some(reason) => {
+            // For `arcadia status`, which finds no site any more.
+            Trouble::new(reason.clone(), true, SystemClock.now()).save(data)?;
+            Err(anyhow::anyhow!("the site ended by itself: {reason}"))
+        }
+    }
+}
+
+/// Answers what is under way, and closes everything.
+async fn end(data: &DataDir, mut stop: StopSignals, drainer: Drainer, background: Background) {
     tracing::info!("stopping");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     Running::clear(data);
     stop_machines(data).await;
-    let _ = std::fs::remove_file(&socket_path);
+    let _ = std::fs::remove_file(data.proxy_socket());
     let _ = std::fs::remove_file(data.postgres_socket());
     tokio::select! {
         finished = drainer.drain(DRAIN_PATIENCE) => {
@@ -128,16 +141,8 @@ pub async fn serve(
         }
         () = stop.wait() => tracing::warn!("stopped at once by a second signal"),
     }
-    wired.background.stop().await;
+    background.stop().await;
     tracing::info!("stopped");
-    match over {
-        None => Ok(()),
-        Some(reason) => {
-            // For `arcadia status`, which finds no site any more.
-            Trouble::new(reason.clone(), true, SystemClock.now()).save(data)?;
-            Err(anyhow::anyhow!("the site ended by itself: {reason}"))
-        }
-    }
 }
 
 /// Sessions with databases have no request to refuse.

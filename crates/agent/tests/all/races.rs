@@ -12,6 +12,7 @@ use crate::machine::{Bench, TOKEN, secret};
 const THREADS: usize = 8;
 
 /// How often the race is run; more with ARCADIA_RACE_ROUNDS.
+#[allow(clippy::disallowed_methods, reason = "the environment says how long to test")]
 fn rounds() -> usize {
     std::env::var("ARCADIA_RACE_ROUNDS").map_or(50, |rounds| rounds.parse().unwrap())
 }

@@ -341,6 +341,7 @@ fn agrees(world: &World, ask: &Ask) -> Result<bool, TestCaseError> {
     Ok(allowed)
 }
 
+#[allow(clippy::disallowed_methods, reason = "the environment says how long to test")]
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
 }

@@ -11,6 +11,7 @@ fn at_once<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// How often the first race is run; more with ARCADIA_RACE_ROUNDS.
+#[allow(clippy::disallowed_methods, reason = "the environment says how long to test")]
 fn rounds() -> usize {
     std::env::var("ARCADIA_RACE_ROUNDS").map_or(50, |rounds| rounds.parse().unwrap())
 }

@@ -14,6 +14,7 @@ const THREADS: usize = 8;
 const TOKENS: &str = "directory/refresh-token";
 
 /// How often each race is run; more with ARCADIA_RACE_ROUNDS.
+#[allow(clippy::disallowed_methods, reason = "the environment says how long to test")]
 fn rounds() -> usize {
     std::env::var("ARCADIA_RACE_ROUNDS").map_or(50, |rounds| rounds.parse().unwrap())
 }
