@@ -4,6 +4,7 @@ mod bench;
 mod catalogue;
 mod ci;
 mod directions;
+mod fuzz;
 mod install;
 mod lab;
 mod links;
@@ -51,6 +52,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Run the fuzz targets by libFuzzer. For example `cargo xtask fuzz jwt filter --minutes 5`.
+    Fuzz(fuzz::Options),
     /// Install what the walk-through needs, and run it on a fresh site.
     Lab {
         /// Handed on to `arcadia lab`.
@@ -70,6 +73,7 @@ fn main() -> Result<ExitCode> {
         Task::Access { cases, seed } => repeat::access(&root, cases, seed),
         Task::Races { rounds } => repeat::races(&root, rounds),
         Task::Bench { arguments } => bench::run(&root, &arguments),
+        Task::Fuzz(options) => fuzz::run(&root, &options),
         Task::Lab { arguments } => lab::run(&root, &arguments),
         Task::Soak(arguments) => soak::run(&root, &arguments),
     }

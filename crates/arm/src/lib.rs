@@ -11,6 +11,8 @@ mod catalogue;
 mod engine;
 mod error;
 mod filter;
+#[cfg(test)]
+mod fuzz;
 mod groups;
 mod kind;
 mod locations;

@@ -14,6 +14,8 @@ mod clock;
 mod decide;
 mod dispatch;
 mod fault;
+#[cfg(test)]
+mod fuzz;
 mod gate;
 mod op;
 mod page;

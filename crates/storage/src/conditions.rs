@@ -3,7 +3,7 @@
 use arcadia_kernel::{Fault, RequestHead, header};
 
 use crate::faults;
-use crate::headers::parse_date;
+use crate::headers::{one, parse_date};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Tags {
@@ -40,7 +40,7 @@ impl Conditions {
             return Err(Fault::new(status, "LeaseNotPresentWithBlobOperation", message));
         }
         let date = |name: &header::HeaderName| {
-            let Some(text) = head.header(name) else { return Ok(None) };
+            let Some(text) = one(head, name.as_str())? else { return Ok(None) };
             parse_date(text).map(Some).ok_or_else(|| faults::invalid_header(name.as_str(), text))
         };
         Ok(Self {
@@ -93,7 +93,7 @@ impl Conditions {
 }
 
 fn tags(head: &RequestHead, name: &header::HeaderName) -> Result<Option<Tags>, Fault> {
-    let Some(text) = head.header(name) else { return Ok(None) };
+    let Some(text) = one(head, name.as_str())? else { return Ok(None) };
     let text = text.trim();
     if text == "*" {
         return Ok(Some(Tags::Any));

@@ -82,6 +82,17 @@ pub(crate) fn metadata(head: &RequestHead) -> Result<Metadata, Fault> {
     Ok(found)
 }
 
+/// A header's value. One that is no text is a fault and not taken for absent, nor is the first of several taken for
+/// all: what is signed or is a condition must not be passed over.
+pub(crate) fn one<'a>(head: &'a RequestHead, name: &str) -> Result<Option<&'a str>, Fault> {
+    let mut values = head.headers.get_all(name).iter();
+    let value = values.next().map(|value| value.to_str().map_err(|_| faults::invalid_header(name, "")));
+    if values.next().is_some() {
+        return Err(faults::invalid_header(name, "more than one"));
+    }
+    value.transpose()
+}
+
 fn text(head: &RequestHead, name: &str) -> Result<Option<String>, Fault> {
     let Some(value) = head.headers.get(name) else { return Ok(None) };
     match value.to_str() {

@@ -14,6 +14,8 @@ mod bytes;
 mod conditions;
 mod data;
 mod faults;
+#[cfg(test)]
+mod fuzz;
 mod headers;
 mod kinds;
 mod names;

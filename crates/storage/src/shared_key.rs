@@ -3,13 +3,13 @@
 //! The string that is signed has the method, eleven standard headers, every `x-ms-*` header and the resource with
 //! its query, as the service documents it for versions from 2015-02-21 on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use arcadia_crypto::{b64_decode, constant_time_eq, hmac_sha256};
 use arcadia_kernel::{Fault, RequestHead};
 
 use crate::faults;
-use crate::headers::parse_date;
+use crate::headers::{one, parse_date};
 use crate::records::AccountKeys;
 
 /// How far a client's clock may be off.
@@ -47,6 +47,7 @@ pub(crate) fn verify(
     if (now - date).abs() > SKEW_SECONDS {
         return Err(failed("The date in the request is more than 15 minutes from the server's time."));
     }
+    check_unambiguous(head)?;
     let signature = b64_decode(signature.trim()).unwrap_or_default();
     // Clients sort headers by bytes or by words, that is without hyphens; each order is one way to sign.
     let texts = [Order::Bytes, Order::Words].map(|order| string_to_sign(head, account, order));
@@ -64,23 +65,29 @@ pub(crate) fn verify(
     signed_by.ok_or_else(|| failed("The signature is not one of this request by a key of this account."))
 }
 
+/// The signed text has a line for each name of the query, decoded, with all its values. A line break inside, a colon
+/// in a name, or a name that comes twice would let one signature stand for another request too.
+fn check_unambiguous(head: &RequestHead) -> Result<(), Fault> {
+    let mut names = HashSet::new();
+    let clear = head.query.iter().all(|(name, value)| {
+        !name.contains(['\n', ':']) && !value.contains('\n') && names.insert(name.to_lowercase())
+    });
+    let refused = || {
+        faults::authentication_failed(
+            "The query cannot be signed with an account key: a name comes twice or has a colon, or a field has a line \
+             break.",
+        )
+    };
+    if clear { Ok(()) } else { Err(refused()) }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Order {
+pub(crate) enum Order {
     Bytes,
     Words,
 }
 
-/// A header's value; several of one name are not accepted where one is signed.
-fn one<'a>(head: &'a RequestHead, name: &str) -> Result<Option<&'a str>, Fault> {
-    let mut values = head.headers.get_all(name).iter();
-    let value = values.next().map(|value| value.to_str().map_err(|_| faults::invalid_header(name, "")));
-    if values.next().is_some() {
-        return Err(faults::invalid_header(name, "more than one"));
-    }
-    value.transpose()
-}
-
-fn string_to_sign(head: &RequestHead, account: &str, order: Order) -> Result<String, Fault> {
+pub(crate) fn string_to_sign(head: &RequestHead, account: &str, order: Order) -> Result<String, Fault> {
     let mut text = head.method.as_str().to_owned();
     let dated = head.headers.contains_key("x-ms-date");
     for name in STANDARD {

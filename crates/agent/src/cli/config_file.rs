@@ -41,7 +41,7 @@ fn named(args: &[OsString]) -> Option<OsString> {
     None
 }
 
-fn read(text: &str) -> Result<Vec<String>, String> {
+pub(super) fn read(text: &str) -> Result<Vec<String>, String> {
     let pairs: Vec<(String, String)> = if text.trim_start().starts_with('{') {
         let fields: serde_json::Map<String, Value> =
             serde_json::from_str(text).map_err(|fault| fault.to_string())?;

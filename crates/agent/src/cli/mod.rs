@@ -2,6 +2,8 @@
 
 mod args;
 mod config_file;
+#[cfg(test)]
+mod fuzz;
 mod surroundings;
 mod voice;
 

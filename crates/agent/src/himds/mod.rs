@@ -9,6 +9,8 @@
 //! | `/agentstatus` | how the connection is | every local process |
 
 mod ask;
+#[cfg(test)]
+mod fuzz;
 mod instance;
 mod limit;
 mod reply;
@@ -97,8 +99,9 @@ fn check_origin(headers: &HeaderMap) -> Result<(), Refused> {
         return Err(Refused::bad_request("Requests that carry an X-Forwarded-For header are not served."));
     }
     let mut hosts = headers.get_all(header::HOST).iter();
-    let host = hosts.next().and_then(|host| host.to_str().ok()).unwrap_or("");
-    if hosts.next().is_some() || !is_loopback_host(host) {
+    // One that is no text is another host and not a missing one.
+    let host = hosts.next().map_or(Some(""), |host| host.to_str().ok());
+    if hosts.next().is_some() || !host.is_some_and(is_loopback_host) {
         return Err(Refused::bad_request("Use localhost, 127.0.0.1 or [::1] as the host."));
     }
     Ok(())
@@ -106,13 +109,15 @@ fn check_origin(headers: &HeaderMap) -> Result<(), Refused> {
 
 /// HTTP/1.0 clients may send no host at all.
 fn is_loopback_host(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or(""),
-        None => host.split(':').next().unwrap_or(""),
+    let (name, port) = match host.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').unwrap_or((rest, "]")),
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
     };
-    host.is_empty()
-        || name.trim_end_matches('.').eq_ignore_ascii_case("localhost")
-        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    let port_fits = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
+    let is_loopback = name.trim_end_matches('.').eq_ignore_ascii_case("localhost")
+        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    host.is_empty() || (is_loopback && port_fits)
 }
 
 fn check_metadata(headers: &HeaderMap) -> Result<(), Refused> {
@@ -143,10 +148,24 @@ mod tests {
             "169.254.169.254",
             "[::2]",
             "[",
+            "[::1",
+            "[::1]x",
+            "[::1]40342",
+            "localhost:40342/x",
             "0.0.0.0",
         ] {
             assert!(!is_loopback_host(host), "{host}");
         }
+    }
+
+    #[test]
+    fn a_host_that_is_no_text_is_not_a_missing_one() {
+        let of = |host: &[u8]| HeaderMap::from_iter([(header::HOST, http::HeaderValue::from_bytes(host).unwrap())]);
+        assert!(check_origin(&HeaderMap::new()).is_ok() && check_origin(&of(b"localhost")).is_ok());
+        assert!(check_origin(&of(b"127.0.0.\xb5")).is_err());
+        let mut two = of(b"localhost");
+        two.append(header::HOST, http::HeaderValue::from_static("localhost"));
+        assert!(check_origin(&two).is_err());
     }
 
     #[test]

@@ -6,6 +6,8 @@ mod authority;
 mod body;
 mod databases;
 mod drain;
+#[cfg(test)]
+mod fuzz;
 mod hosts;
 mod http_connection;
 mod limits;

@@ -23,7 +23,12 @@ pub(super) struct Preconditions {
 
 impl Preconditions {
     pub(super) fn of(request: &Request) -> Self {
-        let read = |name| request.header(&name).map(|value| value.trim().to_owned());
+        // What is no text fits no state; it is never taken for absent. Several are one list, as HTTP has it.
+        let read = |name: header::HeaderName| {
+            let values = request.headers.get_all(&name).iter();
+            let values: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+            (!values.is_empty()).then(|| values.join(",").trim().to_owned())
+        };
         Self { if_match: read(header::IF_MATCH), if_none_match: read(header::IF_NONE_MATCH) }
     }
 
@@ -305,4 +310,40 @@ fn reply(
         reply.headers.append(name, value);
     }
     Ok(reply)
+}
+
+#[cfg(test)]
+mod tests {
+    use arcadia_kernel::{HeaderMap, HeaderValue, Method, Params, Query, RequestHead};
+
+    use super::*;
+
+    fn if_match(values: &[&[u8]]) -> Preconditions {
+        let values = values.iter().map(|value| (header::IF_MATCH, HeaderValue::from_bytes(value).unwrap()));
+        let mut headers = HeaderMap::new();
+        values.for_each(|(name, value)| drop(headers.append(name, value)));
+        let head = RequestHead {
+            method: Method::PUT,
+            host: String::new(),
+            origin: String::new(),
+            path: String::new(),
+            segments: Vec::new(),
+            raw_query: String::new(),
+            query: Query::default(),
+            headers,
+            params: Params::default(),
+            remote: None,
+            request_id: uuid::Uuid::nil(),
+        };
+        Preconditions::of(&Request { head, body: Default::default() })
+    }
+
+    #[test]
+    fn a_condition_that_is_no_text_is_not_an_absent_one() {
+        assert!(if_match(&[]).check(None).is_ok());
+        assert!(if_match(&[b"*"]).check(None).is_err());
+        assert!(if_match(&[b"\xff"]).check(None).is_err());
+        assert!(!if_match(&[b"\xff"]).may_retry());
+        assert!(if_match(&[b"\"a\"", b"\xff"]).check(None).is_err());
+    }
 }

@@ -394,7 +394,7 @@ pub(super) fn is_public_redirect(application: &Application, uri: &str) -> bool {
 }
 
 /// Equal to the letter, but for the port of loopback addresses (RFC 8252 section 7.3).
-fn same_redirect(registered: &str, uri: &str) -> bool {
+pub(super) fn same_redirect(registered: &str, uri: &str) -> bool {
     registered == uri
         || match (loopback(registered), loopback(uri)) {
             (Some(registered), Some(asked)) => registered == asked,
@@ -403,7 +403,7 @@ fn same_redirect(registered: &str, uri: &str) -> bool {
 }
 
 /// Host and path of a plain-HTTP loopback address.
-fn loopback(text: &str) -> Option<(String, String)> {
+pub(super) fn loopback(text: &str) -> Option<(String, String)> {
     if text.contains(['#', '\\']) || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return None;
     }
@@ -421,7 +421,7 @@ fn loopback(text: &str) -> Option<(String, String)> {
 }
 
 /// `scheme://host[:port]`, for the page's policy.
-fn origin_of(text: &str) -> Option<String> {
+pub(super) fn origin_of(text: &str) -> Option<String> {
     let uri: Uri = text.parse().ok()?;
     let (scheme, authority) = (uri.scheme_str()?, uri.authority()?.as_str());
     let safe = authority.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b));

@@ -81,7 +81,7 @@ impl Presented {
     }
 }
 
-fn basic_credentials(value: &str) -> Option<(String, String)> {
+pub(super) fn basic_credentials(value: &str) -> Option<(String, String)> {
     let (scheme, encoded) = value.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;

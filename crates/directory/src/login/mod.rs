@@ -7,6 +7,8 @@ mod device;
 mod device_page;
 mod discovery;
 pub(crate) mod faults;
+#[cfg(test)]
+mod fuzz;
 mod issue;
 mod page;
 mod person;

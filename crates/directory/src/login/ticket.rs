@@ -62,7 +62,7 @@ pub(crate) fn forget_cookie() -> String {
     format!("{COOKIE}=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0")
 }
 
-fn cookie(head: &RequestHead) -> Option<String> {
+pub(super) fn cookie(head: &RequestHead) -> Option<String> {
     let cookies = head.headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     cookies
         .flat_map(|line| line.split(';'))

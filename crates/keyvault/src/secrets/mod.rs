@@ -2,6 +2,8 @@
 
 mod backup;
 mod deleted;
+#[cfg(test)]
+mod fuzz;
 mod input;
 mod lists;
 mod live;

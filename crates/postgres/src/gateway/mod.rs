@@ -8,6 +8,8 @@
 mod admission;
 mod authenticate;
 mod cancel;
+#[cfg(test)]
+mod fuzz;
 mod message;
 mod startup;
 mod stream;

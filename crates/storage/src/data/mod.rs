@@ -14,6 +14,8 @@ use arcadia_kernel::{Method, Op, action, op, op_streamed};
 use crate::Storage;
 
 pub(crate) use change::DraftLocks;
+#[cfg(test)]
+pub(crate) use read::parse_range;
 
 action!(
     /// What a container is: its properties, its metadata, and the list of containers.

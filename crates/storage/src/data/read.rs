@@ -8,7 +8,7 @@ use md5::{Digest as _, Md5};
 use super::ReadBlob;
 use crate::bytes::Span;
 use crate::conditions::{Conditions, State};
-use crate::headers::{add, add_blob, add_metadata, add_version, check_served};
+use crate::headers::{add, add_blob, add_metadata, add_version, check_served, one};
 use crate::records::{Blob, Content};
 use crate::{Storage, faults};
 
@@ -75,7 +75,7 @@ pub(super) async fn get(at: At<Storage>, _: Permit<ReadBlob>, request: Request) 
 /// The bytes that are asked for, `from..until`. A `Range` that is not understood asks for everything, as HTTP has
 /// it; the service's own header must be right.
 fn asked_range(head: &RequestHead, length: u64) -> Result<Option<(u64, u64)>, Fault> {
-    let own = head.header_named(RANGE);
+    let own = one(head, RANGE)?;
     let Some(text) = own.or_else(|| head.header(&header::RANGE)) else { return Ok(None) };
     let Some((first, last)) = parse_range(text) else {
         return if own.is_some() { Err(faults::invalid_header(RANGE, text)) } else { Ok(None) };
@@ -88,7 +88,7 @@ fn asked_range(head: &RequestHead, length: u64) -> Result<Option<(u64, u64)>, Fa
 }
 
 /// `bytes=0-499` or `bytes=500-`.
-fn parse_range(text: &str) -> Option<(u64, Option<u64>)> {
+pub(crate) fn parse_range(text: &str) -> Option<(u64, Option<u64>)> {
     let (first, last) = text.trim().strip_prefix("bytes=")?.split_once('-')?;
     let number = |digits: &str| {
         let all_digits = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
