@@ -1,7 +1,7 @@
 //! What goes on in one connection: whether its client waits for the site, or the site for its client, and since when.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use arcadia_kernel::{Body, BodyError};
@@ -11,10 +11,14 @@ use hyper::body::{Frame, SizeHint};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::places::Places;
+
 /// Shared by a connection, its requests, and the list of its listener's connections.
 pub struct Activity {
     now: Mutex<Now>,
     give_way: Notify,
+    /// The connections of the same listener.
+    places: Weak<Places>,
 }
 
 #[derive(Clone, Copy)]
@@ -34,8 +38,8 @@ pub struct Now {
     gives_way: bool,
 }
 
-impl Default for Activity {
-    fn default() -> Self {
+impl Activity {
+    pub fn new(places: Weak<Places>) -> Self {
         let opened = Instant::now();
         let now = Now {
             moved_at: opened,
@@ -46,11 +50,9 @@ impl Default for Activity {
             leaving: 0,
             gives_way: false,
         };
-        Self { now: Mutex::new(now), give_way: Notify::new() }
+        Self { now: Mutex::new(now), give_way: Notify::new(), places }
     }
-}
 
-impl Activity {
     pub fn now(&self) -> Now {
         *self.lock()
     }
@@ -66,7 +68,13 @@ impl Activity {
         (now.running <= now.awaited && !now.gives_way).then_some(now.moved_at.max(now.turned_at))
     }
 
-    /// Tells the connection to end, for the sake of another.
+    /// How many bodies the site waits for, of a connection that was not told to give way.
+    pub fn awaited(&self) -> usize {
+        let now = self.lock();
+        if now.gives_way { 0 } else { now.awaited }
+    }
+
+    /// Tells the connection to end, for the sake of others.
     pub fn give_way(&self) {
         self.lock().gives_way = true;
         self.give_way.notify_one();
@@ -89,6 +97,9 @@ impl Activity {
     /// Notes that a request waits for its body, for as long as the result lives.
     pub fn awaiting(self: &Arc<Self>) -> Awaiting {
         self.lock().awaited += 1;
+        if let Some(places) = self.places.upgrade() {
+            places.body_awaited();
+        }
         Awaiting(self.clone())
     }
 
@@ -121,6 +132,9 @@ pub struct Awaiting(Arc<Activity>);
 impl Drop for Awaiting {
     fn drop(&mut self) {
         self.0.lock().awaited -= 1;
+        if let Some(places) = self.0.places.upgrade() {
+            places.body_came();
+        }
     }
 }
 

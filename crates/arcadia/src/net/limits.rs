@@ -24,6 +24,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Requests at a time on one connection of HTTP/2.
     pub streams_max: u32,
+    /// Bodies that a listener waits for at a time, of all its connections: what came of them is kept meanwhile.
+    pub bodies_max: usize,
     pub body: BodyPace,
     /// For a tunnel to the outside in which nothing moves.
     pub tunnel_idle_timeout: Duration,
@@ -52,6 +54,7 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(100),
             streams_max: 64,
+            bodies_max: 1024,
             body: BodyPace::default(),
             tunnel_idle_timeout: Duration::from_secs(10 * 60),
         }

@@ -93,7 +93,7 @@ impl Listener {
 type Serve = fn(Arc<Proxy>, BoxStream, Peer) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 async fn accept(listener: Listener, proxy: Arc<Proxy>, mut drain: Drain, serve: Serve) {
-    let places = Places::new(proxy.limits.connections_max, proxy.limits.give_way_after);
+    let places = Places::new(&proxy.limits);
     loop {
         let accepted = tokio::select! {
             accepted = seated(&listener, &places) => accepted,

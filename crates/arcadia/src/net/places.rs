@@ -2,6 +2,7 @@
 //! its client: many who connect and then say nothing keep nobody out.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::activity::Activity;
+use super::limits::Limits;
 
 /// How soon a connection that was told to give way is gone, as a rule.
 const GONE_AFTER: Duration = Duration::from_millis(50);
@@ -16,6 +18,9 @@ const GONE_AFTER: Duration = Duration::from_millis(50);
 pub struct Places {
     free: Arc<Semaphore>,
     give_way_after: Duration,
+    bodies_max: usize,
+    /// Bodies that the site waits for, of all connections.
+    bodies: AtomicUsize,
     taken: Mutex<Taken>,
 }
 
@@ -51,9 +56,14 @@ impl Place {
 }
 
 impl Places {
-    pub fn new(connections_max: usize, give_way_after: Duration) -> Arc<Self> {
-        let free = Arc::new(Semaphore::new(connections_max));
-        Arc::new(Self { free, give_way_after, taken: Mutex::default() })
+    pub fn new(limits: &Limits) -> Arc<Self> {
+        Arc::new(Self {
+            free: Arc::new(Semaphore::new(limits.connections_max)),
+            give_way_after: limits.give_way_after,
+            bodies_max: limits.bodies_max,
+            bodies: AtomicUsize::new(0),
+            taken: Mutex::default(),
+        })
     }
 
     /// A place for a connection that was just accepted.
@@ -84,8 +94,25 @@ impl Places {
         }
     }
 
+    /// Notes one more body that the site waits for. What came of it so far is kept meanwhile; so when there are too
+    /// many, the connection with the most of them ends.
+    pub fn body_awaited(&self) {
+        if self.bodies.fetch_add(1, Ordering::AcqRel) < self.bodies_max {
+            return;
+        }
+        let taken = self.lock();
+        let most = taken.by_number.values().map(|held| (held.awaited(), held));
+        if let Some((1.., held)) = most.max_by_key(|(awaited, _)| *awaited) {
+            held.give_way();
+        }
+    }
+
+    pub fn body_came(&self) {
+        self.bodies.fetch_sub(1, Ordering::AcqRel);
+    }
+
     fn register(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Place {
-        let activity = Arc::new(Activity::default());
+        let activity = Arc::new(Activity::new(Arc::downgrade(self)));
         let mut taken = self.lock();
         taken.number += 1;
         let number = taken.number;
@@ -104,6 +131,10 @@ mod tests {
 
     const AFTER: Duration = Duration::from_millis(500);
 
+    fn places(connections_max: usize) -> Arc<Places> {
+        Places::new(&Limits { connections_max, give_way_after: AFTER, ..Limits::default() })
+    }
+
     /// Takes a place, and holds it until it is told to give it up.
     async fn enter(places: &Arc<Places>) -> Arc<Activity> {
         let place = places.take().await.unwrap();
@@ -114,7 +145,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_has_waited_longest_gives_way() {
-        let places = Places::new(3, AFTER);
+        let places = places(3);
         let mut held = Vec::new();
         for _ in 0..3 {
             held.push(enter(&places).await);
@@ -132,7 +163,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_is_served_or_came_just_now_does_not() {
-        let places = Places::new(2, AFTER);
+        let places = places(2);
         let busy = enter(&places).await;
         let running = busy.begin();
         tokio::time::sleep(Duration::from_secs(9)).await;
@@ -153,7 +184,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn thousands_who_say_nothing_keep_nobody_out() {
-        let places = Places::new(100, AFTER);
+        let places = places(100);
         for _ in 0..5_000 {
             enter(&places).await;
             assert!(places.lock().by_number.len() <= 100);
@@ -161,5 +192,21 @@ mod tests {
         let begun = Instant::now();
         enter(&places).await;
         assert!(begun.elapsed() <= AFTER + GONE_AFTER);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_makes_the_site_wait_for_most_bodies_gives_way() {
+        let places = places(3);
+        let modest = enter(&places).await;
+        let greedy = enter(&places).await;
+        let _one = modest.awaiting();
+        let many: Vec<_> = (1..Limits::default().bodies_max).map(|_| greedy.awaiting()).collect();
+        assert_eq!(places.lock().by_number.len(), 2);
+        let _one_more = modest.awaiting();
+        assert_eq!((modest.awaited(), greedy.awaited()), (2, 0), "the greedy one is told to go");
+        tokio::time::sleep(GONE_AFTER).await;
+        assert_eq!(places.lock().by_number.len(), 1);
+        drop(many);
+        assert_eq!(places.bodies.load(Ordering::Acquire), 2);
     }
 }

@@ -228,6 +228,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Weak;
+
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 
     use super::*;
@@ -251,7 +253,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn silence_ends_a_stream_and_a_running_request_does_not() {
         let (near, _far) = duplex(64);
-        let activity = Arc::new(Activity::default());
+        let activity = Arc::new(Activity::new(Weak::new()));
         let mut stream = Timed::http1(near, IDLE, HEAD, activity.clone());
         let running = activity.begin();
         let start = Instant::now();
@@ -266,7 +268,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_trickled_head_ends_and_a_quiet_connection_lives_on() {
         let (near, mut far) = duplex(64);
-        let activity = Arc::new(Activity::default());
+        let activity = Arc::new(Activity::new(Weak::new()));
         let mut stream = Timed::http1(near, IDLE, HEAD, activity.clone());
         far.write_all(b"GET").await.unwrap();
         let mut buffer = [0; 3];
@@ -299,7 +301,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn frames_without_a_request_keep_no_connection() {
         let (near, far) = duplex(64);
-        let mut stream = Timed::http2(near, IDLE, Arc::new(Activity::default()));
+        let mut stream = Timed::http2(near, IDLE, Arc::new(Activity::new(Weak::new())));
         let start = Instant::now();
         let trickle = tokio::spawn(trickle(far));
         assert_eq!(end(&mut stream).await, io::ErrorKind::TimedOut);
@@ -310,7 +312,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_nobody_takes_ends_and_one_that_is_taken_slowly_does_not() {
         let (near, mut far) = duplex(1);
-        let activity = Arc::new(Activity::default());
+        let activity = Arc::new(Activity::new(Weak::new()));
         let mut stream = Timed::http1(near, IDLE, HEAD, activity.clone());
         let _answer = activity.begin().leaving(arcadia_kernel::full_body("x"));
         let start = Instant::now();
@@ -330,7 +332,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_carried_lives_as_long_as_anything_moves() {
         let (near, far) = duplex(64);
-        let mut stream = Timed::carried(near, IDLE, Arc::new(Activity::default()));
+        let mut stream = Timed::carried(near, IDLE, Arc::new(Activity::new(Weak::new())));
         let trickle = tokio::spawn(trickle(far));
         assert!(tokio::time::timeout(IDLE * 5, end(&mut stream)).await.is_err());
         trickle.abort();

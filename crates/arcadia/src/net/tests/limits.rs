@@ -1,5 +1,6 @@
 //! The limits of a real site, by a clock that does not wait: connections are pipes, and the time is told.
 
+use std::sync::Weak;
 use std::task::{Context, Poll};
 
 use arcadia_kernel::BodyError;
@@ -35,7 +36,7 @@ fn world() -> World {
 impl World {
     fn connect(&self) -> DuplexStream {
         let (near, far) = duplex(256 * 1024);
-        let activity = Arc::new(Activity::default());
+        let activity = Arc::new(Activity::new(Weak::new()));
         let peer = Peer { remote: None, drain: self.drain.clone(), activity };
         tokio::spawn(self.proxy.clone().serve(Box::new(near), peer));
         far
@@ -235,7 +236,7 @@ async fn a_body_that_trickles_or_stops_is_cut() {
 async fn an_answer_that_is_not_taken_is_given_up() {
     let world = world();
     let (near, mut far) = duplex(2048);
-    let activity = Arc::new(Activity::default());
+    let activity = Arc::new(Activity::new(Weak::new()));
     let peer = Peer { remote: None, drain: world.drain.clone(), activity };
     let served = tokio::spawn(world.proxy.clone().serve(Box::new(near), peer));
     far.write_all(format!("CONNECT {NAME}:443 HTTP/1.1\r\n\r\n").as_bytes()).await.unwrap();
