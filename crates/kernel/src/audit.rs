@@ -51,6 +51,15 @@ pub struct AuditEvent {
 #[error("the audit record could not be written: {0}")]
 pub struct AuditFault(pub crate::BoxError);
 
+impl From<AuditFault> for crate::Fault {
+    /// 503: what keeps a record from being written, such as a full disk, passes or is mended.
+    fn from(fault: AuditFault) -> Self {
+        let message = "The service cannot record the request at the moment, and answers nothing that is not on \
+                       record. Please retry; the site's operator finds the reason in its status.";
+        Self::unavailable(message).caused_by(fault)
+    }
+}
+
 /// Where records go that belong to no change: reads, refusals.
 #[async_trait::async_trait]
 pub trait AuditSink: Send + Sync + 'static {

@@ -268,7 +268,7 @@ impl<S: Service> Dispatcher<S> {
         if matches!(row.access, Access::Public { .. }) && !row.audited {
             return Ok(());
         }
-        self.gate.audit.append(stamp.event(outcome)).await.map_err(Fault::internal)
+        self.gate.audit.append(stamp.event(outcome)).await.map_err(Fault::from)
     }
 
     async fn run(
