@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    access, agent, audit, backup, down, env, hosts, reference, restore, run, status, token, up,
+    access, agent, audit, backup, down, env, hosts, keys, reference, restore, run, status, token, up,
 };
 use crate::lab;
 use crate::machine;
@@ -24,6 +24,10 @@ pub struct Cli {
     /// The site's data directory [default: /var/lib/arcadia for root, else $XDG_DATA_HOME/arcadia]
     #[arg(long, global = true, env = "ARCADIA_DATA", value_name = "DIR", hide_env_values = true)]
     pub data: Option<PathBuf>,
+
+    /// Where the passphrase is that the root key is made of, if it is: a file, a systemd credential, /dev/fd/N
+    #[arg(long, global = true, env = "ARCADIA_PASSPHRASE_FILE", value_name = "FILE", hide_env_values = true)]
+    pub passphrase_file: Option<PathBuf>,
 
     #[command(subcommand)]
     pub command: Command,
@@ -46,6 +50,8 @@ pub enum Command {
     Access(access::Command),
     #[command(subcommand)]
     Audit(audit::Command),
+    #[command(subcommand)]
+    Keys(keys::Command),
     Backup(backup::Arguments),
     Restore(restore::Arguments),
     #[command(subcommand)]

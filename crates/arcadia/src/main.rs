@@ -46,7 +46,10 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let data = || host::data_directory(cli.data.clone()).map(DataDir::at);
+    let data = || {
+        let path = host::data_directory(cli.data.clone())?;
+        anyhow::Ok(DataDir::at(path).unlocked_by(cli.passphrase_file.clone()))
+    };
     match &cli.command {
         Command::Up(arguments) => commands::up::run(&data()?, arguments),
         Command::Down(arguments) => commands::down::run(&data()?, arguments),
@@ -61,6 +64,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Token(command) => commands::token::run(command),
         Command::Access(command) => commands::access::run(&data()?, command),
+        Command::Keys(command) => commands::keys::run(&data()?, command),
         Command::Audit(command) => commands::audit::run(&data()?, command),
         Command::Backup(arguments) => commands::backup::run(&data()?, arguments),
         Command::Restore(arguments) => commands::restore::run(&data()?, arguments),

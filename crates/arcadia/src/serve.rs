@@ -37,6 +37,8 @@ pub struct Options {
     /// The proxy by which the site reaches the Internet.
     pub upstream: Option<Upstream>,
     pub first: FirstNames,
+    /// A data key is replaced after it has sealed this many values.
+    pub values_per_data_key: u64,
 }
 
 /// What is told when the site can serve.
@@ -64,7 +66,8 @@ pub async fn serve(
     let names = names(data, options.domain.as_deref())?;
     let direct = listen_directly(options.listen).await?;
     let entropy = Arc::new(SystemEntropy);
-    let wired = wiring::wire(data, names.clone(), &options.first, clock.clone(), entropy).await?;
+    let (first, per_key) = (&options.first, options.values_per_data_key);
+    let wired = wiring::wire(data, names.clone(), first, per_key, clock.clone(), entropy).await?;
     let mut record = SiteRecord::expect(data)?;
     let listener = listen(options.port, record.port).await?;
     let address = listener.local_addr()?;

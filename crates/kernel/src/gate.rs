@@ -36,6 +36,8 @@ pub enum Reason {
     AsyncOperation,
     /// Removal of what has passed its time.
     Sweep,
+    /// Another root key or data key.
+    Keys,
 }
 
 impl Reason {
@@ -44,6 +46,7 @@ impl Reason {
             Self::Founding => "founding",
             Self::AsyncOperation => "asyncOperation",
             Self::Sweep => "sweep",
+            Self::Keys => "keys",
         }
     }
 }

@@ -11,7 +11,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use crate::site::{DataDir, SiteRecord, load_ring};
-use crate::terminal::{DIM, RESET, say};
+use crate::terminal::{DIM, RESET, note, say};
 
 /// How often a followed log is looked at.
 const GLANCE: Duration = Duration::from_millis(200);
@@ -37,17 +37,23 @@ pub enum Command {
         #[arg(short, long)]
         follow: bool,
     },
-    /// Walk the whole chain: no record was changed, removed or put in between. The site may run
+    /// Walk the whole chain, and look at every row: no record was changed, removed or put in between, and no row removed,
+    /// added or put back to an earlier state. The site may run
     #[command(after_help = "Examples:\n  arcadia audit verify && echo untouched\n\n\
-                            Names the first record that is missing or changed, and exits with 1, when the chain is broken.")]
+                            Names the first record that is missing or changed, and exits with 1, when the chain is broken; \
+                            so it does when the rows are not the ones that were written last. That the whole data directory \
+                            was put back to an earlier state shows in neither: keep records elsewhere.")]
     Verify,
 }
 
 pub fn run(data: &DataDir, command: &Command) -> anyhow::Result<ExitCode> {
     SiteRecord::expect(data)?;
     let ring = load_ring(data)?;
+    let again = data.clone();
     // Looking for what is wrong is what these commands are for, so a log with a broken end opens as well.
-    let log = StoreReader::open_unchecked(data.path(), ring, Arc::new(SystemEntropy))?;
+    let log = StoreReader::open_unchecked(data.path(), ring, Arc::new(SystemEntropy))?
+        // The running site may go over to another data key meanwhile.
+        .following(move || load_ring(&again).ok());
     match command {
         Command::Tail { count, json, follow } => tail(&log, *count, *json, *follow),
         Command::Verify => verify(&log),
@@ -113,6 +119,8 @@ fn verify(log: &StoreReader) -> anyhow::Result<ExitCode> {
     let check = log.audit_verify()?;
     let Some(first) = check.first_broken else {
         say(format!("{} records, unbroken", check.records));
+        log.check_rows()?;
+        note("every row is the one that was written last");
         return Ok(ExitCode::SUCCESS);
     };
     say(format!("broken: record {first} is missing or is not what was written"));

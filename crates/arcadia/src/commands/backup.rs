@@ -15,7 +15,9 @@ use crate::site::backup::{
     Draft, Entry, Form, MANIFEST, MANIFEST_DATA, MANIFEST_SEAL, Manifest, PARTS, ROOT_KEY, SCHEMA, STORE,
     not_included,
 };
-use crate::site::{DataDir, SiteFault, SiteRecord, load_ring, read_bounded};
+use crate::site::{
+    DataDir, KeysLock, RootSource, SiteFault, SiteRecord, load_ring, open_keys, read_bounded,
+};
 use crate::terminal::{note, say};
 
 /// Copy a site, running or stopped, as of one moment into a new directory
@@ -38,10 +40,15 @@ pub struct Arguments {
 
 pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let record = SiteRecord::expect(data)?;
-    let ring = load_ring(data)?;
+    let keys = open_keys(data)?;
+    if arguments.with_root_key && keys.root.source != RootSource::File {
+        bail!("the root key is made of a passphrase, which opens the backup too; leave out --with-root-key");
+    }
+    // Until the ring is copied: no data key leaves that the rows of the copy are under.
+    let reading = KeysLock::shared(data)?;
     let draft = Draft::beside(&arguments.directory)?;
 
-    let store = StoreReader::open(data.path(), ring, Arc::new(SystemEntropy))?;
+    let store = StoreReader::open(data.path(), keys.ring, Arc::new(SystemEntropy))?;
     store.copy(&draft.path().join(STORE))?;
     // After the rows: a data key is in the ring before the first row is sealed under it.
     let ring = load_ring(data)?;
@@ -63,11 +70,12 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
         files.push(Entry::of(draft.path(), part.kept_as)?);
     }
+    drop(reading);
     if arguments.with_root_key {
         draft.copy(&data.root_key_file(), ROOT_KEY)?;
         files.push(Entry::of(draft.path(), ROOT_KEY)?);
     }
-    let audit_records = checked_copy(data, &draft)?;
+    let audit_records = checked_copy(ring.clone(), &draft)?;
     let manifest = Manifest {
         schema: SCHEMA,
         made_by: crate::VERSION.to_owned(),
@@ -85,10 +93,11 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 /// A copy that does not open is found out now and not when it is needed. How many audit records it has.
-fn checked_copy(data: &DataDir, draft: &Draft) -> anyhow::Result<u64> {
-    let copy = StoreReader::open(draft.path(), load_ring(data)?, Arc::new(SystemEntropy))
+fn checked_copy(ring: KeyRing, draft: &Draft) -> anyhow::Result<u64> {
+    let copy = StoreReader::open(draft.path(), ring, Arc::new(SystemEntropy))
         .context("the copy cannot be read")?;
     copy.check_pages()?;
+    copy.check_rows()?;
     let check = copy.audit_verify()?;
     if let Some(first) = check.first_broken {
         bail!(

@@ -7,6 +7,7 @@ pub mod backup;
 pub mod down;
 pub mod env;
 pub mod hosts;
+pub mod keys;
 pub mod reference;
 pub mod restore;
 pub mod run;

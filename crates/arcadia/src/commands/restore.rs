@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use arcadia_crypto::{KeyRing, RootKey, SealFault, SystemEntropy, WrappedKey, Zeroizing};
+use arcadia_crypto::{KeyRing, SystemEntropy, Zeroizing};
 use arcadia_store::StoreReader;
 use clap::Args;
 
 use crate::site::backup::{
     Draft, Entry, Form, MANIFEST, MANIFEST_DATA, MANIFEST_SEAL, Manifest, PARTS, ROOT_KEY, SCHEMA, STORE,
 };
-use crate::site::{DataDir, load_root, read_bounded, read_json};
+use crate::site::{DataDir, KeyPlace, RootSource, SiteFault, SiteKeys, read_bounded};
 use crate::terminal::{note, say};
 
 /// Make a site of a backup, in an empty data directory
@@ -37,8 +37,8 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let from = arguments.backup.as_path();
     let (manifest, bytes) = manifest(from)?;
     let draft = Draft::beside(data.path())?;
-    let root = root_key(from, arguments.root_key.as_deref())?;
-    let ring = ring(from, &root)?;
+    let keys = keys(from, arguments.root_key.as_deref(), data)?;
+    let ring = keys.ring;
     check_seal(from, &ring, &bytes)?;
     for file in &manifest.files {
         check_file(from, file)?;
@@ -48,7 +48,9 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if Entry::of(draft.path(), STORE)? != entry(&manifest, STORE)? {
         bail!("{} changed while it was read; try again", from.join(STORE).display());
     }
-    draft.write(ROOT_KEY, root.to_bytes().as_slice(), 0o600)?;
+    if keys.root.source == RootSource::File {
+        draft.write(ROOT_KEY, keys.root.key.to_bytes().as_slice(), 0o600)?;
+    }
     for part in &PARTS {
         let path = from.join(part.kept_as);
         if part.optional && entry(&manifest, part.kept_as).is_err() {
@@ -91,28 +93,29 @@ fn manifest(from: &Path) -> anyhow::Result<(Manifest, Vec<u8>)> {
     Ok((manifest, bytes))
 }
 
-fn root_key(from: &Path, given: Option<&Path>) -> anyhow::Result<RootKey> {
-    let path = given.map_or_else(|| from.join(ROOT_KEY), Path::to_owned);
-    match (load_root(&path)?, given) {
-        (Some(root), _) => Ok(root),
-        (None, Some(_)) => bail!("{} does not exist", path.display()),
-        (None, None) => bail!(
+/// The keys that the backup is sealed under: by the root key given, the one in it, or the passphrase of its site.
+fn keys(from: &Path, given: Option<&Path>, data: &DataDir) -> anyhow::Result<SiteKeys> {
+    let root_file = given.map_or_else(|| from.join(ROOT_KEY), Path::to_owned);
+    let place = KeyPlace { ring_file: from.join("ring.json"), root_file, passphrase: data.passphrase() };
+    place.open().map_err(|fault| match fault {
+        SiteFault::KeyMissing(path) if path == place.ring_file => {
+            anyhow::anyhow!("{} is missing; the backup is damaged", path.display())
+        }
+        SiteFault::KeyMissing(path) if given.is_some() => {
+            anyhow::anyhow!("{} does not exist", path.display())
+        }
+        SiteFault::KeyMissing(_) => anyhow::anyhow!(
             "the backup has no root key in it; give the one of its site with --root-key FILE (root.key of its data \
              directory)"
         ),
-    }
-}
-
-fn ring(from: &Path, root: &RootKey) -> anyhow::Result<KeyRing> {
-    let path = from.join("ring.json");
-    let wrapped: Vec<WrappedKey> =
-        read_json(&path)?.with_context(|| format!("{} is missing; the backup is damaged", path.display()))?;
-    KeyRing::from_wrapped(root, &wrapped).map_err(|fault| match fault {
-        SealFault::WrongRootKey => anyhow::anyhow!(
+        SiteFault::WrongRootKey(_) => anyhow::anyhow!(
             "this is not the root key of the site that the backup is of, or ring.json was changed; give the right \
              one with --root-key FILE"
         ),
-        other => anyhow::anyhow!("{}: {other}", path.display()),
+        SiteFault::WrongPassphrase => anyhow::anyhow!(
+            "this is not the passphrase that the site had when the backup was made, or ring.json was changed"
+        ),
+        other => other.into(),
     })
 }
 
@@ -152,6 +155,7 @@ fn entry(manifest: &Manifest, name: &str) -> anyhow::Result<Entry> {
 fn check_store(draft: &Draft, ring: KeyRing, manifest: &Manifest) -> anyhow::Result<()> {
     let store = StoreReader::open(draft.path(), ring, Arc::new(SystemEntropy))?;
     store.check_pages()?;
+    store.check_rows()?;
     let check = store.audit_verify()?;
     if check.first_broken.is_some() || check.records != manifest.audit_records {
         bail!("the audit log in the backup is not whole; use another backup");

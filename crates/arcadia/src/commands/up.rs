@@ -1,19 +1,20 @@
 //! `arcadia up`
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::process::{Command, ExitCode, Stdio};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
+use arcadia_crypto::Zeroizing;
 use clap::Args;
 
 use crate::host::variable;
 use crate::logging;
 use crate::net::Upstream;
 use crate::serve::{self, Options, Ready};
-use crate::site::DataDir;
+use crate::site::{DataDir, RingFile, RootSource, open_keys, read_from};
 use crate::terminal::{BOLD, DIM, RESET, note, say};
-use crate::wiring::FirstNames;
+use crate::wiring::{FirstNames, VALUES_PER_DATA_KEY_MAX};
 
 /// The last line that is printed when the site can serve.
 const READY: &str = "ready";
@@ -24,7 +25,7 @@ const DOMAIN_CHARACTERS_MAX: usize = 180;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  arcadia up\n  arcadia up --detach\n  arcadia up --data /srv/site --port 9000 \
-                        --offline\n  arcadia up --domain site.test --listen 127.40.34.2:443\n\nThe last line printed when the site can serve is `ready`. SIGTERM and Ctrl-C \
+                        --offline\n  arcadia up --domain site.test --listen 127.40.34.2:443\n  arcadia up --passphrase\n  arcadia up --passphrase-file \"$CREDENTIALS_DIRECTORY/passphrase\"\n\nThe last line printed when the site can serve is `ready`. SIGTERM and Ctrl-C \
                         finish the requests under way and stop it.\nThe Internet is reached by the proxy that \
                         HTTPS_PROXY names when the site starts, except for the hosts in NO_PROXY."
 )]
@@ -52,6 +53,14 @@ pub struct Arguments {
     /// The domain of user names, at the first start [default: that of --domain, else arcadia.example]
     #[arg(long, value_name = "DOMAIN", value_parser = user_domain)]
     user_domain: Option<String>,
+    /// Make the root key of a passphrase, at the first start: asked for, or read from --passphrase-file. Later:
+    /// `arcadia keys root`
+    #[arg(long)]
+    passphrase: bool,
+    /// Replace the data key after it has sealed this many values
+    #[arg(long, value_name = "COUNT", default_value_t = VALUES_PER_DATA_KEY_MAX,
+          value_parser = clap::value_parser!(u64).range(1000..=VALUES_PER_DATA_KEY_MAX))]
+    values_per_data_key: u64,
     /// Set in the process that `--detach` leaves behind
     #[arg(long, hide = true)]
     detached: bool,
@@ -89,9 +98,10 @@ fn own_domain(text: &str) -> Result<String, String> {
 
 pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.detach && !arguments.detached {
-        return detach(data);
+        return detach(data, passphrase(data, arguments)?);
     }
     if arguments.detached {
+        take_passphrase(data)?;
         rustix::process::setsid().context("the site cannot leave its terminal")?;
         std::env::set_current_dir("/")?;
     }
@@ -104,6 +114,7 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
         upstream: upstream(arguments.offline)?,
         listen: arguments.listen,
         domain: arguments.domain.clone(),
+        values_per_data_key: arguments.values_per_data_key,
         first: FirstNames {
             user_name: arguments.user_name.clone(),
             user_domain: [&arguments.user_domain, &arguments.domain]
@@ -113,6 +124,9 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 .map_or_else(|| DEFAULT_USER_DOMAIN.to_owned(), Clone::clone),
         },
     };
+    if !arguments.detached {
+        passphrase(data, arguments)?;
+    }
     let detached = arguments.detached;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve::serve(data, options, |ready| {
@@ -131,6 +145,36 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The passphrase that this start needs, if any. Asked for, and tried, before anything is made or left behind.
+fn passphrase(data: &DataDir, arguments: &Arguments) -> anyhow::Result<Option<Zeroizing<String>>> {
+    let source = data.passphrase();
+    if let Some(ring) = RingFile::load(&data.ring_file())? {
+        if arguments.passphrase && ring.passphrase_costs().next().is_none() {
+            bail!("the site has its root key in a file; `arcadia keys root --passphrase` changes that");
+        }
+        // Without --detach it is asked for when the site is opened.
+        return Ok(match arguments.detach.then(|| open_keys(data)).transpose()? {
+            Some(keys) if keys.root.source != RootSource::File => Some(source.get()?),
+            _ => None,
+        });
+    }
+    if arguments.passphrase || source.is_given() {
+        return Ok(Some(source.choose()?));
+    }
+    Ok(None)
+}
+
+/// What the process that was asked hands on; nothing, when no passphrase is needed.
+fn take_passphrase(data: &DataDir) -> anyhow::Result<()> {
+    let mut first = [0];
+    let mut input = std::io::stdin().lock();
+    if input.read(&mut first)? == 1 {
+        let rest = first.as_slice().chain(input);
+        data.passphrase().set(read_from(rest).context("the passphrase that was handed on")?);
+    }
+    Ok(())
+}
+
 /// The shell's own proxy, unless it is not used at all.
 fn upstream(offline: bool) -> anyhow::Result<Option<Upstream>> {
     let first = |names: [&str; 2]| names.iter().find_map(|name| variable(name));
@@ -140,17 +184,21 @@ fn upstream(offline: bool) -> anyhow::Result<Option<Upstream>> {
 }
 
 /// Starts this program again in the background, and passes on what it prints until it can serve.
-fn detach(data: &DataDir) -> anyhow::Result<ExitCode> {
+fn detach(data: &DataDir, passphrase: Option<Zeroizing<String>>) -> anyhow::Result<ExitCode> {
     let program = std::env::current_exe().context("the program cannot find itself")?;
     let mut child = Command::new(program)
         .args(std::env::args_os().skip(1))
         .arg("--detached")
         .env("ARCADIA_DATA", data.path())
-        .stdin(Stdio::null())
+        .stdin(if passphrase.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .context("the site cannot be started")?;
+    if let (Some(passphrase), Some(mut stdin)) = (passphrase, child.stdin.take()) {
+        // Shorter than a pipe is, so this does not wait; a child that ended already says why itself.
+        let _ = stdin.write_all(passphrase.as_bytes());
+    }
     let errors = child.stderr.take().map(|stderr| {
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {

@@ -1,52 +1,201 @@
 //! The site's own keys: what seals its store, and its certificate authority.
 
-use std::path::Path;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use arcadia_crypto::{KeyRing, RootKey, SiteCa, WrappedKey, Zeroizing};
+use arcadia_crypto::{KeyRing, PassphraseCosts, RootKey, SealFault, SiteCa, Zeroizing};
 use arcadia_kernel::Entropy;
+use jiff::Timestamp;
+use rustix::fs::{FlockOperation, flock};
 
-use super::files::{read_bounded, read_json, write_atomic, write_json};
-use super::{DataDir, SiteFault};
+use super::files::{read_bounded, write_atomic};
+use super::ring::{NamedRoot, RingFile, Root, RootSource};
+use super::{DataDir, PassphraseSource, SiteFault};
 use crate::names::SiteNames;
 use crate::net::create_authority;
 
-/// The data keys, opened with the root key. Both are made on the first start; a root key that is missing later is
-/// an error, because a new one would open nothing.
-pub fn load_or_create_ring(data: &DataDir, entropy: &dyn Entropy) -> Result<KeyRing, SiteFault> {
-    let (root_file, ring_file) = (data.root_key_file(), data.ring_file());
-    let damaged = |path: &Path, reason: String| SiteFault::Damaged { path: path.to_owned(), reason };
-    let wrapped: Option<Vec<WrappedKey>> = read_json(&ring_file)?;
-    let root = match load_root(&root_file)? {
-        Some(root) => root,
-        None if wrapped.is_some() => return Err(SiteFault::KeyMissing(root_file)),
-        None => {
-            let root = RootKey::generate(entropy);
-            write_atomic(&root_file, root.to_bytes().as_slice(), 0o600)?;
-            root
-        }
-    };
-    match wrapped {
-        Some(wrapped) => {
-            KeyRing::from_wrapped(&root, &wrapped).map_err(|fault| damaged(&ring_file, fault.to_string()))
-        }
-        None if data.store_file().exists() => Err(SiteFault::KeyMissing(ring_file)),
-        None => {
-            let fault = |fault: arcadia_crypto::SealFault| damaged(&ring_file, fault.to_string());
-            let ring = KeyRing::generate(entropy).map_err(fault)?;
-            write_json(&ring_file, &ring.wrapped(&root, entropy).map_err(fault)?)?;
-            Ok(ring)
+/// How long others are waited for that have the keys in hand.
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+const GLANCE: Duration = Duration::from_millis(20);
+
+/// Whoever reads the keys shares it; whoever changes them, or takes one away, has it alone. Held for moments, but for
+/// backups, during which no key leaves.
+pub struct KeysLock {
+    _file: File,
+}
+
+impl KeysLock {
+    pub fn shared(data: &DataDir) -> Result<Self, SiteFault> {
+        Self::take(data, FlockOperation::NonBlockingLockShared, LOCK_PATIENCE)
+    }
+
+    pub fn exclusive(data: &DataDir) -> Result<Self, SiteFault> {
+        Self::take(data, FlockOperation::NonBlockingLockExclusive, LOCK_PATIENCE)
+    }
+
+    /// Without waiting; fails with [`SiteFault::KeysBusy`] when somebody else has it.
+    pub fn try_exclusive(data: &DataDir) -> Result<Self, SiteFault> {
+        Self::take(data, FlockOperation::NonBlockingLockExclusive, Duration::ZERO)
+    }
+
+    fn take(data: &DataDir, how: FlockOperation, patience: Duration) -> Result<Self, SiteFault> {
+        let path = data.path().join("keys.lock");
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
+        let file = file.map_err(SiteFault::file(&path))?;
+        let begun = Instant::now();
+        loop {
+            match flock(&file, how) {
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(rustix::io::Errno::WOULDBLOCK) if begun.elapsed() < patience => {
+                    std::thread::sleep(GLANCE)
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    return Err(SiteFault::KeysBusy(data.path().to_owned()));
+                }
+                Err(error) => return Err(SiteFault::file(&path)(error.into())),
+            }
         }
     }
 }
 
+/// Everything that seals, open.
+pub struct SiteKeys {
+    pub root: NamedRoot,
+    pub ring: KeyRing,
+    pub file: RingFile,
+}
+
+/// Where keys are read from: a data directory, or a backup with a root key that is elsewhere.
+pub struct KeyPlace<'a> {
+    pub ring_file: PathBuf,
+    pub root_file: PathBuf,
+    pub passphrase: &'a PassphraseSource,
+}
+
+impl DataDir {
+    pub fn key_place(&self) -> KeyPlace<'_> {
+        KeyPlace {
+            ring_file: self.ring_file(),
+            root_file: self.root_key_file(),
+            passphrase: self.passphrase(),
+        }
+    }
+}
+
+impl KeyPlace<'_> {
+    /// Opens what is there. The root key is the one in the file when the ring is under it, else it is made of the
+    /// passphrase.
+    pub fn open(&self) -> Result<SiteKeys, SiteFault> {
+        let file =
+            RingFile::load(&self.ring_file)?.ok_or_else(|| SiteFault::KeyMissing(self.ring_file.clone()))?;
+        let from_file = match file.uses_root_file() {
+            true => load_root(&self.root_file)?,
+            false => None,
+        };
+        if let Some(key) = from_file {
+            match opened(&file, key) {
+                Err(SealFault::WrongRootKey) if file.passphrase_costs().next().is_some() => {}
+                Ok((root, ring)) => return Ok(SiteKeys { root, ring, file }),
+                Err(SealFault::WrongRootKey) => return Err(SiteFault::WrongRootKey(self.root_file.clone())),
+                Err(fault) => return Err(self.damaged(fault)),
+            }
+        }
+        if file.passphrase_costs().next().is_none() {
+            return Err(SiteFault::KeyMissing(self.root_file.clone()));
+        }
+        let passphrase = self.passphrase.get()?;
+        let mut found = Err(SealFault::WrongRootKey);
+        for costs in file.passphrase_costs() {
+            found = opened(&file, RootKey::from_passphrase(&passphrase, costs)?);
+            if found.is_ok() {
+                break;
+            }
+        }
+        match found {
+            Ok((root, ring)) => Ok(SiteKeys { root, ring, file }),
+            Err(SealFault::WrongRootKey) => Err(SiteFault::WrongPassphrase),
+            Err(fault) => Err(self.damaged(fault)),
+        }
+    }
+
+    fn damaged(&self, fault: SealFault) -> SiteFault {
+        SiteFault::Damaged { path: self.ring_file.clone(), reason: fault.to_string() }
+    }
+}
+
+fn opened(file: &RingFile, key: RootKey) -> Result<(NamedRoot, KeyRing), SealFault> {
+    let (ring, Root { source, made_at, .. }) = file.open(&key)?;
+    let root = NamedRoot { key, source: source.clone(), made_at: *made_at };
+    Ok((root, ring))
+}
+
+/// The keys of a site that exists; nothing is made.
+pub fn open_keys(data: &DataDir) -> Result<SiteKeys, SiteFault> {
+    let place = data.key_place();
+    let Some(file) = RingFile::load(&place.ring_file)? else {
+        return Err(SiteFault::KeyMissing(place.ring_file));
+    };
+    if !file.uses_root_file() {
+        // Others should not wait for somebody who types.
+        place.passphrase.get()?;
+    }
+    let _reading = KeysLock::shared(data)?;
+    place.open()
+}
+
 /// The data keys of a site that exists; nothing is made.
 pub fn load_ring(data: &DataDir) -> Result<KeyRing, SiteFault> {
-    let (root_file, ring_file) = (data.root_key_file(), data.ring_file());
-    let wrapped: Vec<WrappedKey> =
-        read_json(&ring_file)?.ok_or_else(|| SiteFault::KeyMissing(ring_file.clone()))?;
-    let root = load_root(&root_file)?.ok_or(SiteFault::KeyMissing(root_file))?;
-    KeyRing::from_wrapped(&root, &wrapped)
-        .map_err(|fault| SiteFault::Damaged { path: ring_file, reason: fault.to_string() })
+    Ok(open_keys(data)?.ring)
+}
+
+/// The keys of a site, made on the first start: under a passphrase when one was given. A root key that is missing later
+/// is an error, because a new one would open nothing.
+pub fn open_or_create_keys(
+    data: &DataDir,
+    entropy: &dyn Entropy,
+    now: Timestamp,
+) -> Result<SiteKeys, SiteFault> {
+    let ring_file = data.ring_file();
+    if ring_file.exists() {
+        return open_keys(data);
+    }
+    if data.store_file().exists() {
+        return Err(SiteFault::KeyMissing(ring_file));
+    }
+    let _making = KeysLock::exclusive(data)?;
+    let damaged =
+        |fault: SealFault| SiteFault::Damaged { path: ring_file.clone(), reason: fault.to_string() };
+    let root = if data.passphrase().is_given() {
+        new_root_of_passphrase(&data.passphrase().choose()?, entropy, now)?
+    } else {
+        let root_file = data.root_key_file();
+        let key = match load_root(&root_file)? {
+            Some(key) => key,
+            None => {
+                let key = RootKey::generate(entropy);
+                write_atomic(&root_file, key.to_bytes().as_slice(), 0o600)?;
+                key
+            }
+        };
+        NamedRoot { key, source: RootSource::File, made_at: Some(now) }
+    };
+    let ring = KeyRing::generate(entropy).map_err(damaged)?;
+    let file = RingFile::new(&root, &ring, now, entropy).map_err(damaged)?;
+    file.save(&ring_file)?;
+    Ok(SiteKeys { root, ring, file })
+}
+
+/// A new root key, with a new salt.
+pub fn new_root_of_passphrase(
+    passphrase: &str,
+    entropy: &dyn Entropy,
+    now: Timestamp,
+) -> Result<NamedRoot, SiteFault> {
+    let costs = PassphraseCosts::new(entropy);
+    let key = RootKey::from_passphrase(passphrase, &costs)?;
+    Ok(NamedRoot { key, source: RootSource::Passphrase(costs), made_at: Some(now) })
 }
 
 /// The root key in a file; `None` when there is no file.
@@ -56,6 +205,54 @@ pub fn load_root(path: &Path) -> Result<Option<RootKey>, SiteFault> {
     let wrong =
         |_| SiteFault::Damaged { path: path.to_owned(), reason: "a root key has 32 bytes".to_owned() };
     bytes.map(|bytes| Some(RootKey::from_bytes(bytes))).map_err(wrong)
+}
+
+/// Leaves one root key, the one that is in use, and removes what an interrupted change left. For whoever holds the lock
+/// alone.
+pub fn settle(
+    data: &DataDir,
+    keys: &mut SiteKeys,
+    now: Timestamp,
+    entropy: &dyn Entropy,
+) -> Result<(), SiteFault> {
+    let settled = keys.file.roots.len() == 1 && keys.file.handover.is_none();
+    if !settled || keys.file.roots.iter().any(|root| root.id.is_empty()) {
+        save_ring(data, keys, now, entropy)?;
+    }
+    if keys.root.source != RootSource::File {
+        remove(&data.root_key_file())?;
+    }
+    for entry in fs::read_dir(data.path()).map_err(SiteFault::file(data.path()))? {
+        let entry = entry.map_err(SiteFault::file(data.path()))?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if (name.starts_with("root.key.") || name.starts_with("ring.json.")) && name.ends_with(".new") {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the ring as it is now under the one root key.
+pub fn save_ring(
+    data: &DataDir,
+    keys: &mut SiteKeys,
+    now: Timestamp,
+    entropy: &dyn Entropy,
+) -> Result<(), SiteFault> {
+    let path = data.ring_file();
+    let fault = |fault: SealFault| SiteFault::Damaged { path: path.clone(), reason: fault.to_string() };
+    keys.file.set(&[&keys.root], &keys.ring, now, entropy).map_err(fault)?;
+    keys.file.save(&path)
+}
+
+/// A file that is gone is as good as one that was removed.
+pub(super) fn remove(path: &Path) -> Result<(), SiteFault> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(SiteFault::file(path)(error)),
+    }
 }
 
 /// The site's certificate authority, made on the first start.

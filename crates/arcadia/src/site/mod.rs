@@ -5,7 +5,10 @@ mod credentials;
 mod files;
 mod keys;
 mod lock;
+mod passphrase;
 mod record;
+mod ring;
+mod root_change;
 mod running;
 mod trouble;
 
@@ -15,10 +18,16 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as 
 use std::path::{Path, PathBuf};
 
 pub use credentials::Credentials;
-pub use files::{read_bounded, read_json, write_atomic};
-pub use keys::{load_or_create_authority, load_or_create_ring, load_ring, load_root};
+pub use files::{read_bounded, write_atomic};
+pub use keys::{
+    KeyPlace, KeysLock, SiteKeys, load_or_create_authority, load_ring, new_root_of_passphrase,
+    open_keys, open_or_create_keys, save_ring, settle,
+};
 pub use lock::{Lock, holder};
+pub use passphrase::{PassphraseSource, read_from};
 pub use record::SiteRecord;
+pub use ring::{NamedRoot, RingFile, RootSource};
+pub use root_change::RootChange;
 pub use running::{Running, State};
 pub use trouble::Trouble;
 
@@ -44,6 +53,25 @@ pub enum SiteFault {
          or name another directory with --data"
     )]
     KeyMissing(PathBuf),
+    #[error("{0} is not the root key that the site's data keys are under; put the right one back")]
+    WrongRootKey(PathBuf),
+    #[error("this is not the passphrase of the site; nothing was changed")]
+    WrongPassphrase,
+    #[error(
+        "the site's root key is made of a passphrase: name a file that holds it with --passphrase-file or \
+         ARCADIA_PASSPHRASE_FILE, or run this on a terminal and be asked"
+    )]
+    PassphraseNeeded,
+    #[error("the passphrase cannot be read from {path}: {source}")]
+    PassphraseFile { path: PathBuf, source: io::Error },
+    #[error("the passphrase was not given: {0}")]
+    Asking(io::Error),
+    #[error(transparent)]
+    PassphraseRefused(#[from] arcadia_crypto::PassphraseFault),
+    #[error(
+        "another command reads or changes the keys of {0} (a backup keeps them until it is done); try again later"
+    )]
+    KeysBusy(PathBuf),
     #[error(
         "{0} is missing or empty although the site has been founded; put it back, or restore a backup into another \
          directory with `arcadia restore`"
@@ -60,12 +88,21 @@ impl SiteFault {
 
 /// Where everything of a site is kept. Only its owner can enter.
 #[derive(Clone, Debug)]
-pub struct DataDir(PathBuf);
+pub struct DataDir(PathBuf, PassphraseSource);
 
 impl DataDir {
     /// Names a directory without touching it.
     pub fn at(path: PathBuf) -> Self {
-        Self(path)
+        Self(path, PassphraseSource::default())
+    }
+
+    /// Says where the passphrase is that the root key may be made of.
+    pub fn unlocked_by(self, file: Option<PathBuf>) -> Self {
+        Self(self.0, PassphraseSource::file(file))
+    }
+
+    pub fn passphrase(&self) -> &PassphraseSource {
+        &self.1
     }
 
     /// Makes the directory where it does not exist, and closes it to others where it does.

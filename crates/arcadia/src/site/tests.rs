@@ -46,18 +46,51 @@ fn one_lock_at_a_time() {
 #[test]
 fn keys_are_made_once_and_missed_when_gone() {
     let (_folder, data) = data();
-    let ring = load_or_create_ring(&data, &SystemEntropy).unwrap();
+    let open = || open_or_create_keys(&data, &SystemEntropy, jiff::Timestamp::UNIX_EPOCH);
+    let ring = open().unwrap().ring;
     let sealed = ring.seal(b"place", b"value", &SystemEntropy).unwrap();
     assert_eq!((mode(&data.root_key_file()), mode(&data.ring_file())), (0o600, 0o600));
-    let again = load_or_create_ring(&data, &SystemEntropy).unwrap();
+    let again = open().unwrap().ring;
     assert_eq!(again.open(b"place", &sealed).unwrap().as_slice(), b"value");
 
     fs::write(data.root_key_file(), [7; 32]).unwrap();
-    let wrong = load_or_create_ring(&data, &SystemEntropy).unwrap_err();
+    let wrong = open().err().unwrap();
     assert!(wrong.to_string().contains("root key"), "{wrong}");
     fs::remove_file(data.root_key_file()).unwrap();
-    assert!(matches!(load_or_create_ring(&data, &SystemEntropy), Err(SiteFault::KeyMissing(_))));
+    assert!(matches!(open(), Err(SiteFault::KeyMissing(_))));
     assert!(!data.root_key_file().exists(), "no new key in place of the lost one");
+    fs::remove_file(data.ring_file()).unwrap();
+    fs::write(data.store_file(), "rows").unwrap();
+    assert!(matches!(open(), Err(SiteFault::KeyMissing(_))));
+    assert!(!data.ring_file().exists(), "nor a new ring");
+}
+
+/// As versions wrote it that knew one root key only.
+#[test]
+fn a_ring_of_an_older_version_opens_and_is_brought_up_to_date() {
+    let (_folder, data) = data();
+    let root = arcadia_crypto::RootKey::generate(&SystemEntropy);
+    let ring = arcadia_crypto::KeyRing::generate(&SystemEntropy).unwrap();
+    fs::write(data.root_key_file(), root.to_bytes()).unwrap();
+    let wrapped = serde_json::to_vec(&ring.wrapped(&root, &SystemEntropy).unwrap()).unwrap();
+    fs::write(data.ring_file(), wrapped).unwrap();
+    let sealed = ring.seal(b"place", b"value", &SystemEntropy).unwrap();
+    let mut keys = open_keys(&data).unwrap();
+    assert!(keys.ring.open(b"place", &sealed).is_ok());
+    settle(&data, &mut keys, jiff::Timestamp::UNIX_EPOCH, &SystemEntropy).unwrap();
+    let file = RingFile::load(&data.ring_file()).unwrap().unwrap();
+    assert_eq!(file.roots[0].id, root.id());
+    assert!(open_keys(&data).unwrap().ring.open(b"place", &sealed).is_ok());
+}
+
+#[test]
+fn whoever_changes_keys_is_alone() {
+    let (_folder, data) = data();
+    let reading = KeysLock::shared(&data).unwrap();
+    let others = KeysLock::shared(&data).unwrap();
+    assert!(matches!(KeysLock::try_exclusive(&data), Err(SiteFault::KeysBusy(_))));
+    drop((reading, others));
+    KeysLock::try_exclusive(&data).unwrap();
 }
 
 #[test]

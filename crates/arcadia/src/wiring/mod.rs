@@ -5,6 +5,7 @@ mod databases;
 mod decisions;
 mod explain;
 mod founding;
+mod keys;
 mod principals;
 mod services;
 mod tokens;
@@ -12,6 +13,7 @@ mod watch;
 
 pub use background::Background;
 pub use founding::FirstNames;
+pub use keys::VALUES_PER_DATA_KEY_MAX;
 pub use services::{Assembly, assemble};
 pub use watch::Standings;
 
@@ -23,7 +25,7 @@ use arcadia_store::Store;
 
 use crate::names::SiteNames;
 use crate::net::HostTable;
-use crate::site::{DataDir, SiteFault, SiteRecord, load_or_create_ring};
+use crate::site::{DataDir, SiteFault, SiteRecord, open_or_create_keys};
 
 /// A site that is open and founded, ready for its listeners.
 pub struct Wired {
@@ -42,13 +44,14 @@ pub async fn wire(
     data: &DataDir,
     names: SiteNames,
     first: &FirstNames,
+    values_per_data_key: u64,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 ) -> anyhow::Result<Wired> {
     let place = databases::place(data);
-    let ring = load_or_create_ring(data, &*entropy)?;
+    let keys = open_or_create_keys(data, &*entropy, clock.now())?;
     check_store_file(data)?;
-    let store = Store::open(data.path(), ring, clock.clone(), entropy.clone())?;
+    let store = Store::open(data.path(), keys.ring.clone(), clock.clone(), entropy.clone())?;
     check_store(data, &store).await?;
     let blobs = data.path().join("blobs");
     let assembly = assemble(store, names, place, &blobs, clock.clone(), entropy.clone()).await?;
@@ -58,6 +61,10 @@ pub async fn wire(
     let mut background = Background::start(&assembly).await;
     let (standings, watching) = watch::watch(assembly.store.clone(), data.clone(), clock.clone());
     background.add(watching);
+    let (store, gate) = (assembly.store.clone(), assembly.gate.clone());
+    let keeper = keys::Keeper { data: data.clone(), store, gate, keys, values_per_data_key };
+    keeper.record_keys().await?;
+    background.add(keys::keep(keeper));
     let gate = &assembly.gate;
     let trust = Trust {
         authenticator: gate.authenticator.clone(),

@@ -9,6 +9,7 @@ mod crowd;
 mod extensions;
 mod hostile;
 mod interference;
+mod keys;
 mod lifecycle;
 mod limits;
 mod outside;
