@@ -87,7 +87,7 @@ def backup(world):
 def sealed(world):
     site = world.kept
     folder = backup_folder(site, "backup")
-    needles = [site.secret, site.password, "PRIVATE KEY", "CREATE TABLE", "arcadmin", "azuresu", "d41d8cd98f00b204"]
+    needles = [site.secret, site.password, "PRIVATE KEY", "arcadmin", "azuresu", "d41d8cd98f00b204"]
     needles.append("c4ca4238a0b923820dcc509a6f75849b")  # md5 of 1, a value in the table
     for root, _, names in os.walk(folder):
         for name in names:

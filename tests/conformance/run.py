@@ -26,6 +26,7 @@ import checks_isolation  # noqa: F401
 import checks_sdks  # noqa: F401
 import checks_storage  # noqa: F401
 import checks_database  # noqa: F401
+import checks_backup  # noqa: F401
 import checks_wire  # noqa: F401
 import checks_own_domain  # noqa: F401
 import checks_time  # noqa: F401

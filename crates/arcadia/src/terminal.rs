@@ -5,6 +5,7 @@
 use std::io::{self, BufRead as _, Read as _, Write as _};
 
 use arcadia_crypto::Zeroizing;
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
 /// Longer than any passphrase.
 const HIDDEN_BYTES_MAX: usize = 4096;
@@ -65,5 +66,14 @@ fn give_up_quietly(result: io::Result<()>) {
             note(format!("arcadia: standard output: {error}"));
         }
         std::process::exit(if quiet { 0 } else { 1 });
+    }
+}
+
+/// A count of bytes for the person who waits, on a terminal only and gone when it is dropped.
+pub fn progress(of: &str) -> ProgressBar {
+    let shown = ProgressBar::no_length().with_prefix(of.to_owned()).with_finish(ProgressFinish::AndClear);
+    match ProgressStyle::with_template("{spinner} {prefix}: {bytes} ({bytes_per_sec})") {
+        Ok(style) => shown.with_style(style),
+        Err(_) => shown,
     }
 }

@@ -6,14 +6,21 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use arcadia_crypto::{KeyRing, SystemEntropy, Zeroizing};
+use arcadia_storage::copy_bytes;
 use arcadia_store::StoreReader;
 use clap::Args;
 
+use crate::host::is_root;
 use crate::site::backup::{
-    Draft, Entry, Form, MANIFEST, MANIFEST_DATA, MANIFEST_SEAL, Manifest, PARTS, ROOT_KEY, SCHEMA, STORE,
+    Archived, BLOBS, Blobs, Draft, Entry, Form, MACHINES, MANIFEST, MANIFEST_DATA, MANIFEST_SEAL, Manifest,
+    PARTS, ROOT_KEY, SCHEMA, SERVERS, STORE, additional_data,
 };
-use crate::site::{DataDir, KeyPlace, RootSource, SiteFault, SiteKeys, read_bounded};
-use crate::terminal::{note, say};
+use crate::site::{ArchiveReader, DataDir, KeyPlace, RootSource, SiteFault, SiteKeys, read_bounded};
+use crate::terminal::{note, progress, say};
+use crate::wiring::databases;
+
+/// The first form of a backup that holds the bytes of blobs.
+const FIRST_WITH_BLOBS: u32 = 2;
 
 /// Make a site of a backup, in an empty data directory
 #[derive(Debug, Args)]
@@ -21,8 +28,9 @@ use crate::terminal::{note, say};
     after_help = "Examples:\n  arcadia restore /srv/backups/2026-11-21 --root-key /media/key/root.key --data /srv/again\n  \
                         arcadia restore site-copy --data /srv/again && arcadia up --data /srv/again\n\n\
                         The data directory (--data) must be empty or not exist. Every file is checked first; a backup that was \
-                        changed, or a root key that is not its own, is refused and nothing is made. What no backup holds, the \
-                        bytes of blobs, the data of database servers and machines, is not there afterwards.\n\n\
+                        changed, or a root key that is not its own, is refused and nothing is made. Every blob is opened on the \
+                        way. As root, database servers get back the user that they run as, and need the version of \
+                        PostgreSQL that they had.\n\n\
                         Do not run a site and its copy at the same time: both answer with the same keys and names."
 )]
 pub struct Arguments {
@@ -41,7 +49,7 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let ring = keys.ring;
     check_seal(from, &ring, &bytes)?;
     for file in &manifest.files {
-        check_file(from, file)?;
+        check_file(from, &manifest, file)?;
     }
 
     draft.copy(&from.join(STORE), STORE)?;
@@ -51,34 +59,88 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if keys.root.source == RootSource::File {
         draft.write(ROOT_KEY, keys.root.key.to_bytes().as_slice(), 0o600)?;
     }
+    put_archives(from, &draft, &ring, &manifest)?;
+    put_small_files(from, &draft, &ring, &manifest)?;
+    let rows = checked_rows(&draft, ring, &manifest)?;
+    put_blobs(from, &draft, &rows, &manifest)?;
+    drop(rows);
+    draft.finish()?;
+
+    say(format!(
+        "{}: tenant {} as of {}, {}",
+        data.path().display(),
+        manifest.tenant_id,
+        manifest.made_at,
+        manifest.contents()
+    ));
+    for what in &manifest.not_included {
+        note(format!("not in the backup, and so not there now: {what}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn put_small_files(from: &Path, draft: &Draft, ring: &KeyRing, manifest: &Manifest) -> anyhow::Result<()> {
     for part in &PARTS {
         let path = from.join(part.kept_as);
-        if part.optional && entry(&manifest, part.kept_as).is_err() {
+        if part.optional && entry(manifest, part.kept_as).is_err() {
             continue;
         }
         let kept = read_bounded(&path)?.with_context(|| format!("{} is missing", path.display()))?;
         let opened = match part.form {
             Form::Plain => Zeroizing::new(kept),
             Form::Sealed => ring
-                .open(&part.additional_data(), &kept)
+                .open(&additional_data(part.name), &kept)
                 .with_context(|| format!("{} does not open", path.display()))?,
         };
         draft.write(part.name, &opened, part.mode)?;
     }
-    check_store(&draft, ring, &manifest)?;
-    draft.finish()?;
+    Ok(())
+}
 
-    say(format!(
-        "{}: tenant {} as of {}, {} audit records",
-        data.path().display(),
-        manifest.tenant_id,
-        manifest.made_at,
-        manifest.audit_records
-    ));
-    for what in &manifest.not_included {
-        note(format!("not in the backup, and so not there now: {what}"));
+/// Every piece is opened with the key in its row: what is changed or missing is found here.
+fn put_blobs(from: &Path, draft: &Draft, rows: &StoreReader, manifest: &Manifest) -> anyhow::Result<()> {
+    if manifest.schema < FIRST_WITH_BLOBS {
+        return Ok(());
     }
-    Ok(ExitCode::SUCCESS)
+    let (to, shown) = (draft.folder(BLOBS)?, progress("blobs"));
+    let copied = copy_bytes(rows, &from.join(BLOBS), &to, &mut |bytes| shown.inc(bytes))
+        .context("the backup is not whole; use another one")?;
+    if Blobs::from(copied) != manifest.blobs {
+        bail!("the backup has other blobs than were put into it; use another one");
+    }
+    Ok(())
+}
+
+fn put_archives(from: &Path, draft: &Draft, ring: &KeyRing, manifest: &Manifest) -> anyhow::Result<()> {
+    let account = databases::place(&DataDir::at(draft.path().to_owned())).account;
+    for (kind, archives) in [(SERVERS, &manifest.database_servers), (MACHINES, &manifest.machines)] {
+        if !archives.is_empty() {
+            draft.folder(kind)?;
+        }
+        for archive in archives {
+            let folder = draft.folder(&archive.folder)?;
+            unpack(from, archive, ring, &folder)
+                .with_context(|| format!("{} does not open", from.join(archive.kept_as()).display()))?;
+            if kind == SERVERS {
+                arcadia_postgres::give(&folder, account)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// With the owners that the files had, where that is possible.
+fn unpack(from: &Path, archive: &Archived, ring: &KeyRing, folder: &Path) -> anyhow::Result<()> {
+    let sealed = ArchiveReader::open(from, &archive.kept_as(), ring)?;
+    let shown = progress(&archive.name);
+    let mut tree = tar::Archive::new(shown.wrap_read(sealed));
+    tree.set_preserve_permissions(true);
+    tree.set_preserve_ownerships(is_root());
+    tree.set_overwrite(false);
+    tree.unpack(folder)?;
+    // Its end is what shows that it is whole.
+    std::io::copy(&mut tree.into_inner(), &mut std::io::sink())?;
+    Ok(())
 }
 
 fn manifest(from: &Path) -> anyhow::Result<(Manifest, Vec<u8>)> {
@@ -131,9 +193,10 @@ fn check_seal(from: &Path, ring: &KeyRing, manifest: &[u8]) -> anyhow::Result<()
 }
 
 /// Names come from a manifest that was proven to be the site's own; still, only known ones are followed.
-fn check_file(from: &Path, file: &Entry) -> anyhow::Result<()> {
-    let known =
-        [STORE, ROOT_KEY].contains(&file.name.as_str()) || PARTS.iter().any(|part| part.kept_as == file.name);
+fn check_file(from: &Path, manifest: &Manifest, file: &Entry) -> anyhow::Result<()> {
+    let known = [STORE, ROOT_KEY].contains(&file.name.as_str())
+        || PARTS.iter().any(|part| part.kept_as == file.name)
+        || manifest.archives().any(|archive| archive.is_sound() && archive.kept_as() == file.name);
     if !known {
         bail!("the backup has a file {:?} that this version does not know; use a newer one", file.name);
     }
@@ -152,7 +215,7 @@ fn entry(manifest: &Manifest, name: &str) -> anyhow::Result<Entry> {
     found.cloned().with_context(|| format!("the backup has no {name}"))
 }
 
-fn check_store(draft: &Draft, ring: KeyRing, manifest: &Manifest) -> anyhow::Result<()> {
+fn checked_rows(draft: &Draft, ring: KeyRing, manifest: &Manifest) -> anyhow::Result<StoreReader> {
     let store = StoreReader::open(draft.path(), ring, Arc::new(SystemEntropy))?;
     store.check_pages()?;
     store.check_rows()?;
@@ -160,5 +223,5 @@ fn check_store(draft: &Draft, ring: KeyRing, manifest: &Manifest) -> anyhow::Res
     if check.first_broken.is_some() || check.records != manifest.audit_records {
         bail!("the audit log in the backup is not whole; use another backup");
     }
-    Ok(())
+    Ok(store)
 }

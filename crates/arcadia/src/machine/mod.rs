@@ -12,9 +12,11 @@
 //! | `isolation` | how namespaces are had: as root, or in a user namespace with or without subordinate ids |
 //! | `launch`, `holder`, `mounts`, `loopback` | starting a machine and being one |
 //! | `enter` | running something in a machine |
+//! | `copy` | a machine in a backup |
 //! | `command` | the command line |
 
 mod command;
+mod copy;
 mod enter;
 mod environment;
 mod holder;
@@ -28,8 +30,9 @@ mod sudo;
 mod users;
 
 pub use command::{Command, run};
+pub use copy::copy;
 pub use isolation::on_path;
-pub use launch::{restart_all, stop_all};
+pub use launch::{all, restart_all, stop_all};
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -3,24 +3,34 @@
 //! `manifest.json` names every file with its length and digest; `manifest.seal` is the manifest sealed under the
 //! site's data keys, so that a backup opens with its own root key only and no file of it can be changed unseen.
 //! Private keys and credentials are sealed in the same way; the store's rows are sealed already.
+//!
+//! The bytes of blobs are in `blobs/` as they are in a site, and not in the list, as there may be millions of them:
+//! each is sealed under a key in its row, so that the rows say which there are and whether they are whole. Every
+//! other directory of a site is one sealed archive.
 
+use std::fmt::Display;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use arcadia_crypto::{hex, sha256};
+use arcadia_storage::CopiedBytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{DataDir, SiteFault};
+use super::SiteFault;
 
-pub const SCHEMA: u32 = 1;
+/// 2 has blobs, database servers and machines, which a restore by an older version would leave out.
+pub const SCHEMA: u32 = 2;
 pub const MANIFEST: &str = "manifest.json";
 pub const MANIFEST_SEAL: &str = "manifest.seal";
 pub const ROOT_KEY: &str = "root.key";
 pub const STORE: &str = "store.db";
+pub const BLOBS: &str = "blobs";
+pub const SERVERS: &str = "postgres";
+pub const MACHINES: &str = "machines";
 const CHUNK_BYTES: usize = 4 * 1024 * 1024;
 
 /// How a file of a site is kept in a backup.
@@ -59,10 +69,9 @@ pub const PARTS: [Part; 5] = [
     Part { name: "site.json", kept_as: "site.json", form: Form::Plain, mode: 0o600, optional: false },
 ];
 
-impl Part {
-    pub fn additional_data(&self) -> Vec<u8> {
-        [b"\0backup ".as_slice(), self.name.as_bytes()].concat()
-    }
+/// What a file is sealed with, so that none stands for another.
+pub fn additional_data(name: &str) -> Vec<u8> {
+    [b"\0backup ".as_slice(), name.as_bytes()].concat()
 }
 
 pub const MANIFEST_DATA: &[u8] = b"\0backup manifest";
@@ -77,8 +86,80 @@ pub struct Manifest {
     pub audit_records: u64,
     pub with_root_key: bool,
     pub files: Vec<Entry>,
+    /// In `blobs/`.
+    #[serde(default)]
+    pub blobs: Blobs,
+    #[serde(default)]
+    pub database_servers: Vec<Archived>,
+    #[serde(default)]
+    pub machines: Vec<Archived>,
     /// What the site had beside these files.
     pub not_included: Vec<String>,
+}
+
+impl Manifest {
+    pub fn archives(&self) -> impl Iterator<Item = &Archived> {
+        self.database_servers.iter().chain(&self.machines)
+    }
+
+    /// For people.
+    pub fn contents(&self) -> String {
+        let named = |what: &str, all: &[Archived]| {
+            let names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
+            if names.is_empty() { String::new() } else { format!(", {what} {}", names.join(" ")) }
+        };
+        let (servers, machines) =
+            (named("database servers", &self.database_servers), named("machines", &self.machines));
+        format!(
+            "{} audit records, {} blobs and blocks of {} bytes{servers}{machines}",
+            self.audit_records, self.blobs.pieces, self.blobs.bytes
+        )
+    }
+}
+
+/// The bytes of blobs: whole ones and blocks, and their length before sealing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blobs {
+    pub pieces: u64,
+    pub bytes: u64,
+}
+
+impl From<CopiedBytes> for Blobs {
+    fn from(copied: CopiedBytes) -> Self {
+        Self { pieces: copied.pieces, bytes: copied.bytes }
+    }
+}
+
+/// A directory of a site, kept as a sealed archive.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Archived {
+    /// What people call it.
+    pub name: String,
+    /// In the data directory.
+    pub folder: String,
+}
+
+impl Archived {
+    pub fn new(kind: &str, name: impl Into<String>, directory: impl Display) -> Self {
+        Self { name: name.into(), folder: format!("{kind}/{directory}") }
+    }
+
+    /// In the backup.
+    pub fn kept_as(&self) -> String {
+        format!("{}.sealed", self.folder)
+    }
+
+    /// Whether the folder is one in a data directory, as this program writes it down.
+    pub fn is_sound(&self) -> bool {
+        let mut parts = self.folder.split('/');
+        let kind = parts.next().unwrap_or_default();
+        let directory = parts.next().unwrap_or_default();
+        [SERVERS, MACHINES].contains(&kind)
+            && parts.next().is_none()
+            && !directory.starts_with('.')
+            && directory.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+            && !directory.is_empty()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,10 +246,17 @@ impl Draft {
         copy().map_err(SiteFault::file(&path))
     }
 
-    /// Gives it its name.
+    /// A directory in it.
+    pub fn folder(&self, name: &str) -> Result<PathBuf, SiteFault> {
+        let path = self.path.join(name);
+        fs::DirBuilder::new().mode(0o700).create(&path).map_err(SiteFault::file(&path))?;
+        Ok(path)
+    }
+
+    /// Gives it its name. All that is in it is durable when this returns.
     pub fn finish(mut self) -> Result<(), SiteFault> {
         let finish = || {
-            File::open(&self.path)?.sync_all()?;
+            rustix::fs::syncfs(File::open(&self.path)?)?;
             // An empty directory gives way; one that is not empty by now does not.
             fs::rename(&self.path, &self.target)?;
             File::open(self.target.parent().unwrap_or(Path::new("/")))?.sync_all()
@@ -185,20 +273,4 @@ impl Drop for Draft {
             let _ = fs::remove_dir_all(&self.path);
         }
     }
-}
-
-/// What a data directory holds that is in no backup: each kind that has anything in it, in words.
-pub fn not_included(data: &DataDir) -> Vec<String> {
-    let kinds: [(&[&str], &str); 3] = [
-        (&["blobs/files", "blobs/segments"], "the bytes of blobs (blobs/)"),
-        (&["postgres"], "the data of database servers (postgres/)"),
-        (&["machines"], "machines made by `arcadia machine` (machines/)"),
-    ];
-    let holds =
-        |folder: &&str| fs::read_dir(data.path().join(folder)).is_ok_and(|mut found| found.next().is_some());
-    kinds
-        .iter()
-        .filter(|(folders, _)| folders.iter().any(holds))
-        .map(|(_, words)| (*words).to_owned())
-        .collect()
 }

@@ -1,5 +1,6 @@
 //! A site on disk: its data directory, its keys, what it is called, and whether it runs.
 
+mod archive;
 pub mod backup;
 mod credentials;
 mod files;
@@ -17,6 +18,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+pub use archive::{ArchiveReader, ArchiveWriter};
 pub use credentials::Credentials;
 pub use files::{read_bounded, write_atomic};
 pub use keys::{
@@ -180,6 +182,11 @@ impl DataDir {
     /// The socket on which machines reach the databases' gateway.
     pub fn postgres_socket(&self) -> PathBuf {
         self.0.join("pg.sock")
+    }
+
+    /// The bytes of blobs.
+    pub fn blobs_folder(&self) -> PathBuf {
+        self.0.join("blobs")
     }
 
     /// A directory for each database server.

@@ -1,7 +1,7 @@
 //! What knows every service: opens them over one store, gives them the one gate, and puts them behind their names.
 
 mod background;
-mod databases;
+pub mod databases;
 mod decisions;
 mod explain;
 mod founding;

@@ -1,0 +1,136 @@
+//! The parts of a site that are more than rows: bytes of blobs, database servers, machines.
+
+use std::fs;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use arcadia_crypto::{KeyRing, SystemEntropy};
+use arcadia_postgres::{RunningCopy, ServerData};
+use arcadia_storage::copy_bytes;
+use arcadia_store::StoreReader;
+use tar::Builder;
+
+use crate::machine;
+use crate::site::backup::{Archived, BLOBS, Blobs, Draft, MACHINES, SERVERS};
+use crate::site::{ArchiveWriter, DataDir, Lock};
+use crate::terminal::progress;
+
+/// How long a server is waited for that is just starting or stopping.
+const SERVER_SECONDS_MAX: u64 = 60;
+const POLL: Duration = Duration::from_millis(100);
+
+/// What parts are copied with.
+pub struct Copier<'a> {
+    pub data: &'a DataDir,
+    pub draft: &'a Draft,
+    pub ring: &'a KeyRing,
+    /// The rows of the copy.
+    pub rows: &'a StoreReader,
+}
+
+type Out<'a> = Builder<&'a mut dyn Write>;
+
+/// How a server is copied.
+enum Begun {
+    Beside(RunningCopy),
+    /// The site does not start it while this is held.
+    Stopped(Lock),
+}
+
+impl Copier<'_> {
+    pub fn blobs(&self) -> anyhow::Result<Blobs> {
+        let (to, shown) = (self.draft.folder(BLOBS)?, progress("blobs"));
+        let copied = copy_bytes(self.rows, &self.data.blobs_folder(), &to, &mut |bytes| shown.inc(bytes))
+            .context("the bytes of blobs cannot be copied")?;
+        Ok(copied.into())
+    }
+
+    pub fn servers(&self) -> anyhow::Result<Vec<Archived>> {
+        let servers = ServerData::all(self.rows)?;
+        if servers.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.draft.folder(SERVERS)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let mut archived = Vec::new();
+        for server in servers {
+            let archive = Archived::new(SERVERS, &server.name, server.instance);
+            self.archive(&archive, |out| runtime.block_on(self.server(&server, out)))
+                .with_context(|| format!("the data of database server {} cannot be copied", server.name))?;
+            archived.push(archive);
+        }
+        Ok(archived)
+    }
+
+    async fn server(&self, server: &ServerData, out: &mut Out<'_>) -> anyhow::Result<()> {
+        let folder = self.data.postgres_folder();
+        let begun = tokio::time::timeout(Duration::from_secs(SERVER_SECONDS_MAX), self.begin(server)).await;
+        match begun.context("the server does not answer; see its log beside its directory")?? {
+            Begun::Beside(running) => {
+                running.copy_files(out)?;
+                Ok(running.finish(out).await?)
+            }
+            Begun::Stopped(_lock) => Ok(server.copy_stopped(&folder, out)?),
+        }
+    }
+
+    /// Waits for a server that the site is just starting, and for one that a killed site left behind.
+    async fn begin(&self, server: &ServerData) -> anyhow::Result<Begun> {
+        let folder = self.data.postgres_folder();
+        loop {
+            if let Some(running) = server.begin(&folder, &SystemEntropy).await? {
+                return Ok(Begun::Beside(running));
+            }
+            match Lock::take(&self.data.lock_file()) {
+                Ok(lock) if !server.runs(&folder) => return Ok(Begun::Stopped(lock)),
+                _ => tokio::time::sleep(POLL).await,
+            }
+        }
+    }
+
+    /// And those that this user may not read, in words.
+    pub fn machines(&self) -> anyhow::Result<(Vec<Archived>, Vec<String>)> {
+        let (mut archived, mut left_out) = (Vec::new(), Vec::new());
+        for (name, folder) in machine::all(self.data.path())? {
+            if archived.is_empty() && left_out.is_empty() {
+                self.draft.folder(MACHINES)?;
+            }
+            let archive = Archived::new(MACHINES, name.to_string(), &name);
+            let copied = self.archive(&archive, |out| Ok(machine::copy(folder.path(), out)?));
+            match copied {
+                Ok(()) => archived.push(archive),
+                Err(error) if is_denied(&error) => {
+                    let path = self.draft.path().join(archive.kept_as());
+                    fs::remove_file(&path).with_context(|| path.display().to_string())?;
+                    left_out.push(format!(
+                        "machine {name}, as files in it belong to users of its own (make the backup as root)"
+                    ));
+                }
+                Err(error) => return Err(error.context(format!("machine {name} cannot be copied"))),
+            }
+        }
+        Ok((archived, left_out))
+    }
+
+    fn archive(
+        &self,
+        archive: &Archived,
+        fill: impl FnOnce(&mut Out<'_>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let mut sealed =
+            ArchiveWriter::create(self.draft.path(), &archive.kept_as(), self.ring, &SystemEntropy)?;
+        let mut told = progress(&archive.name).wrap_write(&mut sealed);
+        let mut out: Out<'_> = Builder::new(&mut told);
+        fill(&mut out)?;
+        out.finish()?;
+        drop(out);
+        drop(told);
+        sealed.finish()?;
+        Ok(())
+    }
+}
+
+fn is_denied(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+}
