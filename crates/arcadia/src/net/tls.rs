@@ -51,8 +51,8 @@ impl SiteTls {
         Ok(Self { config: Arc::new(config), leaves })
     }
 
-    /// Shakes hands with a client, for as long as the caller waits. Returns the stream and the name it is for: the one in the client's hello, or
-    /// `host`, for which it asked the proxy, where the hello names none.
+    /// Shakes hands with a client, for as long as the caller waits. Returns the stream and the name it is for: the one
+    /// in the client's hello, or `host`, for which it asked the proxy, where the hello names none.
     pub async fn accept(
         &self,
         stream: BoxStream,

@@ -20,7 +20,7 @@ const GROWTH_KIB_MAX: u64 = 192 * 1024;
 fn raise_file_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit.clone()).unwrap();
+    setrlimit(Resource::Nofile, limit).unwrap();
     let needed = CROWD as u64 + OTHER_FILES;
     let enough = limit.maximum.is_none_or(|maximum| maximum >= needed);
     assert!(enough, "this test needs {needed} open files, and `ulimit -Hn` is {:?}: raise it", limit.maximum);

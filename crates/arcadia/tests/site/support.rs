@@ -171,6 +171,7 @@ impl Site {
 }
 
 impl Drop for Site {
+    #[allow(clippy::print_stderr, reason = "shown where a test fails")]
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
