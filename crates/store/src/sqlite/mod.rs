@@ -39,6 +39,10 @@ use writer::{Job, Writer};
 /// The longest wait for a lock of the database file, in milliseconds. Only recovery and backups hold one.
 const BUSY_MILLISECONDS_MAX: u64 = 5000;
 
+/// A store of up to this size is looked through page by page whenever it is opened, which takes a moment; a larger one
+/// by backups.
+const CHECKED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
 /// Bounds of one store.
 #[derive(Clone, Debug)]
 pub struct SqliteOptions {
@@ -96,6 +100,9 @@ impl SqliteBackend {
         Anchor::expect_rows(schema::recognise(&connection, &path)?, &path)?;
         schema::prepare(&mut connection, &path, options, now_epoch_seconds)?;
         let anchor = Anchor::hold(&connection, &path)?;
+        if files::size_bytes(&path) <= CHECKED_BYTES_MAX {
+            schema::check_pages(&connection)?;
+        }
         files::sync_directory(directory)?;
 
         let shared = Arc::new(Shared {

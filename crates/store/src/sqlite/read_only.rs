@@ -69,12 +69,6 @@ impl SqliteReader {
 
     /// SQLite's own look at every page.
     pub fn check_pages(&self) -> Result<(), StoreError> {
-        let found: Result<String, _> =
-            self.connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0));
-        match found {
-            Ok(found) if found == "ok" => Ok(()),
-            Ok(detail) => Err(StoreError::Damaged { what: "the store's file".to_owned(), detail }),
-            Err(error) => Err(failed("read", error)),
-        }
+        schema::check_pages(&self.connection)
     }
 }

@@ -116,6 +116,16 @@ fn create(connection: &mut Connection, now_epoch_seconds: i64) -> rusqlite::Resu
     creation.commit()
 }
 
+/// Reads every page, those of the log included, and looks whether they fit together.
+pub(super) fn check_pages(connection: &Connection) -> Result<(), StoreError> {
+    let found = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get::<_, String>(0));
+    match found {
+        Ok(found) if found == "ok" => Ok(()),
+        Ok(detail) => Err(StoreError::Damaged { what: "the store's file".to_owned(), detail }),
+        Err(error) => Err(failed("read", error)),
+    }
+}
+
 /// A number of `meta`.
 pub(super) fn number<T: FromSql>(connection: &Connection, name: &str) -> rusqlite::Result<T> {
     let mut query = connection.prepare_cached("SELECT value FROM meta WHERE name = ?1")?;
