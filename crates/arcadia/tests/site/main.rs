@@ -5,6 +5,7 @@
 mod access;
 mod audit;
 mod backup;
+mod broken_disk;
 mod crowd;
 mod extensions;
 mod hostile;
