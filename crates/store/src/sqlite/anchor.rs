@@ -54,14 +54,17 @@ impl Generation {
     }
 }
 
+/// An audit record's number and hash.
+type Record = (u64, [u8; 32]);
+
 /// How far a store has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Mark {
     schema: u32,
     /// `None` when the database file has everything.
     log: Option<(Generation, u64)>,
-    /// The last audit record's number and hash.
-    record: Option<(u64, [u8; 32])>,
+    /// The last one.
+    record: Option<Record>,
 }
 
 pub(super) struct Anchor {
@@ -155,7 +158,7 @@ impl Anchor {
 
     /// How far the store is now.
     fn mark(&self, connection: &Connection) -> Result<Mark, StoreError> {
-        let read = || -> rusqlite::Result<(u64, Option<(u64, [u8; 32])>)> {
+        let read = || -> rusqlite::Result<(u64, Option<Record>)> {
             // As SQLite sees it: whole frames of whole commits. It moves nothing.
             let frames: i64 =
                 connection.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?.query_row([], |row| row.get(1))?;
