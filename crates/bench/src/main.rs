@@ -26,6 +26,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Parser};
 
 use report::Run;
+use row::Row;
 use rows::{Bench, GROUPS};
 use trust::Certificates;
 
@@ -112,26 +113,33 @@ async fn run(arguments: &Arguments) -> Result<ExitCode> {
         let measured =
             (group.measure)(&bench).await.with_context(|| format!("the rows of {}", group.name))?;
         rows.extend(measured);
+        let run = Run {
+            at: now(),
+            rounds,
+            seconds,
+            processors: std::thread::available_parallelism()?.get(),
+            fdatasync_micros: [before, disk::append_micros(folder.path())?],
+        };
+        // After each group: a run that is cut short leaves what it has.
+        tell(arguments, &run, &rows)?;
     }
-    let run = Run {
-        at: now(),
-        rounds,
-        seconds,
-        processors: std::thread::available_parallelism()?.get(),
-        fdatasync_micros: [before, disk::append_micros(folder.path())?],
-    };
-    let table = report::table(&run, &rows);
+    Ok(ExitCode::SUCCESS)
+}
+
+#[allow(clippy::print_stdout, reason = "the bench tells what it measures")]
+fn tell(arguments: &Arguments, run: &Run, rows: &[Row]) -> Result<()> {
+    let table = report::table(run, rows);
     println!("\n{table}");
     if arguments.smoke {
-        return Ok(ExitCode::SUCCESS);
+        return Ok(());
     }
     if let Some(path) = &arguments.json {
-        fs::write(path, serde_json::to_string_pretty(&report::json(&run, &rows)?)? + "\n")?;
+        fs::write(path, serde_json::to_string_pretty(&report::json(run, rows)?)? + "\n")?;
     }
     if let Some(path) = &arguments.table {
         report::write_table(path, &table)?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 #[allow(clippy::disallowed_methods, reason = "the bench is a program of its own")]

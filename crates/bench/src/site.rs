@@ -28,7 +28,6 @@ const SECRETS_OFFICER: &str = "b86a8fe4-44ce-4948-aee5-eccb2c155cd7";
 
 /// A running site.
 pub struct Site {
-    _folder: TempDir,
     program: PathBuf,
     data: PathBuf,
     process: Option<Process>,
@@ -40,6 +39,8 @@ pub struct Site {
     pub admin: BTreeMap<String, String>,
     /// From the start of the process until it could serve, at the first start.
     pub first_start: Duration,
+    /// Goes after the process, which watches its files.
+    _folder: TempDir,
 }
 
 /// An application with a secret.
@@ -57,7 +58,6 @@ impl Site {
         let folder = tempfile::Builder::new().prefix("site").tempdir_in(folder)?;
         let data = folder.path().join("data");
         let mut site = Self {
-            _folder: folder,
             program: program.to_owned(),
             data,
             process: None,
@@ -66,6 +66,7 @@ impl Site {
             trust: None,
             admin: BTreeMap::new(),
             first_start: Duration::ZERO,
+            _folder: folder,
         };
         site.first_start = site.up()?;
         site.trust = Some(trusting([site.authority().as_path()])?);

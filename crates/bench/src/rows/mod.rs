@@ -3,6 +3,7 @@
 mod blob;
 mod connection;
 mod database;
+mod decision;
 mod growth;
 mod machine;
 mod secret;
@@ -73,6 +74,7 @@ pub struct Group {
 pub const GROUPS: &[Group] = &[
     Group { name: "token", measure: |bench| Box::pin(token::measure(bench)) },
     Group { name: "secret", measure: |bench| Box::pin(secret::measure(bench)) },
+    Group { name: "decision", measure: |bench| Box::pin(decision::measure(bench)) },
     Group { name: "connection", measure: |bench| Box::pin(connection::measure(bench)) },
     Group { name: "blob", measure: |bench| Box::pin(blob::measure(bench)) },
     Group { name: "database", measure: |bench| Box::pin(database::measure(bench)) },
