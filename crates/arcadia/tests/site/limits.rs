@@ -76,9 +76,6 @@ async fn bodies_are_bounded_however_they_come() {
     // Chunks do not say how long the whole is; it is counted.
     let chunk = [format!("{:x}\r\n", 64 * 1024).as_bytes(), &vec![b' '; 64 * 1024], b"\r\n"].concat();
     is_refused(&door.answer(ARM_HOST, &put("Transfer-Encoding: chunked", &chunk.repeat(65))), 413);
-    let endless = [&b"fffffffffffffff0\r\n"[..], &padded(1024)].concat();
-    let answer = door.answer(ARM_HOST, &put("Transfer-Encoding: chunked", &endless));
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer:.200}");
     let nested = [br#"{"location":"uksouth","tags":"#.to_vec(), b"[".repeat(10_000)].concat();
     is_refused(&of_length(&nested), 400);
     // A length that lies: what is too much is a request of its own, and none; what is missing makes none.
