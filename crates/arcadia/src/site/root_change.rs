@@ -190,6 +190,8 @@ mod tests {
             open_or_create_keys(&data, &SystemEntropy, NOW).unwrap();
             let old_file = fs::read(data.root_key_file()).ok();
             change(&data, new_root(to), false, RootChange::STEPS.len());
+            // What there was before, and nothing else.
+            remove(&data.root_key_file()).unwrap();
             if let Some(old) = old_file {
                 fs::write(data.root_key_file(), old).unwrap();
             }
