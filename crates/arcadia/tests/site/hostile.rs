@@ -240,7 +240,9 @@ impl Http2 {
     /// Sends the same again and again without reading a byte, until it is cut off or not taken any more. Returns how
     /// many bytes went out.
     fn flood(&mut self, most: usize, mut next: impl FnMut(u32) -> Vec<u8>) -> usize {
-        self.0.sock.set_write_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+        let stalled = Some(std::time::Duration::from_secs(3));
+        self.0.sock.set_write_timeout(stalled).unwrap();
+        self.0.sock.set_read_timeout(stalled).unwrap();
         let mut sent = 0;
         for at in 0.. {
             let bytes = next(at);
