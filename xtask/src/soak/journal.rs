@@ -69,7 +69,6 @@ impl<V: Clone + PartialEq + Debug> Journal<V> {
         entry.and_then(|entry| entry.now.clone()).into_iter().chain(doubt).collect()
     }
 
-    #[cfg(test)]
     pub fn is_in_doubt(&self, key: &str) -> bool {
         self.entries.get(key).is_some_and(|entry| entry.doubt.is_some())
     }

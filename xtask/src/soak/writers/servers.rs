@@ -16,6 +16,8 @@ use crate::soak::setup::{DATABASE, SERVER_VERSION, server_body};
 use crate::soak::site::MANAGEMENT;
 
 const POLL: Duration = Duration::from_millis(200);
+/// How soon a site takes up what it accepted before it was killed, once its servers answer.
+const UNSEEN: Duration = Duration::from_secs(5);
 const NAMES: u64 = 4;
 
 pub struct Servers {
@@ -168,7 +170,13 @@ impl Writer for Servers {
             wrong.push(format!("{trouble:?}"));
         }
         let mut found = self.found(tools).await?;
-        for key in self.journal.to_verify(true, 0, &mut tools.random) {
+        let keys = self.journal.to_verify(true, 0, &mut tools.random);
+        if keys.iter().any(|key| self.journal.is_in_doubt(key)) {
+            // A change that was accepted and not answered may not have begun when lists and servers agreed.
+            tokio::time::sleep(UNSEEN).await;
+            found = self.found(tools).await?;
+        }
+        for key in keys {
             let says = found.remove(&key);
             wrong.extend(self.journal.settle(&key, says).err());
         }
