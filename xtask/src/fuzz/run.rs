@@ -1,6 +1,7 @@
 //! Runs of libFuzzer, some at once, and what came of them.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -153,58 +154,78 @@ fn show(outcomes: &[Outcome], as_json: bool) {
     }
 }
 
-/// Keeps the examples that were written by hand, and of what was found the fewest that reach more, up to a bound.
+/// Keeps the examples that were written by hand, and of what was found those that reach the most more, up to a bound.
 pub fn minimize(root: &Path, target: &Target, program: &Path) -> Result<()> {
-    let fewest = place(root, target, "fewest");
-    let _ = fs::remove_dir_all(&fewest);
-    fs::create_dir_all(&fewest)?;
     let found = place(root, target, "found");
     fs::create_dir_all(&found)?;
-    let arguments = [
-        "-merge=1".to_owned(),
-        fewest.display().to_string(),
-        target.examples.display().to_string(),
-        found.display().to_string(),
-    ];
-    let output = File::create(place(root, target, "merge-log"))?;
-    let mut command = fuzzer(target, program, &arguments);
-    if !command.stdout(output.try_clone()?).stderr(output).status()?.success() {
-        bail!("the inputs of {} cannot be merged", target.name);
-    }
-    let mut files: Vec<(u64, PathBuf)> = Vec::new();
-    for entry in fs::read_dir(&fewest)? {
-        let entry = entry?;
-        files.push((entry.metadata()?.len(), entry.path()));
-    }
-    files.sort();
-    let (mut count, mut bytes) = held(&target.examples)?;
-    for (length, path) in files {
-        if count == EXAMPLES_MAX || bytes + length > EXAMPLE_BYTES_MAX {
-            break;
-        }
-        let Some(name) = path.file_name() else { continue };
-        let copy = target.examples.join(format!("found-{:.16}", name.to_string_lossy()));
-        if !copy.exists() {
-            fs::copy(&path, copy)?;
-            (count, bytes) = (count + 1, bytes + length);
+    for example in files(&target.examples)? {
+        if example.file_name().is_some_and(|name| name.to_string_lossy().starts_with("found-")) {
+            fs::remove_file(example)?;
         }
     }
+    let by_hand = files(&target.examples)?;
+    let mut all = by_hand.clone();
+    all.extend(files(&found)?);
+    let reached = reached(root, target, program, &all)?;
+    let mut kept: Vec<usize> = (0..by_hand.len()).collect();
+    let mut seen: BTreeSet<u64> =
+        kept.iter().filter_map(|number| reached.get(number)).flatten().copied().collect();
+    let lengths = all.iter().map(|path| Ok(fs::metadata(path)?.len())).collect::<Result<Vec<u64>>>()?;
+    let mut bytes: u64 = lengths[..by_hand.len()].iter().sum();
+    while kept.len() < EXAMPLES_MAX {
+        let fits = |number: &usize| !kept.contains(number) && bytes + lengths[*number] <= EXAMPLE_BYTES_MAX;
+        let more =
+            |number: usize| reached.get(&number).map_or(0, |reached| reached.difference(&seen).count());
+        let candidates = (0..all.len()).filter(fits).map(|number| (more(number), Reverse(number)));
+        let Some((1.., Reverse(best))) = candidates.max() else { break };
+        if let Some(name) = all[best].file_name() {
+            fs::copy(&all[best], target.examples.join(format!("found-{:.16}", name.to_string_lossy())))?;
+        }
+        seen.extend(reached.get(&best).into_iter().flatten());
+        bytes += lengths[best];
+        kept.push(best);
+    }
+    let count = kept.len();
     say(format!("{}: {count} examples, {bytes} bytes", target.name));
     Ok(())
 }
 
-/// How many examples the tree has, and how many bytes; what an earlier run found is taken out first.
-fn held(examples: &Path) -> Result<(usize, u64)> {
-    let (mut count, mut bytes) = (0, 0);
-    for entry in fs::read_dir(examples)? {
+/// The files of a folder, the shortest first.
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))? {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with("found-") {
-            fs::remove_file(entry.path())?;
-        } else {
-            (count, bytes) = (count + 1, bytes + entry.metadata()?.len());
-        }
+        files.push((entry.metadata()?.len(), entry.path()));
     }
-    Ok((count, bytes))
+    files.sort();
+    Ok(files.into_iter().map(|(_, path)| path).collect())
+}
+
+/// What each file reaches. libFuzzer's merge would start the program again without the test's name, so this is the
+/// inner half of it, over a list that is written here.
+fn reached(
+    root: &Path,
+    target: &Target,
+    program: &Path,
+    files: &[PathBuf],
+) -> Result<BTreeMap<usize, BTreeSet<u64>>> {
+    let control = place(root, target, "control");
+    let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    fs::write(&control, format!("{}\n0\n{}\n", names.len(), names.join("\n")))?;
+    let arguments = ["-merge_inner=1".to_owned(), format!("-merge_control_file={}", control.display())];
+    let output = File::create(place(root, target, "merge-log"))?;
+    let mut command = fuzzer(target, program, &arguments);
+    if !command.stdout(output.try_clone()?).stderr(output).status()?.success() {
+        bail!("the inputs of {} cannot be read again; one of them fails", target.name);
+    }
+    Ok(fs::read_to_string(&control)?.lines().filter_map(features).collect())
+}
+
+/// `FT 3 17 4711`: the file's number, and the numbers of what it reaches.
+fn features(line: &str) -> Option<(usize, BTreeSet<u64>)> {
+    let mut numbers = line.strip_prefix("FT ")?.split(' ');
+    let file = numbers.next()?.parse().ok()?;
+    Some((file, numbers.filter_map(|number| number.parse().ok()).collect()))
 }
 
 #[cfg(test)]
@@ -219,5 +240,7 @@ mod tests {
         assert_eq!(number_after(text, " corp: "), Some(12));
         assert_eq!(number_after(text, "stat::number_of_executed_units:"), Some(1234));
         assert_eq!(number_after(text, "nothing"), None);
+        assert_eq!(features("FT 3 17 4711"), Some((3, BTreeSet::from([17, 4711]))));
+        assert_eq!(features("COV 3 17"), None);
     }
 }

@@ -319,9 +319,10 @@ mod tests {
     use super::*;
 
     fn if_match(values: &[&[u8]]) -> Preconditions {
-        let values = values.iter().map(|value| (header::IF_MATCH, HeaderValue::from_bytes(value).unwrap()));
         let mut headers = HeaderMap::new();
-        values.for_each(|(name, value)| drop(headers.append(name, value)));
+        for value in values {
+            headers.append(header::IF_MATCH, HeaderValue::from_bytes(value).unwrap());
+        }
         let head = RequestHead {
             method: Method::PUT,
             host: String::new(),

@@ -9,8 +9,8 @@ arcadia_fuzz::target!(secret_body, |data: &[u8]| what_is_kept_is_bounded(data));
 
 fn what_is_kept_is_bounded(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    if let Ok(version) = text.parse::<ApiVersion>() {
-        assert!(text.is_ascii() && text.len() <= 40 && version == version);
+    if text.parse::<ApiVersion>().is_ok() {
+        assert!(text.is_ascii() && text.len() <= 40);
     }
     let Ok(Ok((value, mut facts))) = serde_json::from_slice::<SetBody>(data).map(|body| body.checked(NOW))
     else {
