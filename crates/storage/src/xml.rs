@@ -1,7 +1,5 @@
 //! The little XML that the service speaks: written by hand, read by a parser.
 
-use std::fmt::Write as _;
-
 use arcadia_kernel::Fault;
 use quick_xml::Reader;
 use quick_xml::events::Event;
@@ -12,9 +10,21 @@ pub(crate) const DECLARATION: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?>
 /// Most blocks that a blob is made of.
 pub(crate) const BLOCKS_MAX: usize = 50_000;
 
-/// Writes text where elements are.
+/// Text as it stands in elements and attributes.
 pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
+    write_escaped(&mut out, text);
+    out
+}
+
+fn write_escaped(out: &mut String, text: &str) {
+    let stands_for_itself =
+        |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'&' | b'<' | b'>' | b'"');
+    // Most names and values, of which a list has thousands.
+    if text.bytes().all(stands_for_itself) {
+        out.push_str(text);
+        return;
+    }
     for c in text.chars() {
         match c {
             '&' => out.push_str("&amp;"),
@@ -28,16 +38,21 @@ pub(crate) fn escape(text: &str) -> String {
             c => out.push(c),
         }
     }
-    out
 }
 
 /// `<name>text</name>`, or `<name />` for an empty text.
 pub(crate) fn element(out: &mut String, name: &str, text: &str) {
+    out.push('<');
+    out.push_str(name);
     if text.is_empty() {
-        let _ = write!(out, "<{name} />");
-    } else {
-        let _ = write!(out, "<{name}>{}</{name}>", escape(text));
+        out.push_str(" />");
+        return;
     }
+    out.push('>');
+    write_escaped(out, text);
+    out.push_str("</");
+    out.push_str(name);
+    out.push('>');
 }
 
 /// Where a block of a list is looked for.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
+use std::io;
 use std::sync::Arc;
 
 use arcadia_crypto::{CHUNK_TAG_BYTES, ChunkKey};
@@ -132,14 +132,28 @@ async fn read_chunk(open: &OpenFile, piece: &Piece, number: u64) -> Result<Vec<u
     let sealed_bytes = usize::try_from(plain).unwrap_or(CHUNK_BYTES) + CHUNK_TAG_BYTES;
     let (file, key, damaged) = (open.file.clone(), open.key.clone(), not_authentic(piece));
     blocking(move || {
-        let mut chunk = vec![0; sealed_bytes];
         let offset = number * (CHUNK_BYTES + CHUNK_TAG_BYTES) as u64;
-        file.read_exact_at(&mut chunk, offset)
-            .map_err(|error| BytesFault::io("read a file of a blob", error))?;
+        let read = read_at(&file, offset, sealed_bytes);
+        let mut chunk = read.map_err(|error| BytesFault::io("read a file of a blob", error))?;
         key.open(number, &mut chunk).map_err(|_| damaged)?;
         Ok(chunk)
     })
     .await
+}
+
+/// So many bytes of a file, into memory that was not cleared before.
+fn read_at(file: &File, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(length);
+    while bytes.len() < length {
+        let at = offset + bytes.len() as u64;
+        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut bytes), at) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    bytes.truncate(length);
+    Ok(bytes)
 }
 
 fn slice(piece: &Piece, chunk: Vec<u8>, from: u64, until: u64) -> Result<Bytes, BytesFault> {

@@ -17,6 +17,9 @@ const ROWS_PER_SKIPPING_READ: usize = 64;
 /// Reads that one request makes; a page may be short, and its marker says where to go on.
 const READS_MAX: usize = 400;
 const TEXT_CHARS_MAX: usize = 1024;
+/// About what one line of a list has, and what stands around all of them.
+const LINE_BYTES: usize = 768;
+const HEAD_BYTES: usize = 1024;
 /// What can be included, and is no more than nothing where nothing of it exists.
 const INCLUDABLE: [&str; 12] = [
     "",
@@ -130,13 +133,19 @@ fn after(name: &str) -> Continuation {
     key
 }
 
-fn answer(head: &RequestHead, container: Option<&str>, inner: &str) -> Reply {
+/// The beginning of an answer, with room for so many bytes.
+fn begin(head: &RequestHead, container: Option<&str>, room_bytes: usize) -> String {
     let endpoint = escape(&format!("{}/", head.origin));
     let container = container.map_or(String::new(), |name| format!(" ContainerName=\"{}\"", escape(name)));
-    let body = format!(
-        "\u{feff}{DECLARATION}<EnumerationResults ServiceEndpoint=\"{endpoint}\"{container}>{inner}</EnumerationResults>"
-    );
-    Reply::bytes(StatusCode::OK, "application/xml", body)
+    let mut out = String::with_capacity(room_bytes);
+    let _ =
+        write!(out, "\u{feff}{DECLARATION}<EnumerationResults ServiceEndpoint=\"{endpoint}\"{container}>");
+    out
+}
+
+fn answer(mut out: String) -> Reply {
+    out.push_str("</EnumerationResults>");
+    Reply::bytes(StatusCode::OK, "application/xml", out)
 }
 
 fn next_marker(out: &mut String, next: Option<&Continuation>) {
@@ -177,7 +186,7 @@ pub(super) async fn containers(
             break;
         }
     }
-    let mut out = String::new();
+    let mut out = begin(&request, None, HEAD_BYTES + found.len() * LINE_BYTES);
     asked.echo(&mut out);
     out.push_str("<Containers>");
     for container in &found {
@@ -185,7 +194,7 @@ pub(super) async fn containers(
     }
     out.push_str("</Containers>");
     next_marker(&mut out, next.as_ref());
-    Ok(answer(&request, None, &out))
+    Ok(answer(out))
 }
 
 fn write_container(out: &mut String, container: &Container, with_metadata: bool) {
@@ -207,117 +216,132 @@ fn write_container(out: &mut String, container: &Container, with_metadata: bool)
     out.push_str("</Container>");
 }
 
-/// One line of a list.
-enum Item {
-    Blob(Box<Blob>),
-    Prefix(String),
+/// A list of blobs while it is written.
+struct Lines<'a> {
+    out: String,
+    count: usize,
+    asked: &'a Asked,
+    account_tier: &'a str,
+    /// The date that was written last: neighbours often have the same.
+    date: (i64, String),
+}
+
+impl Lines<'_> {
+    fn prefix(&mut self, prefix: &str) {
+        self.count += 1;
+        self.out.push_str("<BlobPrefix>");
+        element(&mut self.out, "Name", prefix);
+        self.out.push_str("</BlobPrefix>");
+    }
+
+    fn date(&mut self, name: &str, seconds: i64) {
+        if self.date.0 != seconds || self.date.1.is_empty() {
+            self.date = (seconds, http_date(seconds));
+        }
+        element(&mut self.out, name, &self.date.1);
+    }
+
+    fn blob(&mut self, blob: &Blob) {
+        self.count += 1;
+        let headers = &blob.headers;
+        self.out.push_str("<Blob>");
+        element(&mut self.out, "Name", &blob.name);
+        self.out.push_str("<Properties>");
+        self.date("Creation-Time", blob.created);
+        self.date("Last-Modified", blob.modified);
+        let out = &mut self.out;
+        element(out, "Etag", &blob.etag);
+        let _ = write!(out, "<Content-Length>{}</Content-Length>", blob.length);
+        let content_type = headers.content_type.as_deref().unwrap_or("application/octet-stream");
+        for (name, value) in [
+            ("Content-Type", Some(content_type)),
+            ("Content-Encoding", headers.content_encoding.as_deref()),
+            ("Content-Language", headers.content_language.as_deref()),
+            ("Content-CRC64", None),
+            ("Content-MD5", headers.content_md5.as_deref()),
+            ("Cache-Control", headers.cache_control.as_deref()),
+            ("Content-Disposition", headers.content_disposition.as_deref()),
+        ] {
+            element(out, name, value.unwrap_or_default());
+        }
+        out.push_str("<BlobType>BlockBlob</BlobType>");
+        element(out, "AccessTier", blob.tier.as_deref().unwrap_or(self.account_tier));
+        if blob.tier.is_none() {
+            out.push_str("<AccessTierInferred>true</AccessTierInferred>");
+        }
+        out.push_str(
+            "<LeaseStatus>unlocked</LeaseStatus><LeaseState>available</LeaseState>\
+             <ServerEncrypted>true</ServerEncrypted></Properties>",
+        );
+        if self.asked.with_metadata {
+            write_metadata(out, &blob.metadata);
+        }
+        out.push_str("<OrMetadata /></Blob>");
+    }
 }
 
 pub(super) async fn blobs(at: At<Storage>, _: Permit<ReadBlob>, request: Request) -> Result<Reply, Fault> {
     let asked = Asked::of(&request)?;
     let name = request.param("container");
     let container = at.container(&at.target.account, name).await?.value;
-    let (items, next) = at.page(container.instance, &asked).await?;
-    let mut out = String::new();
+    let mut out = begin(&request, Some(name), HEAD_BYTES + asked.results_max.min(ROWS_PER_READ) * LINE_BYTES);
     asked.echo(&mut out);
     out.push_str("<Blobs>");
-    let tier = &at.target.account.properties.access_tier;
-    for item in &items {
-        match item {
-            Item::Blob(blob) => write_blob(&mut out, blob, tier, asked.with_metadata),
-            Item::Prefix(prefix) => {
-                out.push_str("<BlobPrefix>");
-                element(&mut out, "Name", prefix);
-                out.push_str("</BlobPrefix>");
-            }
-        }
-    }
+    let account_tier = &at.target.account.properties.access_tier;
+    let mut lines = Lines { out, count: 0, asked: &asked, account_tier, date: (0, String::new()) };
+    let next = at.page(container.instance, &mut lines).await?;
+    let mut out = lines.out;
     out.push_str("</Blobs>");
     next_marker(&mut out, next.as_ref());
-    Ok(answer(&request, Some(name), &out))
+    Ok(answer(out))
 }
 
 impl Storage {
+    /// Writes a page. Gives where the next one begins.
     async fn page(
         &self,
         container: uuid::Uuid,
-        asked: &Asked,
-    ) -> Result<(Vec<Item>, Option<Continuation>), Fault> {
-        let mut items: Vec<Item> = Vec::new();
+        lines: &mut Lines<'_>,
+    ) -> Result<Option<Continuation>, Fault> {
+        let asked = lines.asked;
         let mut start = asked.start();
         for _ in 0..READS_MAX {
-            let wanted = asked.results_max - items.len();
+            let wanted = asked.results_max - lines.count;
             let limit =
                 if asked.delimiter.is_some() { ROWS_PER_SKIPPING_READ } else { ROWS_PER_READ.min(wanted) };
             let page = self.store.range(BLOBS, &(container,), start.as_ref(), limit).await?;
             let mut skipped: Option<String> = None;
             for row in page.items {
                 let blob = row.value;
-                let Some(rest) = blob.name.strip_prefix(&asked.prefix) else { return Ok((items, None)) };
+                let Some(rest) = blob.name.strip_prefix(&asked.prefix) else { return Ok(None) };
                 if skipped.as_ref().is_some_and(|prefix| blob.name.starts_with(prefix)) {
                     continue;
                 }
-                if items.len() == asked.results_max {
-                    return Ok((items, start));
+                if lines.count == asked.results_max {
+                    return Ok(start);
                 }
                 let cut = asked.delimiter.as_ref().and_then(|d| rest.find(d.as_str()).map(|at| at + d.len()));
                 match cut {
                     Some(cut) => {
                         let prefix = blob.name[..asked.prefix.len() + cut].to_owned();
                         start = Some(behind(&prefix));
-                        skipped = Some(prefix.clone());
-                        items.push(Item::Prefix(prefix));
+                        lines.prefix(&prefix);
+                        skipped = Some(prefix);
                     }
                     None => {
                         start = Some(after(&blob.name));
                         skipped = None;
-                        items.push(Item::Blob(Box::new(blob)));
+                        lines.blob(&blob);
                     }
                 }
             }
             if page.next.is_none() {
-                return Ok((items, None));
+                return Ok(None);
             }
-            if items.len() == asked.results_max && asked.delimiter.is_none() {
-                return Ok((items, start));
+            if lines.count == asked.results_max && asked.delimiter.is_none() {
+                return Ok(start);
             }
         }
-        Ok((items, start))
+        Ok(start)
     }
-}
-
-fn write_blob(out: &mut String, blob: &Blob, account_tier: &str, with_metadata: bool) {
-    let headers = &blob.headers;
-    let text = |value: &Option<String>| value.clone().unwrap_or_default();
-    out.push_str("<Blob>");
-    element(out, "Name", &blob.name);
-    let _ = write!(
-        out,
-        "<Properties><Creation-Time>{}</Creation-Time><Last-Modified>{}</Last-Modified><Etag>{}</Etag>\
-         <Content-Length>{}</Content-Length>",
-        http_date(blob.created),
-        http_date(blob.modified),
-        blob.etag,
-        blob.length,
-    );
-    element(out, "Content-Type", headers.content_type.as_deref().unwrap_or("application/octet-stream"));
-    element(out, "Content-Encoding", &text(&headers.content_encoding));
-    element(out, "Content-Language", &text(&headers.content_language));
-    element(out, "Content-CRC64", "");
-    element(out, "Content-MD5", &text(&headers.content_md5));
-    element(out, "Cache-Control", &text(&headers.cache_control));
-    element(out, "Content-Disposition", &text(&headers.content_disposition));
-    out.push_str("<BlobType>BlockBlob</BlobType>");
-    element(out, "AccessTier", blob.tier.as_deref().unwrap_or(account_tier));
-    if blob.tier.is_none() {
-        out.push_str("<AccessTierInferred>true</AccessTierInferred>");
-    }
-    out.push_str(
-        "<LeaseStatus>unlocked</LeaseStatus><LeaseState>available</LeaseState><ServerEncrypted>true</ServerEncrypted>\
-         </Properties>",
-    );
-    if with_metadata {
-        write_metadata(out, &blob.metadata);
-    }
-    out.push_str("<OrMetadata /></Blob>");
 }
