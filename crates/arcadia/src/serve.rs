@@ -101,7 +101,7 @@ pub async fn serve(
     tokio::spawn(cut_when_silent(gateway.clone(), wired.standings.clone()));
 
     let (drainer, drain) = Drainer::new();
-    net::serve_databases(databases, database_socket, gateway, drain.clone());
+    net::serve_databases(databases, database_socket, gateway, drain.clone())?;
     tokio::spawn(net::serve_tcp(listener, proxy.clone(), drain.clone()));
     if let Some(direct) = direct {
         tokio::spawn(net::serve_tls(direct, proxy.clone(), drain.clone()));

@@ -37,12 +37,36 @@ pub async fn bind_databases(preferred: impl IntoIterator<Item = IpAddr>) -> io::
     Err(last)
 }
 
-/// Accepts on both until the site stops.
-pub fn serve_databases(tcp: Option<TcpListener>, unix: UnixListener, gateway: Arc<Gateway>, drain: Drain) {
-    if let Some(tcp) = tcp {
-        tokio::spawn(serve_tcp(tcp, gateway.clone(), drain.clone()));
-    }
-    tokio::spawn(serve_unix(unix, gateway, drain));
+/// Accepts on both until the site stops. On a thread of its own: a session passes small messages to and fro, and
+/// to wake another thread for each costs more than to carry it.
+pub fn serve_databases(
+    tcp: Option<TcpListener>,
+    unix: UnixListener,
+    gateway: Arc<Gateway>,
+    drain: Drain,
+) -> io::Result<()> {
+    let tcp = tcp.map(TcpListener::into_std).transpose()?;
+    let unix = unix.into_std()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let serving = async move {
+        // They belong to the thread that made them until they are made anew.
+        let listeners = tcp
+            .map(TcpListener::from_std)
+            .transpose()
+            .and_then(|tcp| Ok((tcp, UnixListener::from_std(unix)?)));
+        let (tcp, unix) = match listeners {
+            Ok(listeners) => listeners,
+            Err(error) => return tracing::error!(%error, "databases are not reached"),
+        };
+        let over_tcp = async {
+            if let Some(tcp) = tcp {
+                serve_tcp(tcp, gateway.clone(), drain.clone()).await;
+            }
+        };
+        tokio::join!(over_tcp, serve_unix(unix, gateway.clone(), drain.clone()));
+    };
+    std::thread::Builder::new().name("databases".to_owned()).spawn(move || runtime.block_on(serving))?;
+    Ok(())
 }
 
 async fn serve_tcp(listener: TcpListener, gateway: Arc<Gateway>, mut drain: Drain) {
