@@ -73,8 +73,7 @@ pub async fn wire(
         clock,
         entropy,
     };
-    let postgres = assembly.postgres.clone();
-    Ok(Wired { hosts, background, standings, postgres, trust, user })
+    Ok(Wired { hosts, background, standings, postgres: assembly.postgres.clone(), trust, user })
 }
 
 /// A site that was founded has a store. Without it, a new and empty one is not what its users want.

@@ -101,6 +101,14 @@ async fn sign_ins(wire: &Wire, hidden: &mut Hidden) {
         assert!(oauth.client_secret(app_id, wrong, Ask::Scope(ARM_SCOPE)).await.is_err());
         assert!(oauth.password(CLI, user, wrong, Ask::Scope(ARM_SCOPE)).await.is_err());
     }
+    // Typed in the wrong field.
+    for (name, what) in
+        [("needle-password-as-user-97", "a password for a name"), ("needle@as.user.98", "no name")]
+    {
+        hidden.add(what, name);
+        assert!(oauth.password(CLI, name, "x", Ask::Scope(ARM_SCOPE)).await.is_err());
+        assert!(oauth.client_secret(name, "x", Ask::Scope(ARM_SCOPE)).await.is_err());
+    }
     let scope = format!("{ARM_SCOPE} offline_access openid profile");
     let token = oauth.password(CLI, user, password, Ask::Scope(&scope)).await.unwrap();
     hidden.add("a user's token", &token.access_token);

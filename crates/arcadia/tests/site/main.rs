@@ -17,6 +17,7 @@ mod outside;
 mod own_domain;
 mod proxy;
 mod raw;
+mod records;
 mod strangers;
 mod support;
 mod tokens;

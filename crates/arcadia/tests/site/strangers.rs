@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::support::{ARM, ARM_SCOPE, GRAPH_SCOPE, Site, VAULT_SCOPE, Wire};
 
-const STORAGE_SCOPE: &str = "https://storage.azure.com/.default";
-const HIS_SCOPE: &str = "https://his.arc.azure.com/.default";
+pub const STORAGE_SCOPE: &str = "https://storage.azure.com/.default";
+pub const HIS_SCOPE: &str = "https://his.arc.azure.com/.default";
 
 /// The operations that need no token, with the only reasons there are. This list is read in review: it grows with
 /// care.
@@ -19,16 +19,16 @@ const OPEN_OPERATIONS: &[(&str, &str)] = &[
     ("arm", "/arcadia/extensions/{file}"),
 ];
 
-struct Row {
-    service: String,
+pub struct Row {
+    pub service: String,
     host: String,
-    method: String,
-    path: String,
+    pub method: String,
+    pub path: String,
     query: String,
-    access: String,
+    pub access: String,
 }
 
-fn rows(site: &Site) -> Vec<Row> {
+pub fn rows(site: &Site) -> Vec<Row> {
     let output = site.command(&["reference", "--format", "json"]);
     let all: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -45,7 +45,7 @@ fn rows(site: &Site) -> Vec<Row> {
 }
 
 /// A path that fits the row and names what exists where that is possible.
-fn url(row: &Row, wire: &Wire) -> String {
+pub fn url(row: &Row, wire: &Wire) -> String {
     let subscription = wire.subscription();
     let mut path = String::new();
     for segment in row.path.split('/').filter(|segment| !segment.is_empty()) {
@@ -73,7 +73,7 @@ fn url(row: &Row, wire: &Wire) -> String {
 }
 
 /// A storage account beside the vault, whose name it shares.
-async fn account(wire: &Wire) {
+pub async fn account(wire: &Wire) {
     let arm = wire.admin_token(ARM_SCOPE).await;
     let url = format!(
         "{ARM}/subscriptions/{}/resourceGroups/rg1/providers/Microsoft.Storage/storageAccounts/kvstrangers\
