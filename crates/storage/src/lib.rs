@@ -20,6 +20,7 @@ mod headers;
 mod kinds;
 mod names;
 mod paths;
+mod recent;
 mod records;
 mod service;
 mod shared_key;

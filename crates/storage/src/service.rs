@@ -10,16 +10,20 @@ use arcadia_kernel::{
     header,
 };
 use arcadia_store::{Store, StoreError};
+use uuid::Uuid;
 
 use crate::account::{Account, AccountIndex};
 use crate::bytes::{ByteStore, BytesFault};
-use crate::records::KEYS;
+use crate::recent::Recent;
+use crate::records::{BLOBS, Blob, CONTAINERS, Container, KEYS};
 use crate::xml::{DECLARATION, element};
 use crate::{StorageNames, data, faults, paths, shared_key};
 
 /// The first version that takes bearer tokens, and the one that is named when a request names none.
 const BEARER_VERSION: &str = "2017-11-09";
 const NEWEST_VERSION: &str = "2026-10-06";
+/// Rows of a table that are kept in memory for reads.
+pub(crate) const RECENT_ROWS_MAX: usize = 4096;
 const CLIENT_REQUEST_ID_CHARS_MAX: usize = 1024;
 const VERSION: HeaderName = HeaderName::from_static("x-ms-version");
 const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
@@ -36,6 +40,9 @@ pub struct Storage {
     pub(crate) accounts: Arc<AccountIndex>,
     pub(crate) bytes: Arc<ByteStore>,
     pub(crate) drafts: data::DraftLocks,
+    /// For reads; whatever is changed is read anew.
+    pub(crate) recent_containers: Recent<(Uuid, String), Container>,
+    pub(crate) recent_blobs: Recent<(Uuid, String), Blob>,
     clock: Arc<dyn Clock>,
     directory: Arc<dyn PrincipalSource>,
 }
@@ -89,7 +96,19 @@ impl Storage {
             .await
             .map_err(|error| OpenFault::Bytes(error.to_string()))??;
         let drafts = data::DraftLocks::default();
-        Ok(Arc::new(Self { store, names, accounts, bytes, drafts, clock, directory: principals }))
+        let recent_containers = Recent::of(&store, CONTAINERS, RECENT_ROWS_MAX);
+        let recent_blobs = Recent::of(&store, BLOBS, RECENT_ROWS_MAX);
+        Ok(Arc::new(Self {
+            store,
+            names,
+            accounts,
+            bytes,
+            drafts,
+            recent_containers,
+            recent_blobs,
+            clock,
+            directory: principals,
+        }))
     }
 
     fn account_of(&self, head: &RequestHead) -> Option<Arc<Account>> {

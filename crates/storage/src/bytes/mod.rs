@@ -39,6 +39,8 @@ pub use pin::BytePin;
 pub(crate) use reading::Span;
 pub(crate) use upload::Stored;
 
+use crate::recent::Recent;
+use crate::service::RECENT_ROWS_MAX;
 use files::Files;
 use segments::Segments;
 
@@ -92,6 +94,7 @@ pub(crate) struct ByteStore {
     entropy: Arc<dyn Entropy>,
     files: Files,
     segments: Arc<Segments>,
+    places: Recent<Uuid, Place>,
     flight: Arc<Flight>,
     orphans_removed: AtomicBool,
     /// Segments that lost records since they were last looked at; `None` before every one was looked at once.
@@ -113,12 +116,14 @@ impl ByteStore {
         let orphans_removed = AtomicBool::new(false);
         let (dirty, retired) = (Mutex::new(None), Mutex::default());
         let folder = directory.to_owned();
+        let places = Recent::of(&store, PLACES, RECENT_ROWS_MAX);
         Ok(Arc::new(Self {
             folder,
             store,
             entropy,
             files,
             segments,
+            places,
             flight,
             orphans_removed,
             dirty,

@@ -12,7 +12,7 @@ use futures_util::stream;
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 
-use super::{ByteStore, BytesFault, CHUNK_BYTES, PLACES, Piece, Place, blocking};
+use super::{ByteStore, BytesFault, CHUNK_BYTES, Piece, Place, blocking};
 
 /// A part of a piece: bytes `from..until`.
 pub(crate) struct Span {
@@ -56,9 +56,8 @@ impl ByteStore {
     }
 
     async fn place(&self, piece: &Piece) -> Result<Place, BytesFault> {
-        let row = self.store.get(PLACES, &piece.id).await?;
-        row.map(|row| row.value)
-            .ok_or(BytesFault::Damaged { piece: piece.id, what: "its place is not known" })
+        let row = self.places.get(&self.store, &piece.id).await?;
+        row.map(|row| *row).ok_or(BytesFault::Damaged { piece: piece.id, what: "its place is not known" })
     }
 }
 

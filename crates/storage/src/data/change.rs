@@ -1,6 +1,7 @@
 //! What changes share: the container they are in, the blob as it was, and what they leave behind.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
 
 use arcadia_kernel::{AuditStamp, Entropy, EntropyExt as _, Fault};
 use arcadia_store::{Batch, CommitError, Row};
@@ -87,6 +88,20 @@ impl Storage {
     pub(super) async fn container(&self, account: &Account, name: &str) -> Result<Row<Container>, Fault> {
         let key = (account.instance(), name.to_owned());
         self.store.get(CONTAINERS, &key).await?.ok_or_else(faults::container_not_found)
+    }
+
+    /// A blob as it is, for reading.
+    pub(super) async fn recent(
+        &self,
+        account: &Account,
+        container: &str,
+        blob: &str,
+    ) -> Result<Arc<Blob>, Fault> {
+        let key = (account.instance(), container.to_owned());
+        let container = self.recent_containers.get(&self.store, &key).await?;
+        let container = container.ok_or_else(faults::container_not_found)?;
+        let key = (container.instance, blob.to_owned());
+        self.recent_blobs.get(&self.store, &key).await?.ok_or_else(faults::blob_not_found)
     }
 
     pub(super) async fn find(&self, account: &Account, container: &str, blob: &str) -> Result<Found, Fault> {

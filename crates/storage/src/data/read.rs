@@ -1,5 +1,7 @@
 //! Blobs that are read.
 
+use std::sync::Arc;
+
 use arcadia_crypto::b64;
 use arcadia_kernel::{At, Fault, Permit, Reply, Request, RequestHead, StatusCode, header};
 use http_body_util::BodyExt as _;
@@ -18,11 +20,10 @@ const RANGE: &str = "x-ms-range";
 const RANGE_MD5: &str = "x-ms-range-get-content-md5";
 
 /// The blob, if the request's conditions let it be read.
-async fn found(at: &At<Storage>, head: &RequestHead) -> Result<Blob, Fault> {
+async fn found(at: &At<Storage>, head: &RequestHead) -> Result<Arc<Blob>, Fault> {
     check_served(head)?;
     let conditions = Conditions::of(head)?;
-    let found = at.find(&at.target.account, head.param("container"), head.param("blob")).await?;
-    let blob = found.blob.ok_or_else(faults::blob_not_found)?.value;
+    let blob = at.recent(&at.target.account, head.param("container"), head.param("blob")).await?;
     conditions.check_read(State { etag: &blob.etag, modified: blob.modified })?;
     Ok(blob)
 }
