@@ -30,7 +30,7 @@ async fn tokens(wire: &Wire, app_id: &str, secret: &str) -> HashMap<&'static str
 }
 
 async fn ask(wire: &Wire, row: &Row, token: Option<&String>) -> Answer {
-    let mut call = Call::new(row.method.parse().unwrap(), &url(row, wire));
+    let mut call = Call::new(row.method.parse().unwrap(), url(row, wire));
     if let Some(token) = token {
         call = call.bearer(token).unwrap();
     }
