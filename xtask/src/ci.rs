@@ -124,7 +124,8 @@ fn guide(root: &Path) -> Result<Tally> {
 
 /// Machines that checks run on are slow at times: how long a start takes is told here, and judged by the long soak.
 fn kills(root: &Path) -> Result<Tally> {
-    let soak = ["run", "--quiet", "--package", "xtask", "--", "soak", "--rounds", SOAK_ROUNDS, "--up-max", "0"];
+    let soak =
+        ["run", "--quiet", "--package", "xtask", "--", "soak", "--rounds", SOAK_ROUNDS, "--up-max", "0"];
     counts(cargo(root).args(soak))
 }
 

@@ -19,11 +19,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            target_bytes_max: 16 * 1024,
-            body_bytes_max: 4 * 1024 * 1024,
-            bearer_bytes_max: 16 * 1024,
-        }
+        Self { target_bytes_max: 16 * 1024, body_bytes_max: 4 * 1024 * 1024, bearer_bytes_max: 16 * 1024 }
     }
 }
 

@@ -160,7 +160,9 @@ mod tests {
 
     #[test]
     fn a_host_that_is_no_text_is_not_a_missing_one() {
-        let of = |host: &[u8]| HeaderMap::from_iter([(header::HOST, http::HeaderValue::from_bytes(host).unwrap())]);
+        let of = |host: &[u8]| {
+            HeaderMap::from_iter([(header::HOST, http::HeaderValue::from_bytes(host).unwrap())])
+        };
         assert!(check_origin(&HeaderMap::new()).is_ok() && check_origin(&of(b"localhost")).is_ok());
         assert!(check_origin(&of(b"127.0.0.\xb5")).is_err());
         let mut two = of(b"localhost");

@@ -22,8 +22,8 @@ pub use archive::{ArchiveReader, ArchiveWriter};
 pub use credentials::Credentials;
 pub use files::{read_bounded, write_atomic};
 pub use keys::{
-    KeyPlace, KeysLock, SiteKeys, load_or_create_authority, load_ring, new_root_of_passphrase,
-    open_keys, open_or_create_keys, save_ring, settle,
+    KeyPlace, KeysLock, SiteKeys, load_or_create_authority, load_ring, new_root_of_passphrase, open_keys,
+    open_or_create_keys, save_ring, settle,
 };
 pub use lock::{Lock, holder};
 pub use passphrase::{PassphraseSource, read_from};

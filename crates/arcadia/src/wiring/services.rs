@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use arcadia_arm::{Arm, arm_ops, registered};
 use arcadia_directory::{Directory, Graph, Login, graph_ops, login_ops};
-use arcadia_kernel::{
-    Access, Clock, Dispatcher, Endpoint, Entropy, Gate, Limits, Plane, StrangersBounded,
-};
+use arcadia_kernel::{Access, Clock, Dispatcher, Endpoint, Entropy, Gate, Limits, Plane, StrangersBounded};
 use arcadia_keyvault::{KeyVault, Vaults, data_ops};
 use arcadia_machines::{His, Machines, his_ops};
 use arcadia_postgres::{Place, Postgres, kinds as postgres_kinds};

@@ -60,7 +60,10 @@ async fn a_body_that_comes_late_changes_nothing() {
     let people = site.people.clone();
     let meanwhile = move || assert!(people.disabled.write().unwrap().insert(NINA));
     assert_eq!(tags_changed(&site, &rg, meanwhile).await, 403, "the principal was disabled");
-    assert_eq!(last_outcome(&site).await, Outcome::Denied { reason: DenyReason::NoSuchPrincipal.to_string() });
+    assert_eq!(
+        last_outcome(&site).await,
+        Outcome::Denied { reason: DenyReason::NoSuchPrincipal.to_string() }
+    );
     assert_ne!(tags(&site, &rg).await["late"], json!("yes"));
 }
 

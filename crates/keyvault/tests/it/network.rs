@@ -31,14 +31,19 @@ async fn a_vault_that_denies_by_default_admits_the_addresses_it_names() {
     }
     // Each of them was told, and is on record, under the vault.
     let log = world.store.audit_page(0, 1000).await.unwrap();
-    let refused = log.iter().filter(|(_, event)| matches!(&event.outcome, Outcome::Denied { reason } if reason.contains("network")));
+    let refused = log.iter().filter(
+        |(_, event)| matches!(&event.outcome, Outcome::Denied { reason } if reason.contains("network")),
+    );
     let scopes: Vec<_> = refused.map(|(_, event)| event.scope.as_str().to_owned()).collect();
     assert_eq!(scopes, vec![format!("{}/secrets/s", world.vault("kv1")); 4]);
     // So is who asks for a vault that does not exist.
     assert_eq!(world.data(&officer, Method::GET, "kv-none", "/secrets/s").await.status, 404);
     let log = world.store.audit_page(0, 1000).await.unwrap();
     let (_, last) = log.last().unwrap();
-    assert_eq!((&last.caller_object_id, &last.outcome), (&officer.object_id, &Outcome::Answered { status: 404 }));
+    assert_eq!(
+        (&last.caller_object_id, &last.outcome),
+        (&officer.object_id, &Outcome::Answered { status: 404 })
+    );
     // A token is asked for first: an address alone learns nothing.
     let ask = world.asking(None, Method::GET, "kv1", "/secrets/s", Value::Null);
     assert_eq!(world.ask(ask).await.status, 401);
