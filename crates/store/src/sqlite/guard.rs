@@ -83,11 +83,13 @@ impl Guard {
     /// Before a read: the file is there and has not lost its end. One system call.
     pub fn glance(&self) -> Result<(), StoreError> {
         self.unharmed()?;
+        // Before the look: an own write that ends in between has made the file longer than it was seen to be.
+        let bytes_min = self.bytes_min.load(Ordering::Acquire);
         let print = Print::take(&self.database).map_err(|what| self.lost(&self.database, what))?;
         if print.identity != self.identity {
             return Err(self.lost(&self.database, "replaced"));
         }
-        if print.bytes < self.bytes_min.load(Ordering::Acquire) {
+        if print.bytes < bytes_min {
             return Err(self.lost(&self.database, "cut short"));
         }
         Ok(())
@@ -153,5 +155,40 @@ impl Guard {
             tracing::error!("{found}");
         }
         found.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    /// Reads go on while the file grows, and none of them may take growth for loss.
+    #[test]
+    fn a_file_that_grows_is_not_cut_short() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = directory.path().join("store.db");
+        std::fs::write(database.with_extension("db-wal"), "").unwrap();
+        let mut file = std::fs::File::create(&database).unwrap();
+        let guard = Guard::new(&database).unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Acquire) {
+                        guard.glance().unwrap();
+                    }
+                });
+            }
+            for _ in 0..20_000 {
+                guard.begin().unwrap();
+                file.write_all(b"x").unwrap();
+                guard.end().unwrap();
+            }
+            done.store(true, Ordering::Release);
+        });
+        file.set_len(10).unwrap();
+        assert!(guard.glance().is_err());
     }
 }
