@@ -16,7 +16,8 @@ fn rounds() -> usize {
     std::env::var("ARCADIA_RACE_ROUNDS").map_or(50, |rounds| rounds.parse().unwrap())
 }
 
-/// Eight threads, released together: half of them under one name, half of them under names of their own.
+/// Eight threads, released together, two of them under each name. The twin of the one that makes it may be told that it
+/// is there (200); all others are refused.
 #[test]
 fn one_of_many_equal_assignments_is_made() {
     const THREADS: usize = 8;
@@ -37,7 +38,9 @@ fn one_of_many_equal_assignments_is_made() {
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         answers.sort_unstable();
-        assert_eq!(answers[..2], [201, 409], "round {round}: {answers:?}");
+        let count = |status: u16| answers.iter().filter(|answer| **answer == status).count();
+        let (made, there, refused) = (count(201), count(200), count(409));
+        assert!(made == 1 && there <= 1 && refused == THREADS - 1 - there, "round {round}: {answers:?}");
     }
 }
 
