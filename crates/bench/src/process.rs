@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn a_program_is_waited_for_and_stopped() {
         let mut command = clean(Path::new("/bin/sh"));
-        command.args(["-c", "echo a; echo ready 5; sleep 600"]);
+        command.args(["-c", "echo a; echo ready 5; exec sleep 600"]);
         let (mut process, port, lines) = Process::start(&mut command, |line| {
             line.strip_prefix("ready ").map(|port| port.parse::<u16>().unwrap())
         })

@@ -38,7 +38,7 @@ fn content(length: usize, seed: usize) -> Vec<u8> {
 
 /// A site with an account, and the caller who may do everything with its blobs.
 async fn site(keys: &Keys) -> (World, Caller) {
-    let world = World::on_disk(Arc::new(tempfile::tempdir().unwrap()), keys.ring()).await;
+    let world = World::on_disk(Arc::new(tempfile::tempdir().unwrap()), || keys.ring()).await;
     world.make_account("acct1").await;
     let member = world.caller("contributor-of-blobs");
     world.grant(&member, BLOB_CONTRIBUTOR, &world.account("acct1")).await;
@@ -90,7 +90,7 @@ async fn a_copy_has_every_byte_that_its_rows_name() {
     world.put(&member, "acct1", "/cc1/1000", content(10, 5)).await;
     drop(world);
     assert_eq!(blobs.pieces, 7 + 2 + 1, "blobs, blocks, a block that is not committed");
-    let again = World::on_disk(Arc::new(to), keys.ring()).await;
+    let again = World::on_disk(Arc::new(to), || keys.ring()).await;
     let key = again.keys("acct1").await[0].clone();
     let get = |name: String| {
         again.ask(Ask::new(Method::GET, "acct1", &format!("/cc1/{name}")).signed("acct1", &key, START))
@@ -143,7 +143,7 @@ async fn nothing_is_removed_while_somebody_copies() {
     // What is written from now on goes to a segment of its own, so that this one is complete.
     let folder = world.folder.clone();
     drop(world);
-    let world = World::on_disk(folder, keys.ring()).await;
+    let world = World::on_disk(folder, || keys.ring()).await;
     let to = tempfile::tempdir().unwrap();
     let blobs = world.blobs().join("blobs");
     let pin = BytePin::take(&blobs).unwrap().unwrap();

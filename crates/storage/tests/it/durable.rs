@@ -17,8 +17,8 @@ fn marked(length: usize) -> Vec<u8> {
 async fn blobs_are_there_after_a_restart_and_nothing_is_at_rest_in_the_clear() {
     let folder = Arc::new(tempfile::tempdir().unwrap());
     let root = RootKey::generate(&SystemEntropy);
-    let ring = KeyRing::generate(&SystemEntropy).unwrap();
-    let wrapped = ring.wrapped(&root, &SystemEntropy).unwrap();
+    let wrapped = KeyRing::generate(&SystemEntropy).unwrap().wrapped(&root, &SystemEntropy).unwrap();
+    let ring = || KeyRing::from_wrapped(&root, &wrapped).unwrap();
     let world = World::on_disk(folder.clone(), ring).await;
     world.make_account("acct1").await;
     let member = world.caller("contributor-of-blobs");
@@ -44,7 +44,6 @@ async fn blobs_are_there_after_a_restart_and_nothing_is_at_rest_in_the_clear() {
         }
     }
 
-    let ring = KeyRing::from_wrapped(&root, &wrapped).unwrap();
     let world = World::on_disk(folder, ring).await;
     let member = world.caller("owner");
     assert_eq!(world.get(&member, "acct1", "/cc1/10").await.status, 403);

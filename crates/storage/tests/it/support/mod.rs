@@ -4,6 +4,7 @@ mod callers;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arcadia_arm::{Arm, ArmNames, Founding, PrincipalType, arm_ops, registered};
 use arcadia_crypto::{KeyRing, SystemEntropy, b64, b64_decode, hmac_sha256};
@@ -12,7 +13,7 @@ use arcadia_kernel::{
     OpInfo, Reason, full_body,
 };
 use arcadia_storage::{Accounts, Storage, StorageNames, Swept, blob_ops};
-use arcadia_store::Store;
+use arcadia_store::{Store, StoreError};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
@@ -184,9 +185,18 @@ impl World {
     }
 
     /// Rows and bytes on the disk.
-    pub async fn on_disk(folder: Arc<TempDir>, ring: KeyRing) -> Self {
+    pub async fn on_disk(folder: Arc<TempDir>, ring: impl Fn() -> KeyRing) -> Self {
         let clock = Arc::new(FixedClock::at_epoch_seconds(START));
-        let store = Store::open(folder.path(), ring, clock.clone(), Arc::new(SystemEntropy)).unwrap();
+        // What an earlier world left to do in the background holds its store for a moment longer.
+        let begun = Instant::now();
+        let store = loop {
+            match Store::open(folder.path(), ring(), clock.clone(), Arc::new(SystemEntropy)) {
+                Err(StoreError::InUse { .. }) if begun.elapsed() < Duration::from_secs(30) => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                opened => break opened.unwrap(),
+            }
+        };
         Self::over(store, folder, clock, Arc::new(Directory::new(TENANT))).await
     }
 
