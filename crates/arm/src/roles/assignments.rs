@@ -253,6 +253,8 @@ async fn put(at: At<Arm>, permit: Permit<WriteAssignment>, request: Request) -> 
     let id = id_of(&scope, name)?;
     let wanted = Wanted::read(&at, &request)?;
     for _ in 0..TRIES_MAX {
+        // Before the assignment itself: who makes it meanwhile under this name does not look like another one.
+        let named = at.store.get(ASSIGNMENT_NAMES, &name).await?;
         let current = at.store.get(ASSIGNMENTS, &id).await?;
         let mut attributes = Attributes::default();
         wanted.attributes(&mut attributes);
@@ -261,6 +263,9 @@ async fn put(at: At<Arm>, permit: Permit<WriteAssignment>, request: Request) -> 
             set(&mut attributes, Source::Resource, v.role_id, v.principal_id, v.principal_type);
         }
         decide(&at, &permit, &attributes)?;
+        if named.is_some_and(|row| row.value.id != id) {
+            return Err(update_not_permitted());
+        }
         let mut batch = Batch::new();
         hold_role(&at, wanted.role_id, &scope, &mut batch).await?;
         scopes::hold(&at, &scope, &mut batch).await?;
@@ -311,9 +316,6 @@ async fn planned(
         batch.require_revision(ASSIGNMENTS, &id, row.revision);
         batch.put(ASSIGNMENTS, &id, &assignment)?;
         return Ok(assignment);
-    }
-    if arm.store.get(ASSIGNMENT_NAMES, &name).await?.is_some() {
-        return Err(update_not_permitted());
     }
     let grant = assignment.grant_key();
     if arm.store.get(ASSIGNMENT_GRANTS, &grant).await?.is_some() {
