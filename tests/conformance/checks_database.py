@@ -1,7 +1,6 @@
 """`az postgres flexible-server`, and psql, psycopg and node-postgres on what it makes."""
 
 import os
-import signal
 
 from checks_machine import MACHINE
 from checks_sdks import node, python
@@ -170,7 +169,7 @@ def node_postgres(world):
 @check("a database outlives a kill of its site")
 def killed(world):
     psql(world, "CREATE TABLE kept AS SELECT 7 AS a").ok()
-    os.kill(world.program("status", "--json").json()["pid"], signal.SIGKILL)
+    world.kill_site()
     # What started in the first site's place finds the same environment, ports and addresses.
     world.program("up", "--detach").ok()
     eventually(lambda: psql(world, "SELECT a FROM kept").text() == "7")

@@ -89,8 +89,7 @@ def stopped(world):
 
 @check("machines and their identities outlive a site that was killed")
 def site_killed(world):
-    pid = world.program("status", "--json").json()["pid"]
-    os.kill(pid, signal.SIGKILL)
+    world.kill_site()
     refused = world.on_machine(MACHINE, "curl", "-sS", "-m", "5", "https://management.azure.com/")
     refused.fails("503")
     world.program("up", "--detach").ok()

@@ -242,13 +242,12 @@ def killed(world):
 
     box = f"{URL}/uploads"
     for turn in range(3):
-        pid = world.program("status", "--json").json()["pid"]
         writer = subprocess.Popen(
             [world.sdk_python, "-c", script.replace("{ROUND}", f"killed{turn}"), box, world.account_key],
             env=world.env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )
         time.sleep(2.0 + turn * 0.37)
-        os.kill(pid, signal.SIGKILL)
+        world.kill_site()
         out, _ = writer.communicate(timeout=60)
         count = len(out.split())
         equal(count > 3, True)

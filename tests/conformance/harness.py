@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,15 @@ def check(name):
         return function
 
     return register
+
+
+def is_alive(pid):
+    """Whether a process has anything open still; one that nobody has waited for yet has not."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 class Result:
@@ -106,6 +116,13 @@ class World:
     def program(self, *arguments, **options):
         """Runs `arcadia`."""
         return self.run([self.arcadia, "--data", self.data, *arguments], **options)
+
+    def kill_site(self):
+        """As a crash does; comes back when the process is gone, and its sockets with it."""
+        pid = self.program("status", "--json").json()["pid"]
+        os.kill(pid, signal.SIGKILL)
+        while is_alive(pid):
+            time.sleep(0.01)
 
     def run(self, command, env=None, stdin="", timeout=180, cwd=None):
         full = {**(self.env or os.environ), **(env or {})}
