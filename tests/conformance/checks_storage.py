@@ -236,7 +236,6 @@ def killed(world):
         "        assert found == bytes([number % 251]) * size, number\n"
         "print('all there')\n"
     )
-    import signal
     import subprocess
     import time
 
