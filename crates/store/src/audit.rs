@@ -5,12 +5,13 @@
 //! Records are sealed under their number. The head, sealed apart, says which record is the last, so that
 //! cutting off the end shows as well; and what the rows are ([`crate::rows`]).
 
+use std::any::Any;
 use std::sync::Arc;
 
 use arcadia_crypto::{KeyRing, sha256};
 use arcadia_kernel::AuditEvent;
 
-use crate::backend::{AuditDraft, AuditEntry, AuditRow};
+use crate::backend::{AuditDraft, AuditEntry, AuditRow, ChainHead};
 use crate::rows::RowsSum;
 use crate::seal::{Keys, Sealer};
 use crate::sqlite::LogEnd;
@@ -81,15 +82,40 @@ impl Summit {
         let rows = RowsSum::from_bytes(rest.try_into().map_err(|_| malformed())?);
         Ok(Self { head, seals: u64::from_be_bytes(*seals), rows: Some(rows) })
     }
+}
 
-    fn seal(head: Head, rows: &RowsSum, sealer: &Sealer) -> Result<Vec<u8>, StoreError> {
-        let keys = sealer.keys();
+/// Where the chain has come to, and what the rows are there.
+struct Reached {
+    head: Head,
+    rows: RowsSum,
+    sealer: Arc<Sealer>,
+}
+
+impl Reached {
+    fn from(sealer: &Arc<Sealer>, head: Option<&dyn ChainHead>) -> Result<Self, StoreError> {
+        if let Some(reached) = head.and_then(|head| (head as &dyn Any).downcast_ref::<Self>()) {
+            let Self { head, rows, sealer } = reached;
+            return Ok(Self { head: *head, rows: rows.clone(), sealer: sealer.clone() });
+        }
+        let kept = head.map(|head| Summit::open(sealer, &head.sealed()?)).transpose()?;
+        let (head, rows) = kept.map_or((Head::START, None), |summit| (summit.head, summit.rows));
+        let rows = rows.or_else(|| sealer.found_rows()).ok_or_else(|| StoreError::Damaged {
+            what: "the head of the audit log".to_owned(),
+            detail: "it says nothing of the rows".to_owned(),
+        })?;
+        Ok(Self { head, rows, sealer: sealer.clone() })
+    }
+}
+
+impl ChainHead for Reached {
+    fn sealed(&self) -> Result<Vec<u8>, StoreError> {
+        let keys = self.sealer.keys();
         let mut plain = zeroize::Zeroizing::new(Vec::with_capacity(48 + RowsSum::BYTES));
-        plain.extend_from_slice(&head.sequence.to_be_bytes());
-        plain.extend_from_slice(&head.hash);
+        plain.extend_from_slice(&self.head.sequence.to_be_bytes());
+        plain.extend_from_slice(&self.head.hash);
         plain.extend_from_slice(&(keys.seals() + 1).to_be_bytes());
-        rows.append_to(&mut plain);
-        sealer.seal_with(&keys, HEAD_AAD, &plain)
+        self.rows.append_to(&mut plain);
+        self.sealer.seal_with(&keys, HEAD_AAD, &plain)
     }
 }
 
@@ -199,38 +225,23 @@ pub(crate) fn draft(
     }
     Ok(Box::new(move |head, changes| {
         let _ = &keys;
-        let (head, mut rows) = summit(&sealer, head)?;
-        let next = head.after(&record);
+        let mut reached = Reached::from(&sealer, head)?;
+        let next = reached.head.after(&record);
         let sealed = sealer.seal(&record_aad(next.sequence), &record)?;
-        rows.apply(changes);
+        reached.head = next;
+        reached.rows.apply(changes);
         let row = AuditRow { sequence: next.sequence, hash: next.hash, record: sealed };
-        Ok(AuditEntry { row: Some(row), head: Summit::seal(next, &rows, &sealer)? })
+        Ok(AuditEntry { row: Some(row), head: Arc::new(reached) })
     }))
 }
 
 /// Brings what the head says of the rows up to date, without a record.
 pub(crate) fn resealing(sealer: Arc<Sealer>) -> AuditDraft {
     Box::new(move |head, changes| {
-        let (head, mut rows) = summit(&sealer, head)?;
-        rows.apply(changes);
-        Ok(AuditEntry { row: None, head: Summit::seal(head, &rows, &sealer)? })
+        let mut reached = Reached::from(&sealer, head)?;
+        reached.rows.apply(changes);
+        Ok(AuditEntry { row: None, head: Arc::new(reached) })
     })
-}
-
-/// The head to go on from, and the sum over the rows.
-fn summit(sealer: &Sealer, sealed: Option<&[u8]>) -> Result<(Head, RowsSum), StoreError> {
-    let (head, rows) = match sealed {
-        Some(sealed) => {
-            let summit = Summit::open(sealer, sealed)?;
-            (summit.head, summit.rows)
-        }
-        None => (Head::START, None),
-    };
-    let rows = rows.or_else(|| sealer.found_rows()).ok_or_else(|| StoreError::Damaged {
-        what: "the head of the audit log".to_owned(),
-        detail: "it says nothing of the rows".to_owned(),
-    })?;
-    Ok((head, rows))
 }
 
 /// A record under its new seal; `None` when it is under the current key already.

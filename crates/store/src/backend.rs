@@ -3,7 +3,9 @@
 //! A backend sees keys (in clear, they are what it orders by) and sealed values. It never sees what a value
 //! says, nor an audit record; those are opened and chained by the functions that a batch brings with it.
 
+use std::any::Any;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::{CommitError, StoreError};
 
@@ -94,15 +96,28 @@ impl Reseal {
 /// record and head. The first draft of a batch is told of its rows, others of none.
 /// May be called again when a backend has to run a transaction again.
 pub type AuditDraft =
-    Box<dyn Fn(Option<&[u8]>, &[RowChange<'_>]) -> Result<AuditEntry, StoreError> + Send + Sync>;
+    Box<dyn Fn(Option<&dyn ChainHead>, &[RowChange<'_>]) -> Result<AuditEntry, StoreError> + Send + Sync>;
 
 /// One record of the chain, and the head after it.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEntry {
     /// `None` when only the head changes.
     pub row: Option<AuditRow>,
-    /// Sealed: which record is the last, and what the rows are. Kept once, replaced by each record.
-    pub head: Vec<u8>,
+    /// Which record is the last, and what the rows are. Kept once, replaced by each record.
+    pub head: Arc<dyn ChainHead>,
+}
+
+/// The head of the audit chain. Drafts hand it on to each other; what is kept is what the last one of a transaction
+/// left, so that one seal serves all of its records.
+pub trait ChainHead: Any + Send + Sync {
+    /// As it is kept.
+    fn sealed(&self) -> Result<Vec<u8>, StoreError>;
+}
+
+/// As it was kept.
+impl ChainHead for Vec<u8> {
+    fn sealed(&self) -> Result<Vec<u8>, StoreError> {
+        Ok(self.clone())
+    }
 }
 
 /// How much of a sealed value tells it from every other: the tag at its end.

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::backend::{
-    Announce, AuditRow, Backend, CHANGES_REVISIONS_MAX, Health, PAGE_BYTES_MAX, RawBatch, RawChanges,
-    RawPage, RawRow, Requirement, Reseal, Revision, RowChange, RowMark, announced, prepared,
+    Announce, AuditRow, Backend, CHANGES_REVISIONS_MAX, ChainHead, Health, PAGE_BYTES_MAX, RawBatch,
+    RawChanges, RawPage, RawRow, Requirement, Reseal, Revision, RowChange, RowMark, announced, prepared,
 };
 use crate::{CommitError, StoreError};
 
@@ -16,7 +16,7 @@ struct State {
     rows: BTreeMap<Vec<u8>, (Revision, Vec<u8>)>,
     log: BTreeMap<u64, Vec<Vec<u8>>>,
     audit: Vec<AuditRow>,
-    head: Option<Vec<u8>>,
+    head: Option<Arc<dyn ChainHead>>,
     revision: Revision,
     observer_failed: bool,
 }
@@ -177,7 +177,7 @@ impl Backend for MemoryBackend {
         for (key, (revision, value)) in &state.rows {
             visit(key, RowMark::of(*revision, value));
         }
-        Ok(state.head.clone())
+        state.head.as_ref().map(|head| head.sealed()).transpose()
     }
 
     async fn commit(&self, batch: RawBatch) -> Result<Revision, CommitError> {
@@ -219,7 +219,7 @@ impl Backend for MemoryBackend {
     }
 
     async fn audit_head(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.state().head.clone())
+        self.state().head.as_ref().map(|head| head.sealed()).transpose()
     }
 
     async fn backup(&self, _path: &Path) -> Result<(), StoreError> {

@@ -12,7 +12,6 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
@@ -55,7 +54,7 @@ impl Generation {
 }
 
 /// An audit record's number and hash.
-type Record = (u64, [u8; 32]);
+pub(super) type Record = (u64, [u8; 32]);
 
 /// How far a store has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,7 +70,7 @@ pub(super) struct Anchor {
     path: PathBuf,
     file: File,
     log: File,
-    troubled: AtomicBool,
+    troubled: bool,
 }
 
 impl Anchor {
@@ -96,7 +95,7 @@ impl Anchor {
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = file.map_err(failed_io)?;
         let log = File::open(log_path).map_err(failed_io)?;
-        let anchor = Self { path, file, log, troubled: AtomicBool::new(false) };
+        let anchor = Self { path, file, log, troubled: false };
         if known {
             anchor.check(connection, database)?;
         }
@@ -104,14 +103,16 @@ impl Anchor {
         Ok(anchor)
     }
 
-    /// After a commit, before it is acknowledged. What cannot be noted is not lost, and only not guarded.
-    pub fn note(&self, connection: &Connection) {
-        let noted = self.mark(connection).and_then(|mark| {
-            self.write(&mark).map_err(|error| StoreError::unavailable("note how far it has come", error))
+    /// After a commit, before it is acknowledged: how many frames the log has now, and the last record. What cannot
+    /// be noted is not lost, and only not guarded.
+    pub fn note(&mut self, frames: u64, record: Option<Record>) {
+        let noted = Generation::of(&self.log).and_then(|generation| {
+            let log = generation.map(|generation| (generation, frames));
+            self.write(&Mark { schema: SCHEMA, log, record })
         });
         match noted {
-            Ok(()) => self.troubled.store(false, Ordering::Relaxed),
-            Err(error) if !self.troubled.swap(true, Ordering::Relaxed) => {
+            Ok(()) => self.troubled = false,
+            Err(error) if !std::mem::replace(&mut self.troubled, true) => {
                 tracing::error!(%error, "a log that is cut off would not be noticed at the next start");
             }
             Err(_) => {}
@@ -158,15 +159,9 @@ impl Anchor {
 
     /// How far the store is now.
     fn mark(&self, connection: &Connection) -> Result<Mark, StoreError> {
-        let read = || -> rusqlite::Result<(u64, Option<Record>)> {
-            // As SQLite sees it: whole frames of whole commits. It moves nothing.
-            let frames: i64 =
-                connection.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?.query_row([], |row| row.get(1))?;
-            let last: u64 = connection.prepare_cached(LAST_RECORD)?.query_row([], |row| row.get(0))?;
-            let record = hash_of(connection, last)?.map(|hash| (last, hash));
-            Ok((u64::try_from(frames).unwrap_or(0), record))
-        };
-        let (frames, record) = read().map_err(|error| failed("read how far it has come", error))?;
+        let read = || Ok((frames(connection)?, last_of(connection)?));
+        let (frames, record) =
+            read().map_err(|error: rusqlite::Error| failed("read how far it has come", error))?;
         let generation = Generation::of(&self.log);
         let generation = generation.map_err(|error| StoreError::unavailable("read its log", error))?;
         Ok(Mark { schema: SCHEMA, log: generation.map(|generation| (generation, frames)), record })
@@ -197,6 +192,19 @@ pub(super) fn last_record(database: &Path) -> Option<u64> {
     let bytes = std::fs::read(database.with_file_name(ANCHOR)).ok()?;
     let mark: Mark = serde_json::from_slice(&bytes).ok()?;
     mark.record.map(|(sequence, _)| sequence)
+}
+
+/// How many frames the log has, as SQLite sees it: whole frames of whole commits. It moves nothing.
+pub(super) fn frames(connection: &Connection) -> rusqlite::Result<u64> {
+    let frames: i64 =
+        connection.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?.query_row([], |row| row.get(1))?;
+    Ok(u64::try_from(frames).unwrap_or(0))
+}
+
+/// The last audit record.
+pub(super) fn last_of(connection: &Connection) -> rusqlite::Result<Option<Record>> {
+    let last: u64 = connection.prepare_cached(LAST_RECORD)?.query_row([], |row| row.get(0))?;
+    Ok(hash_of(connection, last)?.map(|hash| (last, hash)))
 }
 
 fn hash_of(connection: &Connection, sequence: u64) -> rusqlite::Result<Option<[u8; 32]>> {

@@ -3,7 +3,8 @@
 //! SQLite goes on working in a file that was removed or put aside: what it acknowledges then is gone with the
 //! last process that has it open, and with it the audit log. And it does not see what others write into the file.
 //! So before and after each of its own writes, and whenever it is asked, this compares identity, size and time of
-//! change of the database file and its log with what they were after the last own write.
+//! change of the database file and its log with what they were after the last own write. A look that is not older
+//! than two milliseconds serves whoever reads or answers meanwhile.
 //!
 //! What it finds stays found: nothing is read or written any more until the store is opened anew.
 
@@ -13,8 +14,12 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::StoreError;
+
+/// How long a look serves. Writes look for themselves.
+const LOOK_SERVES: Duration = Duration::from_millis(2);
 
 /// A file as it was left.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,6 +64,9 @@ pub(super) struct Guard {
     bytes_min: AtomicU64,
     left: Mutex<Left>,
     found: OnceLock<StoreError>,
+    opened: Instant,
+    /// When the files were last found unharmed, in microseconds since `opened`; 0 before the first time.
+    looked: AtomicU64,
 }
 
 impl Guard {
@@ -77,12 +85,17 @@ impl Guard {
             bytes_min: AtomicU64::new(left.database.bytes),
             left: Mutex::new(left),
             found: OnceLock::new(),
+            opened: Instant::now(),
+            looked: AtomicU64::new(0),
         })
     }
 
-    /// Before a read: the file is there and has not lost its end. One system call.
+    /// Before a read: the file is there and has not lost its end. One system call, when nobody looked lately.
     pub fn glance(&self) -> Result<(), StoreError> {
         self.unharmed()?;
+        if self.looked_lately() {
+            return Ok(());
+        }
         // Before the look: an own write that ends in between has made the file longer than it was seen to be.
         let bytes_min = self.bytes_min.load(Ordering::Acquire);
         let print = Print::take(&self.database).map_err(|what| self.lost(&self.database, what))?;
@@ -98,6 +111,9 @@ impl Guard {
     /// Whether nobody else touched the files since the last own write.
     pub fn check(&self) -> Result<(), StoreError> {
         self.unharmed()?;
+        if self.looked_lately() {
+            return Ok(());
+        }
         let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         self.compare(&left).map(|_| ())
     }
@@ -138,7 +154,18 @@ impl Guard {
             };
             Err(self.lost(path, what))
         };
-        Ok((look(&self.database, &left.database, false)?, look(&self.log, &left.log, true)?))
+        let prints = (look(&self.database, &left.database, false)?, look(&self.log, &left.log, true)?);
+        self.looked.store(self.now_micros(), Ordering::Release);
+        Ok(prints)
+    }
+
+    fn looked_lately(&self) -> bool {
+        let looked = self.looked.load(Ordering::Acquire);
+        looked > 0 && self.now_micros().saturating_sub(looked) < LOOK_SERVES.as_micros() as u64
+    }
+
+    fn now_micros(&self) -> u64 {
+        self.opened.elapsed().as_micros() as u64
     }
 
     fn unharmed(&self) -> Result<(), StoreError> {
@@ -189,6 +216,7 @@ mod tests {
             done.store(true, Ordering::Release);
         });
         file.set_len(10).unwrap();
+        std::thread::sleep(2 * LOOK_SERVES);
         assert!(guard.glance().is_err());
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! One thread writes. It takes every commit that is waiting, writes them in one transaction in the order they
 //! came, and acknowledges all of them after the one fsync (write-ahead log, `synchronous=FULL`). Reads run on
-//! the caller's thread, on a few connections of their own; a point read takes microseconds. Another thread
-//! moves the log into the database file, so that a commit seldom waits for it.
+//! the caller's thread, on a few connections of their own; rows that were read lately are kept, sealed, in memory.
+//! Another thread moves the log into the database file, so that a commit seldom waits for it.
 
 mod anchor;
+mod cache;
 mod files;
 mod guard;
 mod read_only;
@@ -30,6 +31,7 @@ use crate::backend::{
 };
 use crate::{CommitError, StoreError};
 use anchor::Anchor;
+use cache::{Look, RowCache};
 pub(crate) use files::DATABASE;
 use guard::Guard;
 pub(crate) use read_only::SqliteReader;
@@ -54,6 +56,8 @@ pub struct SqliteOptions {
     pub readers: usize,
     /// How many revisions back [`Backend::changes`] can tell, at the least.
     pub changes_revisions_max: u64,
+    /// How many bytes of rows are kept in memory.
+    pub cached_bytes_max: usize,
 }
 
 impl Default for SqliteOptions {
@@ -63,6 +67,7 @@ impl Default for SqliteOptions {
             waiting_commits_max: 4096,
             readers: 4,
             changes_revisions_max: CHANGES_REVISIONS_MAX,
+            cached_bytes_max: 8 * 1024 * 1024,
         }
     }
 }
@@ -74,6 +79,7 @@ struct Shared {
     last_failure: Mutex<Option<StoreError>>,
     observer_failed: AtomicBool,
     guard: Guard,
+    cache: RowCache,
 }
 
 /// A store in `store.db` of a directory.
@@ -110,6 +116,7 @@ impl SqliteBackend {
             last_failure: Mutex::default(),
             observer_failed: AtomicBool::new(false),
             guard: Guard::new(&path)?,
+            cache: RowCache::new(options.cached_bytes_max),
         });
         let readers = Readers::open(&path, options.readers)?;
         let checkpoints = connect(&path, true)?;
@@ -174,7 +181,13 @@ impl Drop for SqliteBackend {
 #[async_trait::async_trait]
 impl Backend for SqliteBackend {
     async fn get(&self, key: &[u8]) -> Result<Option<RawRow>, StoreError> {
-        self.read(|connection| reader::row(connection, key))
+        let seen = match self.shared.cache.look(key) {
+            Look::Found(row) => return self.shared.guard.glance().map(|()| row),
+            Look::Missing(seen) => seen,
+        };
+        let row = self.read(|connection| reader::row(connection, key))?;
+        self.shared.cache.keep(key, row.as_ref(), &seen);
+        Ok(row)
     }
 
     async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<RawRow>>, StoreError> {

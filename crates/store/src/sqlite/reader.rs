@@ -10,9 +10,6 @@ use super::{connect, failed, schema};
 use crate::StoreError;
 use crate::backend::{AuditRow, PAGE_BYTES_MAX, RawChanges, RawPage, RawRow, Revision, prefix_end};
 
-/// A read may look at this much of the file without copying it.
-const MMAP_BYTES_MAX: u64 = 256 * 1024 * 1024;
-
 /// A few connections that only read. A caller takes a free one, or waits for one: reads are short.
 pub(super) struct Readers {
     connections: Vec<Mutex<Connection>>,
@@ -23,10 +20,8 @@ impl Readers {
     pub fn open(path: &Path, count: usize) -> Result<Self, StoreError> {
         let open = |_| {
             let connection = connect(path, false)?;
-            connection
-                .pragma_update(None, "mmap_size", MMAP_BYTES_MAX)
-                .and_then(|()| connection.pragma_update(None, "query_only", true))
-                .map_err(|error| failed("open its file", error))?;
+            let settled = connection.pragma_update(None, "query_only", true);
+            settled.map_err(|error| failed("open its file", error))?;
             Ok(Mutex::new(connection))
         };
         let connections = (0..count.max(1)).map(open).collect::<Result<_, StoreError>>()?;

@@ -1,17 +1,21 @@
 //! The one thread that writes.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
+use rusqlite::hooks::Wal;
 use rusqlite::{Connection, OptionalExtension as _};
 use tokio::sync::{mpsc, oneshot};
 
-use super::anchor::Anchor;
+use super::anchor::{self, Anchor, Record};
+use super::cache::Changing;
 use super::guard::Guard;
 use super::{Shared, failed, reseal, schema};
 use crate::backend::{
-    Announce, AuditRow, RawBatch, Requirement, Reseal, Revision, RowChange, RowMark, announced, prepared,
+    Announce, AuditRow, ChainHead, RawBatch, RawRow, Requirement, Reseal, Revision, RowChange, RowMark,
+    announced, prepared,
 };
 use crate::{CommitError, StoreError};
 
@@ -19,8 +23,15 @@ use crate::{CommitError, StoreError};
 const GROUP_COMMITS_MAX: usize = 512;
 /// A group takes no further commit once it carries this many bytes.
 const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Where more than one commit came at a time, the next ones are waited for this long: a group costs about as much as
+/// ten of its commits. Who commits alone never waits.
+const GATHERING: Duration = Duration::from_micros(400);
+/// A group of this size is worth its cost.
+const GATHERED_ENOUGH: usize = 32;
 /// The checkpoint thread is asked after about this many bytes of log.
 const CHECKPOINT_BYTES: usize = 4 * 1024 * 1024;
+/// When the checkpoint thread falls behind, and the log has this many pages, commits do its work.
+const LOG_PAGES_MAX: u64 = 4096;
 /// The log of changes is cut every so many revisions.
 const TRIM_REVISIONS: u64 = 1024;
 
@@ -31,9 +42,11 @@ pub(super) struct Job {
 }
 
 /// What the next batch follows.
+#[derive(Clone)]
 struct State {
     revision: u64,
-    head: Option<Vec<u8>>,
+    head: Option<Arc<dyn ChainHead>>,
+    record: Option<Record>,
 }
 
 /// A batch in an open transaction: written, or refused by itself.
@@ -71,17 +84,20 @@ pub(super) struct Writer {
     state: Option<State>,
     changes_revisions_max: u64,
     unchecked_bytes: usize,
+    /// Pages in the log, told by SQLite after each commit.
+    log_pages: Arc<AtomicU64>,
 }
 
 impl Writer {
     pub fn new(
-        (connection, anchor): (Connection, Anchor),
+        (mut connection, anchor): (Connection, Anchor),
         jobs: mpsc::Receiver<Job>,
         shared: Arc<Shared>,
         poke: SyncSender<()>,
         changes_revisions_max: u64,
     ) -> Result<Self, StoreError> {
         let state = Some(State::load(&connection).map_err(|error| failed("read", error))?);
+        let log_pages = count_log_pages(&mut connection).map_err(|error| failed("read", error))?;
         let (wrote, unchecked_bytes) = (false, 0);
         Ok(Self {
             connection,
@@ -93,23 +109,35 @@ impl Writer {
             state,
             changes_revisions_max,
             unchecked_bytes,
+            log_pages,
         })
     }
 
     /// Until nobody can send any more and all that was sent is answered.
     pub fn run(mut self) {
+        let mut together = 1;
         while let Some(first) = self.jobs.blocking_recv() {
             let mut bytes = size_bytes(&first.batch);
             let mut group = vec![first];
-            while group.len() < GROUP_COMMITS_MAX && bytes < GROUP_BYTES_MAX {
-                let Ok(job) = self.jobs.try_recv() else { break };
-                bytes += size_bytes(&job.batch);
-                group.push(job);
+            self.gather(&mut group, &mut bytes);
+            if together > 1 && group.len() < GATHERED_ENOUGH {
+                std::thread::sleep(GATHERING);
+                self.gather(&mut group, &mut bytes);
             }
+            together = group.len();
             self.write(group);
             self.ask_for_checkpoint(bytes);
         }
         self.close();
+    }
+
+    /// Takes what waits.
+    fn gather(&mut self, group: &mut Vec<Job>, bytes: &mut usize) {
+        while group.len() < GROUP_COMMITS_MAX && *bytes < GROUP_BYTES_MAX {
+            let Ok(job) = self.jobs.try_recv() else { break };
+            *bytes += size_bytes(&job.batch);
+            group.push(job);
+        }
     }
 
     /// Moves all of the log into the file. A store that was only looked at, or that others touched, stays as it is.
@@ -177,47 +205,61 @@ impl Writer {
         }
         self.roll_back();
         self.shared.guard.begin()?;
-        let written = self.group(batches).map_err(|error| {
-            self.roll_back();
-            failed("write", error)
-        });
+        let shared = self.shared.clone();
+        let changing = shared.cache.change(batches.iter().flat_map(keys));
+        let written = self.group(batches).inspect_err(|_| self.roll_back());
         // What went into a file that nobody finds again was not written.
         self.shared.guard.end()?;
         let outcomes = written?;
         if outcomes.iter().any(Result::is_ok) {
             self.wrote = true;
-            self.anchor.note(&self.connection);
+            let record = self.state.as_ref().and_then(|state| state.record);
+            self.anchor.note(self.log_pages.load(Ordering::Acquire), record);
+            keep(&changing, batches, &outcomes);
         }
         Ok(outcomes)
     }
 
-    fn group(&mut self, batches: &[RawBatch]) -> rusqlite::Result<Vec<Outcome>> {
+    fn group(&mut self, batches: &[RawBatch]) -> Result<Vec<Outcome>, StoreError> {
+        let state = self.state.take();
+        let (outcomes, state) = self.transaction(batches, state)?;
+        self.state = Some(state);
+        if self.log_pages.load(Ordering::Acquire) >= LOG_PAGES_MAX
+            && let Err(error) = checkpoint(&self.connection, "PASSIVE")
+        {
+            tracing::warn!(%error, "the store's log could not be moved into its file");
+        }
+        Ok(outcomes)
+    }
+
+    /// `state` is taken: a group that fails leaves nothing to go on from but what is on disk.
+    fn transaction(
+        &self,
+        batches: &[RawBatch],
+        state: Option<State>,
+    ) -> Result<(Vec<Outcome>, State), StoreError> {
         let Self { connection, .. } = self;
-        connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        // Taken out: a group that fails leaves nothing to go on from but what is on disk.
-        let mut state = match self.state.take() {
+        let failed = |error| failed("write", error);
+        begin(connection).map_err(failed)?;
+        let mut state = match state {
             Some(state) => state,
-            None => State::load(connection)?,
+            None => State::load(connection).map_err(failed)?,
         };
-        let first = state.revision;
+        let before = state.clone();
         let mut outcomes = Vec::with_capacity(batches.len());
         for batch in batches {
             match apply(connection, &mut state, batch) {
                 Ok(done) => outcomes.push(Ok(done)),
                 Err(Stop::Batch(error)) => outcomes.push(Err(error)),
-                Err(Stop::Group(error)) => return Err(error),
+                Err(Stop::Group(error)) => return Err(failed(error)),
             }
         }
         if outcomes.iter().any(Result::is_ok) {
-            schema::put(connection, schema::REVISION, state.revision)?;
-            if let Some(head) = &state.head {
-                schema::put(connection, schema::HEAD, head)?;
-            }
-            trim(connection, first, state.revision, self.changes_revisions_max)?;
+            let head = state.head.as_ref().map(|head| head.sealed()).transpose()?;
+            note(connection, (&before, &state), head, self.changes_revisions_max).map_err(failed)?;
         }
-        connection.prepare_cached("COMMIT")?.execute([])?;
-        self.state = Some(state);
-        Ok(outcomes)
+        connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([])).map_err(failed)?;
+        Ok((outcomes, state))
     }
 
     /// SQLite ends some failed transactions by itself and leaves others open.
@@ -241,7 +283,60 @@ impl Writer {
 
 impl State {
     fn load(connection: &Connection) -> rusqlite::Result<Self> {
-        Ok(Self { revision: schema::number(connection, schema::REVISION)?, head: schema::head(connection)? })
+        let head = schema::head(connection)?.map(|head| Arc::new(head) as Arc<dyn ChainHead>);
+        let revision = schema::number(connection, schema::REVISION)?;
+        Ok(Self { revision, head, record: anchor::last_of(connection)? })
+    }
+}
+
+/// Counts the pages of the log from now on. SQLite leaves moving them to us then.
+fn count_log_pages(connection: &mut Connection) -> rusqlite::Result<Arc<AtomicU64>> {
+    let log_pages = Arc::new(AtomicU64::new(anchor::frames(connection)?));
+    let counted = log_pages.clone();
+    connection.wal_hook(Some(move |_: &mut Wal, pages| {
+        counted.store(u64::try_from(pages).unwrap_or(0), Ordering::Release);
+        Ok(())
+    }))?;
+    Ok(log_pages)
+}
+
+fn begin(connection: &Connection) -> rusqlite::Result<()> {
+    connection.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(|_| ())
+}
+
+/// What a group leaves besides its rows and records.
+fn note(
+    connection: &Connection,
+    (before, after): (&State, &State),
+    head: Option<Vec<u8>>,
+    changes_revisions_max: u64,
+) -> rusqlite::Result<()> {
+    if let Some(head) = head {
+        schema::put(connection, schema::HEAD, head)?;
+    }
+    if before.revision != after.revision {
+        schema::put(connection, schema::REVISION, after.revision)?;
+        trim(connection, before.revision, after.revision, changes_revisions_max)?;
+    }
+    Ok(())
+}
+
+/// The rows that a batch touches.
+fn keys(batch: &RawBatch) -> impl Iterator<Item = &[u8]> {
+    let put = batch.put.iter().map(|(key, _)| key.as_slice());
+    let resealed = batch.reseal.iter().filter_map(Reseal::row).map(|row| row.key.as_slice());
+    put.chain(batch.delete.iter().map(Vec::as_slice)).chain(resealed)
+}
+
+/// Brings the rows that were in memory before up to date, in the order of the commits.
+fn keep(changing: &Changing<'_>, batches: &[RawBatch], outcomes: &[Outcome]) {
+    for (batch, outcome) in batches.iter().zip(outcomes) {
+        let Ok((revision, _)) = outcome else { continue };
+        for (key, value) in batch.put.iter().filter(|(key, _)| changing.knew(key)) {
+            changing.put(RawRow { key: key.clone(), revision: *revision, value: value.clone() });
+        }
+        let resealed = batch.reseal.iter().filter_map(Reseal::row).map(|row| &row.key);
+        batch.delete.iter().chain(resealed).for_each(|key| changing.forget(key));
     }
 }
 
@@ -277,7 +372,8 @@ fn apply(
     write_rows(connection, batch, revision)?;
     reseal::write(connection, &batch.reseal)?;
     write_records(connection, &records)?;
-    *state = State { revision, head };
+    let record = records.last().map(|row| (row.sequence, row.hash)).or(state.record);
+    *state = State { revision, head, record };
     Ok((Revision(revision), announce))
 }
 

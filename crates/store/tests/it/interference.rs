@@ -84,6 +84,8 @@ async fn what_was_noticed_stays_until_the_store_is_opened_anew() {
     let store = open(directory.path());
     put(&store, "a").await.unwrap();
     let site = directory.path().join("site");
+    // The look of the last commit serves for a moment.
+    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     fs::rename(site.join("store.db"), site.join("away")).unwrap();
     store.check().unwrap_err();
     fs::rename(site.join("away"), site.join("store.db")).unwrap();

@@ -29,9 +29,10 @@ fn row(key: &[u8], revision: u64, value: &[u8]) -> RawRow {
 fn draft(text: &str) -> AuditDraft {
     let text = text.as_bytes().to_vec();
     Box::new(move |head, _| {
-        let last = head.map_or(0, |head| u64::from_be_bytes(head.try_into().unwrap()));
+        let last =
+            head.map_or(0, |head| u64::from_be_bytes(head.sealed().unwrap().as_slice().try_into().unwrap()));
         let row = Some(AuditRow { sequence: last + 1, hash: [1; 32], record: text.clone() });
-        Ok(AuditEntry { row, head: (last + 1).to_be_bytes().to_vec() })
+        Ok(AuditEntry { row, head: Arc::new((last + 1).to_be_bytes().to_vec()) })
     })
 }
 
