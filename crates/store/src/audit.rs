@@ -6,6 +6,7 @@
 //! cutting off the end shows as well; and what the rows are ([`crate::rows`]).
 
 use std::any::Any;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arcadia_crypto::{KeyRing, sha256};
@@ -119,11 +120,13 @@ impl ChainHead for Reached {
     }
 }
 
-/// What the rows are, walked as of one moment, against what the head of that moment says.
+/// What the rows are, walked as of one moment, against what the head of that moment says. Ends early with
+/// [`StoreError::Closed`].
 pub(crate) fn check_rows(
     sealer: &Sealer,
     sealed_head: Option<&[u8]>,
-    marks: impl FnOnce(&mut dyn FnMut(&[u8], RowMark)) -> Result<Option<Vec<u8>>, StoreError>,
+    goes_on: impl Fn() -> bool,
+    marks: impl FnOnce(&mut dyn FnMut(&[u8], RowMark) -> ControlFlow<()>) -> Result<Option<Vec<u8>>, StoreError>,
 ) -> Result<(), StoreError> {
     let rows = |sealed: Option<&[u8]>| match sealed {
         Some(sealed) => Summit::open(sealer, sealed).map(|summit| summit.rows),
@@ -133,7 +136,10 @@ pub(crate) fn check_rows(
     let known = rows(sealed_head)?;
     let is_known = known.is_some();
     let mut found = known.map_or_else(|| RowsSum::new(sealer.entropy()), |rows| rows.empty());
-    let head = marks(&mut |key, mark| found.add(key, mark))?;
+    let head = marks(&mut |key, mark| {
+        found.add(key, mark);
+        if goes_on() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
     match rows(head.as_deref())? {
         Some(written) if is_known => written.expect(&found),
         // The first record was written meanwhile.
@@ -190,22 +196,25 @@ impl Walk {
 }
 
 /// Every change has an audit record, so the head of the log tells whether the ring is the right one; and the last
-/// record is the one that the head names.
-pub(crate) fn check_end(sealer: &Sealer, end: &LogEnd) -> Result<(), StoreError> {
+/// record is the one that the head names. Returns how many rows there are to be, where it says so.
+pub(crate) fn check_end(sealer: &Sealer, end: &LogEnd) -> Result<Option<u64>, StoreError> {
     let damaged = |detail: &str| {
         Err(StoreError::Damaged { what: "the audit log".to_owned(), detail: detail.to_owned() })
     };
     match (&end.head, &end.last) {
         (Some(head), last) => {
             let key_id = KeyRing::key_id_of(head).unwrap_or_default();
-            let Summit { head, seals, .. } = Summit::open(sealer, head).map_err(|_| StoreError::WrongKey)?;
+            let Summit { head, seals, rows } =
+                Summit::open(sealer, head).map_err(|_| StoreError::WrongKey)?;
             sealer.count_from(key_id, seals);
             match last {
-                Some(last) if (last.sequence, last.hash) == (head.sequence, head.hash) => Ok(()),
+                Some(last) if (last.sequence, last.hash) == (head.sequence, head.hash) => {
+                    Ok(rows.map(|rows| rows.count()))
+                }
                 _ => damaged("it does not end with the record that its head names"),
             }
         }
-        (None, None) if end.revision == Revision(0) => Ok(()),
+        (None, None) if end.revision == Revision(0) => Ok(None),
         (None, _) => damaged("its head is missing"),
     }
 }

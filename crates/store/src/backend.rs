@@ -4,6 +4,7 @@
 //! says, nor an audit record; those are opened and chained by the functions that a batch brings with it.
 
 use std::any::Any;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -207,8 +208,12 @@ pub trait Backend: Send + Sync + 'static {
     /// Rows of all tables above `after`, in key order, as [`Backend::range`] otherwise.
     async fn walk(&self, after: Option<&[u8]>, limit: usize) -> Result<RawPage, StoreError>;
 
-    /// Hands every row's key and mark to `visit`; returns the head of the same moment.
-    fn marks(&self, visit: &mut dyn FnMut(&[u8], RowMark)) -> Result<Option<Vec<u8>>, StoreError>;
+    /// Hands every row's key and mark to `visit`; returns the head of the same moment. Gives up with
+    /// [`StoreError::Closed`] when `visit` wants no more.
+    fn marks(
+        &self,
+        visit: &mut dyn FnMut(&[u8], RowMark) -> ControlFlow<()>,
+    ) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Returns once the batch is durable and announced. A batch that changes no row gets the revision of the
     /// commit before it.
@@ -229,6 +234,9 @@ pub trait Backend: Send + Sync + 'static {
     fn check(&self) -> Result<(), StoreError> {
         Ok(())
     }
+
+    /// From now on nothing is read or written any more, for this reason, until the store is opened anew.
+    fn condemn(&self, reason: StoreError);
 
     /// Writes a consistent copy to a file that does not exist yet, while the store goes on working.
     async fn backup(&self, path: &Path) -> Result<(), StoreError>;

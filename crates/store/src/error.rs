@@ -60,6 +60,12 @@ pub enum StoreError {
          the data directory as it is, and restore a backup into another one"
     )]
     RowsReplaced { written: u64, found: u64 },
+    /// They were being looked at while the store was in use already.
+    #[error(
+        "it could not be checked that the rows of the store are the ones that were written last ({source}), so nothing \
+         more is answered; look at the health of its disk, and start the site again"
+    )]
+    RowsUnchecked { source: Arc<StoreError> },
     #[error("the data key has sealed as many values as one key may; replace it with `arcadia keys rotate`")]
     KeyUsedUp,
     /// Its files are older or shorter than what they held when something was acknowledged last.
@@ -97,7 +103,9 @@ impl From<StoreError> for Fault {
             | StoreError::Closed
             | StoreError::ObserverFailed
             | StoreError::KeyUsedUp
-            | StoreError::Interfered { .. } => {
+            | StoreError::Interfered { .. }
+            | StoreError::RowsReplaced { .. }
+            | StoreError::RowsUnchecked { .. } => {
                 let message = "The service cannot read or write its data at the moment. Please retry.";
                 Fault::unavailable(message).caused_by(error)
             }

@@ -1,7 +1,7 @@
 //! Rows in memory: for tests, and the plainest statement of what a backend does.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,6 +19,7 @@ struct State {
     head: Option<Arc<dyn ChainHead>>,
     revision: Revision,
     observer_failed: bool,
+    condemned: Option<StoreError>,
 }
 
 /// Nothing here outlives the process.
@@ -110,6 +111,9 @@ impl State {
         if self.observer_failed {
             return Err(StoreError::ObserverFailed.into());
         }
+        if let Some(reason) = &self.condemned {
+            return Err(reason.clone().into());
+        }
         if !batch.require.iter().all(|requirement| self.holds(requirement)) {
             return Err(CommitError::Conflict);
         }
@@ -172,10 +176,15 @@ impl Backend for MemoryBackend {
         Ok(self.state().page(&[], start, limit))
     }
 
-    fn marks(&self, visit: &mut dyn FnMut(&[u8], RowMark)) -> Result<Option<Vec<u8>>, StoreError> {
+    fn marks(
+        &self,
+        visit: &mut dyn FnMut(&[u8], RowMark) -> ControlFlow<()>,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         let state = self.state();
         for (key, (revision, value)) in &state.rows {
-            visit(key, RowMark::of(*revision, value));
+            if visit(key, RowMark::of(*revision, value)).is_break() {
+                return Err(StoreError::Closed);
+            }
         }
         state.head.as_ref().map(|head| head.sealed()).transpose()
     }
@@ -236,6 +245,14 @@ impl Backend for MemoryBackend {
             created_epoch_seconds: self.created_epoch_seconds,
             last_failure: state.observer_failed.then(|| StoreError::ObserverFailed.to_string()),
         })
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        self.state().condemned.clone().map_or(Ok(()), Err)
+    }
+
+    fn condemn(&self, reason: StoreError) {
+        self.state().condemned = Some(reason);
     }
 
     fn exclusively(&self, job: &mut dyn FnMut()) {

@@ -33,6 +33,11 @@ impl RowsSum {
         Self { key, count: 0, sum: [0; SUM_BYTES] }
     }
 
+    /// How many rows it is over.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
     /// Over no rows, under the same key.
     pub fn empty(&self) -> Self {
         Self { key: self.key.clone(), count: 0, sum: [0; SUM_BYTES] }

@@ -14,13 +14,17 @@ use crate::observe::{BatchWatch, Observers};
 use crate::record::decode;
 use crate::rows::RowsSum;
 use crate::seal::Sealer;
-use crate::sqlite::LogEnd;
+use crate::sqlite::{LogEnd, spawn};
 use crate::{
     Batch, Change, CommitError, Key, MemoryBackend, Record, SqliteBackend, SqliteOptions, StoreError, Table,
 };
 
 /// The most rows that [`Store::all`] reads.
 pub const ALL_ROWS_MAX: usize = 1_000_000;
+
+/// A store of more rows opens before they were all looked at, and is condemned when they are found replaced: half a
+/// million take about a second.
+const ROWS_CHECKED_FIRST_MAX: u64 = 20_000;
 
 /// A record and the commit that wrote it.
 #[derive(Clone, Debug)]
@@ -42,7 +46,7 @@ struct Inner {
 impl Store {
     /// Opens or creates `store.db` in `directory` (made with mode 0700 if need be). Fails when another process
     /// has it open, a newer version wrote it, `ring` is not the one it was written with, or its rows are not the ones that
-    /// were written last.
+    /// were written last. Of a large store the latter is found out in the background; it then answers nothing more.
     pub fn open(
         directory: &Path,
         ring: KeyRing,
@@ -52,7 +56,7 @@ impl Store {
         let options = SqliteOptions::default();
         let backend = SqliteBackend::open(directory, &options, clock.epoch_seconds())?;
         let end = backend.head()?;
-        Self::new(Arc::new(backend), ring, entropy).fitting(&end)
+        Self::new(Arc::new(backend), ring, entropy).fitting(&end, ROWS_CHECKED_FIRST_MAX)
     }
 
     /// A store whose rows are gone with it; for tests.
@@ -74,13 +78,34 @@ impl Store {
         let head = backend.audit_head().await?;
         let health = backend.health().await?;
         let last = backend.audit(health.audit_records.saturating_sub(1), 1).await?.pop();
-        Self::new(backend, ring, entropy).fitting(&LogEnd { head, last, revision: health.revision })
+        let end = LogEnd { head, last, revision: health.revision };
+        Self::new(backend, ring, entropy).fitting(&end, ROWS_CHECKED_FIRST_MAX)
     }
 
-    fn fitting(self, end: &LogEnd) -> Result<Self, StoreError> {
-        check_end(&self.0.sealer, end)?;
-        check_rows(&self.0.sealer, end.head.as_deref(), |visit| self.0.backend.marks(visit))?;
+    fn fitting(self, end: &LogEnd, rows_checked_first_max: u64) -> Result<Self, StoreError> {
+        let rows = check_end(&self.0.sealer, end)?;
+        if rows.is_some_and(|rows| rows > rows_checked_first_max) {
+            self.check_rows_in_background(end.head.clone())?;
+        } else {
+            check_rows(&self.0.sealer, end.head.as_deref(), || true, |visit| self.0.backend.marks(visit))?;
+        }
         Ok(self)
+    }
+
+    /// Beside commits, as it looks at one moment. Ends when the store is closed.
+    fn check_rows_in_background(&self, head: Option<Vec<u8>>) -> Result<(), StoreError> {
+        let (backend, sealer) = (self.0.backend.clone(), self.0.sealer.clone());
+        let store = Arc::downgrade(&self.0);
+        spawn("store-rows", move || {
+            let goes_on = || store.strong_count() > 0;
+            match check_rows(&sealer, head.as_deref(), goes_on, |visit| backend.marks(visit)) {
+                Ok(()) => tracing::debug!("the rows are the ones that were written last"),
+                Err(_) if !goes_on() => {}
+                Err(replaced @ StoreError::RowsReplaced { .. }) => backend.condemn(replaced),
+                Err(source) => backend.condemn(StoreError::RowsUnchecked { source: Arc::new(source) }),
+            }
+        })?;
+        Ok(())
     }
 
     pub(crate) fn sealer(&self) -> &Arc<Sealer> {
@@ -278,5 +303,71 @@ impl AuditSink for Store {
         let batch = RawBatch { audit: vec![record], ..RawBatch::default() };
         self.0.backend.commit(batch).await.map_err(|error| AuditFault(error.into()))?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arcadia_crypto::SystemEntropy;
+    use arcadia_kernel::FixedClock;
+    use rusqlite::Connection;
+
+    use super::*;
+
+    /// As `Store::open` does with a store that is too large to be checked first.
+    fn open_large(directory: &Path, ring: &KeyRing) -> Store {
+        let backend = SqliteBackend::open(directory, &SqliteOptions::default(), 1).unwrap();
+        let end = backend.head().unwrap();
+        Store::new(Arc::new(backend), ring.clone(), Arc::new(SystemEntropy)).fitting(&end, 0).unwrap()
+    }
+
+    fn record() -> AuditEvent {
+        let nil = "00000000-0000-0000-0000-000000000000";
+        serde_json::from_value(serde_json::json!({
+            "time": "2026-01-01T00:00:00Z", "requestId": nil, "service": "site", "operation": "sweep", "action": "a",
+            "scope": "/", "callerKind": "system", "callerObjectId": nil, "callerAppId": nil, "callerName": "n",
+            "result": "committed",
+        }))
+        .unwrap()
+    }
+
+    async fn write(store: &Store, key: &[u8], value: &[u8]) -> Result<Revision, CommitError> {
+        let sealer = store.sealer();
+        let audit = vec![crate::audit::resealing(sealer.clone())];
+        let put = vec![(key.to_vec(), sealer.seal(key, value)?)];
+        store.backend().commit(RawBatch { put, audit, ..RawBatch::default() }).await
+    }
+
+    #[tokio::test]
+    async fn replaced_rows_of_a_large_store_are_noticed_while_it_is_in_use() {
+        let directory = tempfile::tempdir().unwrap();
+        let ring = KeyRing::generate(&SystemEntropy).unwrap();
+        let clock = Arc::new(FixedClock::at_epoch_seconds(1));
+        let first =
+            Store::open(directory.path(), ring.clone(), clock.clone(), Arc::new(SystemEntropy)).unwrap();
+        first.append(record()).await.unwrap();
+        for key in [&b"t\0a"[..], b"t\0b"] {
+            write(&first, key, b"1").await.unwrap();
+        }
+        drop(first);
+        let sound = open_large(directory.path(), &ring);
+        for number in 0..20_u8 {
+            write(&sound, b"t\0a", &[number]).await.unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        sound.check().unwrap();
+        drop(sound);
+        Connection::open(directory.path().join(crate::sqlite::DATABASE))
+            .unwrap()
+            .execute("DELETE FROM rows WHERE key = ?1", [b"t\0b"])
+            .unwrap();
+        let replaced = open_large(directory.path(), &ring);
+        while replaced.check().is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        let found = replaced.check().unwrap_err();
+        assert!(matches!(found, StoreError::RowsReplaced { written: 2, found: 1 }), "{found}");
+        assert!(write(&replaced, b"t\0a", b"2").await.is_err());
+        assert!(replaced.backend().get(b"t\0a").await.is_err());
     }
 }

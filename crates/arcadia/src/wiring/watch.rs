@@ -51,7 +51,9 @@ impl Standings {
 impl Standing {
     fn of(found: &StoreError) -> Self {
         match found {
-            StoreError::Interfered { .. } => Self::Silent,
+            StoreError::Interfered { .. }
+            | StoreError::RowsReplaced { .. }
+            | StoreError::RowsUnchecked { .. } => Self::Silent,
             StoreError::Closed | StoreError::ObserverFailed => Self::Over(found.to_string()),
             // It may pass, as a full disk does.
             _ => Self::Good,

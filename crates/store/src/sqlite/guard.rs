@@ -168,6 +168,12 @@ impl Guard {
         self.opened.elapsed().as_micros() as u64
     }
 
+    /// What was found elsewhere counts as well.
+    pub fn condemn(&self, reason: StoreError) {
+        tracing::error!("{reason}");
+        let _ = self.found.set(reason);
+    }
+
     fn unharmed(&self) -> Result<(), StoreError> {
         self.found.get().map_or(Ok(()), |found| Err(found.clone()))
     }

@@ -16,6 +16,7 @@ mod schema;
 mod writer;
 
 use std::fs::File;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -205,11 +206,15 @@ impl Backend for SqliteBackend {
         self.read(|connection| reseal::walk(connection, after, limit))
     }
 
-    fn marks(&self, visit: &mut dyn FnMut(&[u8], RowMark)) -> Result<Option<Vec<u8>>, StoreError> {
+    fn marks(
+        &self,
+        visit: &mut dyn FnMut(&[u8], RowMark) -> ControlFlow<()>,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         self.shared.guard.glance()?;
         // A connection of its own: this may take long, and others wait for the few that are shared.
         let connection = connect(&self.path, false)?;
-        reseal::marks(&connection, visit).map_err(|error| failed("read", error))
+        let marked = reseal::marks(&connection, visit).map_err(|error| failed("read", error))?;
+        marked.continue_value().ok_or(StoreError::Closed)
     }
 
     async fn commit(&self, batch: RawBatch) -> Result<Revision, CommitError> {
@@ -272,13 +277,17 @@ impl Backend for SqliteBackend {
         failure.map_or(Ok(()), Err)
     }
 
+    fn condemn(&self, reason: StoreError) {
+        self.shared.guard.condemn(reason);
+    }
+
     fn exclusively(&self, job: &mut dyn FnMut()) {
         let _turn = self.shared.turn.lock().unwrap_or_else(PoisonError::into_inner);
         job();
     }
 }
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
+pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(work)

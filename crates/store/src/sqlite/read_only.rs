@@ -1,6 +1,7 @@
 //! The file of a store that another process may have open: read, and neither written nor locked against writers.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
@@ -55,8 +56,12 @@ impl SqliteReader {
         reader::audit(&self.connection, after, limit).map_err(|error| failed("read", error))
     }
 
-    pub fn marks(&self, visit: &mut dyn FnMut(&[u8], RowMark)) -> Result<Option<Vec<u8>>, StoreError> {
-        reseal::marks(&self.connection, visit).map_err(|error| failed("read", error))
+    pub fn marks(
+        &self,
+        visit: &mut dyn FnMut(&[u8], RowMark) -> ControlFlow<()>,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let marked = reseal::marks(&self.connection, visit).map_err(|error| failed("read", error))?;
+        marked.continue_value().ok_or(StoreError::Closed)
     }
 
     pub fn key_counts(&self) -> Result<BTreeMap<u32, (u64, u64)>, StoreError> {

@@ -1,6 +1,7 @@
 //! Values that get another seal, and the marks by which rows are told from what they were before.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
@@ -37,15 +38,17 @@ fn row_mark(row: &Row<'_>, at: usize) -> rusqlite::Result<RowMark> {
 /// Every row's key and mark, and the head of the audit log of the same moment.
 pub(super) fn marks(
     connection: &Connection,
-    visit: &mut dyn FnMut(&[u8], RowMark),
-) -> rusqlite::Result<Option<Vec<u8>>> {
+    visit: &mut dyn FnMut(&[u8], RowMark) -> ControlFlow<()>,
+) -> rusqlite::Result<ControlFlow<(), Option<Vec<u8>>>> {
     let moment = connection.unchecked_transaction()?;
     let mut query = moment.prepare("SELECT key, revision, substr(value, -16) FROM rows ORDER BY key")?;
     let mut found = query.query([])?;
     while let Some(row) = found.next()? {
-        visit(row.get_ref(0)?.as_blob()?, row_mark(row, 1)?);
+        if visit(row.get_ref(0)?.as_blob()?, row_mark(row, 1)?).is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
     }
-    schema::head(&moment)
+    schema::head(&moment).map(ControlFlow::Continue)
 }
 
 /// A page of rows of all tables.

@@ -1,6 +1,7 @@
 //! What every backend must do. A new backend passes all of it.
 
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -485,7 +486,13 @@ async fn a_walk_meets_every_row_of_every_table(backend: Shared) {
     }
     assert_eq!(seen, [&b"a\0x"[..], b"b\0", b"b\0y", b"\xff\xff"]);
     let mut marks = Vec::new();
-    assert_eq!(backend.marks(&mut |key, mark| marks.push((key.to_vec(), mark))).unwrap(), None);
+    let mut take = |key: &[u8], mark| {
+        marks.push((key.to_vec(), mark));
+        ControlFlow::Continue(())
+    };
+    assert_eq!(backend.marks(&mut take).unwrap(), None);
+    let stopped = backend.marks(&mut |_, _| ControlFlow::Break(()));
+    assert!(matches!(stopped, Err(StoreError::Closed)), "{stopped:?}");
     let expected: Vec<_> =
         seen.iter().zip(1..).map(|(key, n)| (key.clone(), RowMark::of(Revision(n), key))).collect();
     assert_eq!(marks, expected);
