@@ -23,9 +23,10 @@ use crate::{CommitError, StoreError};
 const GROUP_COMMITS_MAX: usize = 512;
 /// A group takes no further commit once it carries this many bytes.
 const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Where more than one commit came at a time, the next ones are waited for this long: a group costs about as much as
-/// ten of its commits. Who commits alone never waits.
-const GATHERING: Duration = Duration::from_micros(400);
+/// Where more than one commit came at a time, the next ones are waited for, for as long as each of these brings some:
+/// a group costs about as much as ten of its commits. Who commits alone never waits.
+const GATHERING: Duration = Duration::from_micros(200);
+const GATHERINGS_MAX: usize = 5;
 /// A group of this size is worth its cost.
 const GATHERED_ENOUGH: usize = 32;
 /// The checkpoint thread is asked after about this many bytes of log.
@@ -119,9 +120,8 @@ impl Writer {
         while let Some(first) = self.jobs.blocking_recv() {
             let mut bytes = size_bytes(&first.batch);
             let mut group = vec![first];
-            self.gather(&mut group, &mut bytes);
-            if together > 1 && group.len() < GATHERED_ENOUGH {
-                std::thread::sleep(GATHERING);
+            self.take_waiting(&mut group, &mut bytes);
+            if together > 1 {
                 self.gather(&mut group, &mut bytes);
             }
             together = group.len();
@@ -131,8 +131,21 @@ impl Writer {
         self.close();
     }
 
-    /// Takes what waits.
     fn gather(&mut self, group: &mut Vec<Job>, bytes: &mut usize) {
+        for _ in 0..GATHERINGS_MAX {
+            let before = group.len();
+            if before >= GATHERED_ENOUGH {
+                return;
+            }
+            std::thread::sleep(GATHERING);
+            self.take_waiting(group, bytes);
+            if group.len() == before {
+                return;
+            }
+        }
+    }
+
+    fn take_waiting(&mut self, group: &mut Vec<Job>, bytes: &mut usize) {
         while group.len() < GROUP_COMMITS_MAX && *bytes < GROUP_BYTES_MAX {
             let Ok(job) = self.jobs.try_recv() else { break };
             *bytes += size_bytes(&job.batch);
