@@ -4,12 +4,13 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arcadia_kernel::{GIVE_WAY_AFTER, Place, Places, Progress};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::daemon::{Core, DRAIN_MAX};
@@ -18,16 +19,16 @@ use crate::himds;
 /// How long to hold back after a failure to accept, which is a lack of file descriptors as a rule.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// One place for each connection, over all listeners. Who comes when all are taken waits in the kernel's queue.
-pub(crate) fn places(core: &Core) -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(core.options.limits.connections_max.max(1)))
+/// One place for each connection, over all listeners.
+pub(crate) fn places(core: &Core) -> Arc<Places<Progress>> {
+    Places::new(core.options.limits.connections_max, GIVE_WAY_AFTER)
 }
 
 /// Accepts until told to stop, then gives connections time to finish the request they are on.
 pub(crate) async fn serve(
     core: Arc<Core>,
     listener: TcpListener,
-    places: Arc<Semaphore>,
+    places: Arc<Places<Progress>>,
     mut stopping: watch::Receiver<bool>,
 ) {
     let mut connections = JoinSet::new();
@@ -38,8 +39,13 @@ pub(crate) async fn serve(
         };
         while connections.try_join_next().is_some() {}
         match accepted {
-            Some((stream, place)) => {
-                connections.spawn(connection(core.clone(), stream, place, stopping.clone()));
+            Some((stream, progress, place)) => {
+                let served = connection(core.clone(), stream, progress, stopping.clone());
+                connections.spawn(async move {
+                    if place.hold(served).await.is_none() {
+                        tracing::debug!("a connection gave way to a new one");
+                    }
+                });
             }
             None => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
@@ -51,15 +57,20 @@ pub(crate) async fn serve(
     }
 }
 
+/// The next connection, and a place for it.
 async fn accept(
     listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> Option<(TcpStream, OwnedSemaphorePermit)> {
-    let place = places.clone().acquire_owned().await.ok()?;
+    places: &Arc<Places<Progress>>,
+) -> Option<(TcpStream, Arc<Progress>, Place<Progress>)> {
     match listener.accept().await {
-        Ok((stream, _)) => Some((stream, place)),
+        Ok((stream, _)) => {
+            let progress = Progress::begin();
+            let place = places.take(progress.clone()).await;
+            Some((stream, progress, place))
+        }
         Err(fault) => {
             tracing::warn!(%fault, "cannot accept a connection");
+            places.make_room();
             None
         }
     }
@@ -68,7 +79,7 @@ async fn accept(
 async fn connection(
     core: Arc<Core>,
     stream: TcpStream,
-    place: OwnedSemaphorePermit,
+    progress: Arc<Progress>,
     mut stopping: watch::Receiver<bool>,
 ) {
     if let Err(fault) = stream.set_nodelay(true) {
@@ -86,8 +97,12 @@ async fn connection(
     let service = {
         let core = core.clone();
         service_fn(move |request: hyper::Request<Incoming>| {
-            let core = core.clone();
-            async move { Ok::<_, Infallible>(himds::answer(&core, &request).await) }
+            let (core, serving) = (core.clone(), progress.serving());
+            async move {
+                let answer = himds::answer(&core, &request).await;
+                drop(serving);
+                Ok::<_, Infallible>(answer)
+            }
         })
     };
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
@@ -101,5 +116,4 @@ async fn connection(
     if let Err(fault) = outcome {
         tracing::debug!(%fault, "a connection ended");
     }
-    drop(place);
 }

@@ -182,7 +182,7 @@ async fn local_processes_have_limits() {
     }
     assert!(statuses[&401] >= 1 && statuses.get(&429).copied().unwrap_or(0) >= 1, "{statuses:?}");
 
-    // Two that say nothing take both places, but only for as long as a header may take.
+    // Two that say nothing or too little take both places, but only for as long as a header may take.
     let address = daemon.addresses[0];
     let mut idle = tokio::net::TcpStream::connect(address).await.unwrap();
     let mut slow = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -206,6 +206,41 @@ async fn local_processes_have_limits() {
     let many: Vec<String> = (0..100).flat_map(|n| ["-H".to_owned(), format!("X-{n}: y")]).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     assert_eq!(curl(&daemon.url("/agentstatus"), &many).await.0, 431);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn who_says_nothing_keeps_nobody_out_and_who_is_answered_stays() {
+    let bench = Bench::new().await;
+    bench.connect().await;
+    let hour = Duration::from_secs(3600);
+    let limits = HimdsLimits { header_timeout: hour, ..bench.options().limits };
+    let places = limits.connections_max;
+    let daemon = Daemon::start(AgentOptions { limits, ..bench.options() }).await;
+    let silent = async |at: usize| {
+        let mut stream = tokio::net::TcpStream::connect(daemon.addresses[0]).await.unwrap();
+        let said = [&b""[..], b"GET /agentstatus HTTP/1.1\r\nHost: "][at % 2];
+        stream.write_all(said).await.unwrap();
+        stream
+    };
+    // Nobody times out here: who is served below has a place that another one gave up.
+    let mut crowd = Vec::new();
+    for at in 0..places {
+        crowd.push(silent(at).await);
+    }
+    let mut kept = tokio::net::TcpStream::connect(daemon.addresses[0]).await.unwrap();
+    let request = b"GET /agentstatus HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut answer = vec![0; 4096];
+    for at in 0..3 {
+        let secret = secret(&daemon).await;
+        assert_eq!(with_secret(&daemon, TOKEN, &secret).await.0, 200);
+        kept.write_all(request).await.unwrap();
+        let read = kept.read(&mut answer).await.unwrap();
+        assert!(answer[..read].starts_with(b"HTTP/1.1 200 "), "it is the last to give way");
+        crowd.push(silent(at).await);
+    }
+    let mut rest = Vec::new();
+    assert_eq!(crowd[0].read_to_end(&mut rest).await.unwrap(), 0, "the first to come is the first to go");
     daemon.stop().await;
 }
 

@@ -4,21 +4,19 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 
-use arcadia_kernel::{Body, BodyError};
+use arcadia_kernel::{Body, BodyError, Waited};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::{Frame, SizeHint};
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::places::Places;
+use super::bodies::Bodies;
 
 /// Shared by a connection, its requests, and the list of its listener's connections.
 pub struct Activity {
     now: Mutex<Now>,
-    give_way: Notify,
-    /// The connections of the same listener.
-    places: Weak<Places>,
+    /// Of the same listener.
+    bodies: Weak<Bodies>,
 }
 
 #[derive(Clone, Copy)]
@@ -35,22 +33,13 @@ pub struct Now {
     pub awaited: usize,
     /// Answers on their way to the client.
     pub leaving: usize,
-    gives_way: bool,
 }
 
 impl Activity {
-    pub fn new(places: Weak<Places>) -> Self {
+    pub fn new(bodies: Weak<Bodies>) -> Self {
         let opened = Instant::now();
-        let now = Now {
-            moved_at: opened,
-            turned_at: opened,
-            begun: 0,
-            running: 0,
-            awaited: 0,
-            leaving: 0,
-            gives_way: false,
-        };
-        Self { now: Mutex::new(now), give_way: Notify::new(), places }
+        let now = Now { moved_at: opened, turned_at: opened, begun: 0, running: 0, awaited: 0, leaving: 0 };
+        Self { now: Mutex::new(now), bodies }
     }
 
     pub fn now(&self) -> Now {
@@ -59,30 +48,6 @@ impl Activity {
 
     pub fn moved(&self) {
         self.lock().moved_at = Instant::now();
-    }
-
-    /// Since when the site waits for the client; `None` while it works for the client itself, or after the connection
-    /// was told to give way.
-    pub fn waiting_since(&self) -> Option<Instant> {
-        let now = self.lock();
-        (now.running <= now.awaited && !now.gives_way).then_some(now.moved_at.max(now.turned_at))
-    }
-
-    /// How many bodies the site waits for, of a connection that was not told to give way.
-    pub fn awaited(&self) -> usize {
-        let now = self.lock();
-        if now.gives_way { 0 } else { now.awaited }
-    }
-
-    /// Tells the connection to end, for the sake of others.
-    pub fn give_way(&self) {
-        self.lock().gives_way = true;
-        self.give_way.notify_one();
-    }
-
-    /// Returns once the connection is to end.
-    pub async fn told_to_give_way(&self) {
-        self.give_way.notified().await;
     }
 
     /// Counts a request for as long as the result lives.
@@ -97,14 +62,22 @@ impl Activity {
     /// Notes that a request waits for its body, for as long as the result lives.
     pub fn awaiting(self: &Arc<Self>) -> Awaiting {
         self.lock().awaited += 1;
-        if let Some(places) = self.places.upgrade() {
-            places.body_awaited();
+        if let Some(bodies) = self.bodies.upgrade() {
+            bodies.awaited();
         }
         Awaiting(self.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, Now> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waited for Activity {
+    /// A request whose body has not come yet waits for its client, and not for the site.
+    fn waited_since(&self) -> Option<Instant> {
+        let now = self.lock();
+        (now.running <= now.awaited).then_some(now.moved_at.max(now.turned_at))
     }
 }
 
@@ -132,8 +105,8 @@ pub struct Awaiting(Arc<Activity>);
 impl Drop for Awaiting {
     fn drop(&mut self) {
         self.0.lock().awaited -= 1;
-        if let Some(places) = self.0.places.upgrade() {
-            places.body_came();
+        if let Some(bodies) = self.0.bodies.upgrade() {
+            bodies.came();
         }
     }
 }

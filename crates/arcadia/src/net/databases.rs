@@ -4,14 +4,13 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
+use arcadia_kernel::{GIVE_WAY_AFTER, Places, Progress};
 use arcadia_postgres::Gateway;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::drain::Drain;
-use super::stream::BoxStream;
+use super::listen::{Accepted, Listener, accept};
 
 /// The port that connection strings name.
 pub const DATABASE_PORT: u16 = 5432;
@@ -19,8 +18,8 @@ pub const DATABASE_PORT: u16 = 5432;
 pub const FIRST_DATABASE_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 40, 34, 2);
 /// Sites on one machine have one address each.
 const ADDRESSES: u8 = 32;
+/// Of each listener.
 const CONNECTIONS_MAX: usize = 1024;
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Binds the first free address; those of `preferred` come before all others. The address is told by `arcadia env`
 /// (PGHOSTADDR), and the port stays the one that connection strings name.
@@ -60,67 +59,27 @@ pub fn serve_databases(
         };
         let over_tcp = async {
             if let Some(tcp) = tcp {
-                serve_tcp(tcp, gateway.clone(), drain.clone()).await;
+                serve(Listener::Tcp(tcp), gateway.clone(), drain.clone()).await;
             }
         };
-        tokio::join!(over_tcp, serve_unix(unix, gateway.clone(), drain.clone()));
+        tokio::join!(over_tcp, serve(Listener::Unix(unix), gateway.clone(), drain.clone()));
     };
     std::thread::Builder::new().name("databases".to_owned()).spawn(move || runtime.block_on(serving))?;
     Ok(())
 }
 
-async fn serve_tcp(listener: TcpListener, gateway: Arc<Gateway>, mut drain: Drain) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = drain.requested() => return,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                let _ = stream.set_nodelay(true);
-                spawn(gateway.clone(), Box::new(stream), Some(peer.ip()), drain.clone(), slot);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a database connection could not be accepted");
-                tokio::time::sleep(ACCEPT_RETRY).await;
-            }
-        }
-    }
-}
-
-async fn serve_unix(listener: UnixListener, gateway: Arc<Gateway>, mut drain: Drain) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = drain.requested() => return,
-        };
-        match accepted {
-            Ok((stream, _)) => spawn(gateway.clone(), Box::new(stream), None, drain.clone(), slot),
-            Err(error) => {
-                tracing::warn!(%error, "a database connection could not be accepted");
-                tokio::time::sleep(ACCEPT_RETRY).await;
-            }
-        }
-    }
-}
-
 /// Sessions last for as long as clients like, so a site that stops cuts them; what is not committed is undone.
-fn spawn(
-    gateway: Arc<Gateway>,
-    stream: BoxStream,
-    remote: Option<IpAddr>,
-    mut drain: Drain,
-    slot: OwnedSemaphorePermit,
-) {
-    tokio::spawn(async move {
-        tokio::select! {
-            () = gateway.serve(stream, remote) => {}
-            () = drain.requested() => {}
+async fn serve(listener: Listener, gateway: Arc<Gateway>, drain: Drain) {
+    let places = Places::new(CONNECTIONS_MAX, GIVE_WAY_AFTER);
+    let stopping = drain.clone();
+    let serve = |Accepted { stream, remote, visitor: progress }| {
+        let (gateway, mut drain) = (gateway.clone(), drain.clone());
+        async move {
+            tokio::select! {
+                () = gateway.serve(stream, remote, &progress) => {}
+                () = drain.requested() => {}
+            }
         }
-        drop(slot);
-    });
+    };
+    accept(listener, places, stopping, Progress::begin, serve).await;
 }

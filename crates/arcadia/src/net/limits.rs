@@ -46,7 +46,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 1024,
-            give_way_after: Duration::from_millis(500),
+            give_way_after: arcadia_kernel::GIVE_WAY_AFTER,
             connect_head_timeout: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(10),
             head_bytes_max: 64 * 1024,

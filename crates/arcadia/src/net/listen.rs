@@ -1,4 +1,5 @@
-//! Where the proxy listens: a TCP port of the loopback, and a socket file for machines with a network of their own.
+//! Where the site listens: a TCP port of the loopback, and a socket file for machines with a network of their own.
+//! Accepting is the same for everything that listens.
 
 use std::fs;
 use std::io;
@@ -9,10 +10,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arcadia_kernel::{Place, Places, Waited};
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
+use super::activity::Activity;
+use super::bodies::Bodies;
 use super::drain::Drain;
-use super::places::{Place, Places};
 use super::proxy::{Peer, Proxy};
 use super::stream::BoxStream;
 
@@ -55,24 +58,36 @@ pub fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 
 /// Serves the proxy until the site stops.
 pub async fn serve_tcp(listener: TcpListener, proxy: Arc<Proxy>, drain: Drain) {
-    accept(Listener::Tcp(listener), proxy, drain, |proxy, stream, peer| Box::pin(proxy.serve(stream, peer)))
+    serve(Listener::Tcp(listener), proxy, drain, |proxy, stream, peer| Box::pin(proxy.serve(stream, peer)))
         .await;
 }
 
 /// Serves the proxy until the site stops.
 pub async fn serve_unix(listener: UnixListener, proxy: Arc<Proxy>, drain: Drain) {
-    accept(Listener::Unix(listener), proxy, drain, |proxy, stream, peer| Box::pin(proxy.serve(stream, peer)))
+    serve(Listener::Unix(listener), proxy, drain, |proxy, stream, peer| Box::pin(proxy.serve(stream, peer)))
         .await;
 }
 
 /// Serves the site's names to clients that come without the proxy, until the site stops: TLS from the first byte.
 pub async fn serve_tls(listener: TcpListener, proxy: Arc<Proxy>, drain: Drain) {
-    let serve: Serve =
-        |proxy, stream, peer| Box::pin(async move { proxy.serve_tls(stream, peer, None).await });
-    accept(Listener::Tcp(listener), proxy, drain, serve).await;
+    let tls: Serve = |proxy, stream, peer| Box::pin(async move { proxy.serve_tls(stream, peer, None).await });
+    serve(Listener::Tcp(listener), proxy, drain, tls).await;
 }
 
-enum Listener {
+type Serve = fn(Arc<Proxy>, BoxStream, Peer) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+async fn serve(listener: Listener, proxy: Arc<Proxy>, drain: Drain, serve: Serve) {
+    let places = Places::new(proxy.limits.connections_max, proxy.limits.give_way_after);
+    let bodies = Bodies::new(&proxy.limits, places.clone());
+    let arrive = || Arc::new(Activity::new(Arc::downgrade(&bodies)));
+    let stopping = drain.clone();
+    let serve = |Accepted { stream, remote, visitor: activity }| {
+        serve(proxy.clone(), stream, Peer { remote, drain: drain.clone(), activity })
+    };
+    accept(listener, places, stopping, arrive, serve).await;
+}
+
+pub enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
@@ -90,26 +105,53 @@ impl Listener {
     }
 }
 
-type Serve = fn(Arc<Proxy>, BoxStream, Peer) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+/// A connection that has a place.
+pub struct Accepted<V> {
+    pub stream: BoxStream,
+    /// Its address, where it has one.
+    pub remote: Option<IpAddr>,
+    pub visitor: Arc<V>,
+}
 
-async fn accept(listener: Listener, proxy: Arc<Proxy>, mut drain: Drain, serve: Serve) {
-    let places = Places::new(&proxy.limits);
+/// Accepts until the site stops. `arrive` is called for each connection, and `serve` once it has a place; a connection
+/// that is told to give way is dropped.
+pub async fn accept<V: Waited, F>(
+    listener: Listener,
+    places: Arc<Places<V>>,
+    mut drain: Drain,
+    arrive: impl Fn() -> Arc<V>,
+    serve: impl Fn(Accepted<V>) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
     loop {
-        let accepted = tokio::select! {
-            accepted = seated(&listener, &places) => accepted,
+        let seated = tokio::select! {
+            seated = seated(&listener, &places, &arrive) => seated,
             () = drain.requested() => return,
         };
-        if let Some((stream, remote, place)) = accepted {
-            let peer = Peer { remote, drain: drain.clone(), activity: place.activity.clone() };
-            tokio::spawn(place.hold(serve(proxy.clone(), stream, peer)));
+        if let Some((accepted, place)) = seated {
+            let served = serve(accepted);
+            tokio::spawn(async move {
+                if place.hold(served).await.is_none() {
+                    tracing::debug!("a connection gave way to a new one");
+                }
+            });
         }
     }
 }
 
 /// The next connection, and a place for it.
-async fn seated(listener: &Listener, places: &Arc<Places>) -> Option<(BoxStream, Option<IpAddr>, Place)> {
+async fn seated<V: Waited>(
+    listener: &Listener,
+    places: &Arc<Places<V>>,
+    arrive: impl Fn() -> Arc<V>,
+) -> Option<(Accepted<V>, Place<V>)> {
     match listener.accept().await {
-        Ok((stream, remote)) => Some((stream, remote, places.take().await?)),
+        Ok((stream, remote)) => {
+            let visitor = arrive();
+            let place = places.take(visitor.clone()).await;
+            Some((Accepted { stream, remote, visitor }, place))
+        }
         Err(error) => {
             tracing::warn!(%error, "a connection could not be accepted");
             // It is a lack of file descriptors as a rule, and there are more where one gives way.

@@ -3,6 +3,7 @@
 
 mod activity;
 mod authority;
+mod bodies;
 mod body;
 mod databases;
 mod drain;
@@ -13,7 +14,6 @@ mod http_connection;
 mod limits;
 mod listen;
 mod outside;
-mod places;
 mod proxy;
 mod public_address;
 mod request_head;

@@ -7,6 +7,7 @@ mod audit;
 mod backup;
 mod broken_disk;
 mod crowd;
+mod databases;
 mod extensions;
 mod hostile;
 mod interference;

@@ -19,9 +19,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arcadia_kernel::Entropy;
+use arcadia_kernel::{Entropy, GIVE_WAY_AFTER, Places, Progress};
 use tokio::net::UnixStream;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -64,7 +64,7 @@ pub(crate) struct Cluster {
     stop: watch::Sender<bool>,
     task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
     /// Room for clients.
-    pub sessions: Arc<Semaphore>,
+    pub sessions: Arc<Places<Progress>>,
 }
 
 impl Cluster {
@@ -177,7 +177,7 @@ impl Clusters {
             ready,
             stop,
             task: tokio::sync::Mutex::new(Some(task)),
-            sessions: Arc::new(Semaphore::new(SESSIONS_MAX)),
+            sessions: Places::new(SESSIONS_MAX, GIVE_WAY_AFTER),
         });
         running.insert(instance, cluster.clone());
         Ok(cluster)

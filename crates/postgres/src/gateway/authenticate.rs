@@ -2,6 +2,7 @@
 
 use std::io;
 
+use arcadia_kernel::Progress;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -65,6 +66,7 @@ pub(super) async fn pass_through(
     server: &mut UnixStream,
     startup: &Startup,
     role: &str,
+    progress: &Progress,
 ) -> Outcome {
     server.write_all(&startup.for_role(role)).await?;
     for _ in 0..MESSAGES_MAX {
@@ -74,11 +76,11 @@ pub(super) async fn pass_through(
             (b'R', Some(SASL_FINAL)) => message.write(client).await?,
             (b'R', Some(SASL)) => {
                 without_binding(message)?.write(client).await?;
-                answer(client, server).await?;
+                answer(client, server, progress).await?;
             }
             (b'R', Some(SASL_CONTINUE)) => {
                 message.write(client).await?;
-                answer(client, server).await?;
+                answer(client, server, progress).await?;
             }
             // No other way is configured; a server that asks for one is not what was made.
             (b'R', _) => return Err(broken("the server asks for another authentication").into()),
@@ -94,8 +96,9 @@ pub(super) async fn pass_through(
 }
 
 /// One answer of the client's.
-async fn answer(client: &mut Stream, server: &mut UnixStream) -> io::Result<()> {
+async fn answer(client: &mut Stream, server: &mut UnixStream, progress: &Progress) -> io::Result<()> {
     let message = Message::read(client).await?;
+    progress.advanced();
     if message.kind != b'p' {
         return Err(broken("the client says something else than its proof"));
     }

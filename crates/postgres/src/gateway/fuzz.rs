@@ -4,6 +4,7 @@ use std::io::Cursor;
 use std::sync::{Arc, OnceLock};
 
 use arcadia_crypto::{RsaBits, RsaKeyPair, self_signed};
+use arcadia_kernel::Progress;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -47,7 +48,7 @@ fn client(bytes: &[u8]) -> Stream {
 arcadia_fuzz::target!(startup, |data: &[u8]| openings_are_bounded(data));
 
 fn openings_are_bounded(data: &[u8]) {
-    match runtime().block_on(open(client(data), tls())) {
+    match runtime().block_on(open(client(data), tls(), &Progress::begin())) {
         Err(_) => {}
         Ok(Opening::Cancel(key)) => assert!((8..=260).contains(&key.len())),
         Ok(Opening::Refused(_, refusal)) => assert_eq!(refusal.code.len(), 5),
@@ -88,7 +89,7 @@ fn logins_end(data: &[u8]) {
         let (mut ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(server).await.unwrap();
         theirs.shutdown().await.unwrap();
-        let _ = pass_through(&mut client(from_client), &mut ours, &startup, "nina").await;
+        let _ = pass_through(&mut client(from_client), &mut ours, &startup, "nina", &Progress::begin()).await;
         drop(ours);
         let mut passed = Vec::new();
         let _ = theirs.read_to_end(&mut passed).await;

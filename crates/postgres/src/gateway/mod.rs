@@ -20,7 +20,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arcadia_kernel::{AuditSink, Authenticator, Clock, Decider, Entropy};
+use arcadia_kernel::{AuditSink, Authenticator, Clock, Decider, Entropy, Place, Progress, Serving};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
@@ -66,6 +66,7 @@ struct Peer {
     /// The name that the client asked for in its hello.
     server_name: Option<String>,
     is_encrypted: bool,
+    progress: Arc<Progress>,
 }
 
 impl Gateway {
@@ -86,8 +87,8 @@ impl Gateway {
     }
 
     /// Serves one client to its end. `remote` is its address; a client without one comes from a machine of the site,
-    /// and counts as 127.0.0.1.
-    pub async fn serve<S>(&self, stream: S, remote: Option<IpAddr>)
+    /// and counts as 127.0.0.1. `progress` says how far the client came: once it is signed in, it keeps its place.
+    pub async fn serve<S>(&self, stream: S, remote: Option<IpAddr>, progress: &Arc<Progress>)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -95,16 +96,16 @@ impl Gateway {
         tokio::select! {
             biased;
             _ = silent.wait_for(|silent| *silent) => {}
-            () = self.serve_one(stream, remote) => {}
+            () = self.serve_one(stream, remote, progress) => {}
         }
     }
 
-    async fn serve_one<S>(&self, stream: S, remote: Option<IpAddr>)
+    async fn serve_one<S>(&self, stream: S, remote: Option<IpAddr>, progress: &Arc<Progress>)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let address = remote.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)).to_canonical();
-        let opening = startup::open(Box::new(stream), &self.tls);
+        let opening = startup::open(Box::new(stream), &self.tls, progress);
         let opened = tokio::time::timeout(Duration::from_secs(STARTUP_SECONDS_MAX), opening).await;
         match opened {
             Err(_) => tracing::debug!(%address, "no start-up packet in time"),
@@ -112,7 +113,7 @@ impl Gateway {
             Ok(Ok(Opening::Cancel(key))) => self.cancellations.cancel(&self.postgres, &key).await,
             Ok(Ok(Opening::Refused(mut stream, refusal))) => tell(&mut stream, &refusal).await,
             Ok(Ok(Opening::Session { stream, startup, server_name, is_encrypted })) => {
-                let peer = Peer { address, server_name, is_encrypted };
+                let peer = Peer { address, server_name, is_encrypted, progress: progress.clone() };
                 self.session(stream, startup, &peer).await;
             }
         }
@@ -147,27 +148,37 @@ impl Gateway {
         peer: &Peer,
     ) -> Result<Option<(UnixStream, Hold)>, Ended> {
         let admitted = self.admit(startup, peer)?;
-        let slot = admitted.cluster.sessions.clone().try_acquire_owned();
-        let slot = slot.map_err(|_| Refusal::new("53300", "sorry, too many clients already"))?;
-        let mut server = admitted.connect().await?;
-        let outcome = match &admitted.administrator {
-            Some(administrator) => {
-                self.by_token(client, &mut server, startup, &admitted, administrator, peer).await
-            }
-            None => authenticate::pass_through(client, &mut server, startup, &admitted.role).await,
+        let too_many = || Refusal::new("53300", "sorry, too many clients already");
+        // Who has not signed in yet gives way to who may.
+        let place = admitted.cluster.sessions.take_of_waiting(peer.progress.clone()).await;
+        let place = place.ok_or_else(too_many)?;
+        let signing_in = async {
+            let mut server = admitted.connect().await?;
+            let outcome = match &admitted.administrator {
+                Some(administrator) => {
+                    self.by_token(client, &mut server, startup, &admitted, administrator, peer).await
+                }
+                None => {
+                    let role = &admitted.role;
+                    authenticate::pass_through(client, &mut server, startup, role, &peer.progress).await
+                }
+            };
+            Ok::<_, Ended>((server, outcome, peer.progress.serving()))
         };
+        let (server, outcome, serving) = place.hold(signing_in).await.ok_or_else(too_many)??;
         self.record(&admitted, peer, &outcome).await?;
         let Some(mut greeting) = outcome? else { return Ok(None) };
         let key =
             greeting.key.take().map(|key| self.cancellations.replace(&admitted, key, &*self.trust.entropy));
         greeting.send(client, key.as_ref()).await?;
-        Ok(Some((server, Hold { _slot: slot, _key: key })))
+        Ok(Some((server, Hold { _place: place, _serving: serving, _key: key })))
     }
 }
 
 /// What a session has while it lasts.
 struct Hold {
-    _slot: tokio::sync::OwnedSemaphorePermit,
+    _place: Place<Progress>,
+    _serving: Serving,
     _key: Option<cancel::Registered>,
 }
 

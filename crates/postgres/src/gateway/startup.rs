@@ -2,6 +2,7 @@
 
 use std::io;
 
+use arcadia_kernel::Progress;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsAcceptor;
 
@@ -99,7 +100,7 @@ fn invalid(what: &'static str) -> io::Error {
 }
 
 /// Reads up to the start-up packet. What is not PostgreSQL's protocol is an error, and is not answered.
-pub(super) async fn open(mut stream: Stream, tls: &TlsAcceptor) -> io::Result<Opening> {
+pub(super) async fn open(mut stream: Stream, tls: &TlsAcceptor, progress: &Progress) -> io::Result<Opening> {
     let (mut is_encrypted, mut server_name) = (false, None);
     for _ in 0..=REQUESTS_MAX {
         let first = stream.read_u8().await?;
@@ -117,6 +118,7 @@ pub(super) async fn open(mut stream: Stream, tls: &TlsAcceptor) -> io::Result<Op
         }
         let mut packet = vec![0; length - 4];
         stream.read_exact(&mut packet).await?;
+        progress.advanced();
         let code = packet.first_chunk::<4>().map_or(0, |bytes| u32::from_be_bytes(*bytes));
         match code {
             SSL_REQUEST if !is_encrypted && length == 8 => {

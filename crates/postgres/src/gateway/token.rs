@@ -35,6 +35,7 @@ impl Gateway {
         }
         Message::new(b'R', CLEARTEXT_PASSWORD.to_be_bytes().to_vec()).write(client).await?;
         let answer = Message::read(client).await?;
+        peer.progress.advanced();
         let token = match (answer.kind, answer.body.split_last()) {
             (b'p', Some((0, token))) => std::str::from_utf8(token).ok(),
             _ => None,

@@ -13,7 +13,8 @@ use arcadia_arm::{
 use arcadia_crypto::{SiteCa, SystemEntropy};
 use arcadia_kernel::{
     Authenticator, Caller, CallerKind, Decider, Decision, DenyReason, Dispatcher, Endpoint, Entropy,
-    FixedClock, Gate, Incoming, Limits, Method, Question, Reason, TokenFault, VerifiedToken, full_body,
+    FixedClock, Gate, Incoming, Limits, Method, Progress, Question, Reason, TokenFault, VerifiedToken,
+    full_body,
 };
 use arcadia_postgres::{Account, Gateway, Installation, Place, Postgres, PostgresNames, Trust, kinds};
 use arcadia_store::Store;
@@ -218,7 +219,7 @@ impl World {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (served, remote) = (serving.clone(), *seen.lock().unwrap());
-                tokio::spawn(async move { served.serve(stream, remote).await });
+                tokio::spawn(async move { served.serve(stream, remote, &Progress::begin()).await });
             }
         });
         let management = Arc::new(Dispatcher::new(arm.clone(), arm_ops(&arm), gate));

@@ -1,0 +1,132 @@
+//! The databases' door of a started site, by psql.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::crowd::raise_file_limit;
+use crate::raw::PATIENCE;
+use crate::support::{ARM, ARM_SCOPE, Site, Wire};
+
+const PASSWORD: &str = "Quiet-Antelope-7";
+/// More than one listener has places.
+const CROWD: usize = 1100;
+/// After this time the site ends a client that did not say who it is, whatever else comes.
+const STARTUP: Duration = Duration::from_secs(15);
+const TRIES: usize = 5;
+
+/// Sends a change that takes time, and waits until the resource is there.
+async fn made(wire: &Wire, token: &str, id: &str, body: Value) {
+    let url = format!("{ARM}{id}?api-version=2025-08-01");
+    wire.must("PUT", &url, token, Some(body)).await;
+    let begun = Instant::now();
+    loop {
+        let answer = wire.send("GET", &url, Some(token), None).await;
+        let found: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let state = &found["properties"]["state"];
+        if answer.status == 200 && (state == "Ready" || state.is_null()) {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE * 2, "{id} is never made: {found}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn server(site: &Site) {
+    let wire = site.client();
+    let token = wire.admin_token(ARM_SCOPE).await;
+    let group = format!("/subscriptions/{}/resourceGroups/rg", wire.subscription());
+    let body = json!({ "location": "uksouth" });
+    wire.must("PUT", &format!("{ARM}{group}?api-version=2024-11-01"), &token, Some(body)).await;
+    let server = format!("{group}/providers/Microsoft.DBforPostgreSQL/flexibleServers/pg-crowd");
+    let properties = json!({
+        "createMode": "Create", "administratorLogin": "arcadmin", "administratorLoginPassword": PASSWORD,
+        "authConfig": { "activeDirectoryAuth": "Disabled", "passwordAuth": "Enabled" },
+        "network": { "publicNetworkAccess": "Enabled" },
+    });
+    let sku = json!({ "name": "Standard_B1ms", "tier": "Burstable" });
+    let body = json!({ "location": "uksouth", "sku": sku, "properties": properties });
+    made(&wire, &token, &server, body).await;
+    let rule = json!({ "properties": { "startIpAddress": "127.0.0.1", "endIpAddress": "127.255.255.254" } });
+    made(&wire, &token, &format!("{server}/firewallRules/here"), rule).await;
+}
+
+fn psql(site: &Site, address: &str) -> Command {
+    let mut command = Command::new("psql");
+    command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("PGPASSWORD", PASSWORD);
+    command.env("PGHOSTADDR", address).env("PGSSLROOTCERT", site.data.join("ca.pem"));
+    command.env("PGCONNECT_TIMEOUT", PATIENCE.as_secs().to_string()).args(["-X", "-A", "-t"]);
+    command
+        .arg("host=pg-crowd.postgres.database.azure.com dbname=postgres user=arcadmin sslmode=verify-full");
+    command
+}
+
+/// A session that stays open.
+struct Session {
+    child: Child,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Session {
+    fn open(site: &Site, address: &str) -> Self {
+        let mut command = psql(site, address);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let answers = BufReader::new(child.stdout.take().unwrap());
+        Self { child, answers }
+    }
+
+    fn backend(&mut self) -> String {
+        self.child.stdin.as_mut().unwrap().write_all(b"SELECT pg_backend_pid();\n").unwrap();
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        assert!(line.trim().parse::<u32>().is_ok(), "{line:?}");
+        line
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One of the crowd: says nothing, half a packet, or asks for TLS and then says nothing.
+fn member(address: &str, at: usize) -> TcpStream {
+    let mut stream = TcpStream::connect((address, 5432)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let said: &[u8] = [&b""[..], b"\0\0", b"\0\0\0\x08\x04\xd2\x16\x2f"][at % 3];
+    // It may have been shown the door already.
+    let _ = stream.write_all(said);
+    if said.len() == 8 {
+        let _ = stream.read(&mut [0]);
+    }
+    stream
+}
+
+#[tokio::test]
+async fn a_thousand_who_do_not_sign_in_keep_nobody_from_a_database() {
+    raise_file_limit(CROWD);
+    let site = Site::start();
+    server(&site).await;
+    let address = site.env(false)["PGHOSTADDR"].clone();
+    let mut session = Session::open(&site, &address);
+    let backend = session.backend();
+    // A queue would let psql in when the first of the crowd have used up their time, and not before. Where the machine
+    // itself takes as long as that, nothing is shown, and it is tried again.
+    let is_shown = (0..TRIES).any(|_| {
+        let begun = Instant::now();
+        let crowd: Vec<_> = (0..CROWD).map(|at| member(&address, at)).collect();
+        let Output { status, stdout, stderr } =
+            psql(&site, &address).args(["-c", "SELECT 7"]).output().unwrap();
+        let took = begun.elapsed();
+        assert!(status.success() && stdout == b"7\n", "{}", String::from_utf8_lossy(&stderr));
+        drop(crowd);
+        took < STARTUP
+    });
+    assert!(is_shown, "each time it took as long as the crowd may stay");
+    assert_eq!(session.backend(), backend, "who is signed in stays");
+}
