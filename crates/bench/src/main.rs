@@ -119,6 +119,7 @@ async fn run(arguments: &Arguments) -> Result<ExitCode> {
             seconds,
             processors: std::thread::available_parallelism()?.get(),
             fdatasync_micros: [before, disk::append_micros(folder.path())?],
+            is_smoke: arguments.smoke,
         };
         // After each group: a run that is cut short leaves what it has.
         tell(arguments, &run, &rows)?;

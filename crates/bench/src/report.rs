@@ -20,6 +20,8 @@ pub struct Run {
     pub processors: usize,
     /// The median of an append of 600 bytes and fdatasync at the beginning and at the end, in microseconds.
     pub fdatasync_micros: [f64; 2],
+    /// Everything was cut down to see that it runs: no gate is shown, and none judged.
+    pub is_smoke: bool,
 }
 
 impl Run {
@@ -67,42 +69,49 @@ fn spread(middle: Option<Middle>, suffix: &str) -> String {
 /// The table in Markdown.
 pub fn table(run: &Run, rows: &[Row]) -> String {
     let mut text = format!("{}\n\n", run.line());
-    text.push_str(
-        "| work | ours | beside it | judged | gate | stretch | holds |\n|---|---|---|---|---|---|---|\n",
-    );
+    let (names, line) =
+        if run.is_smoke { ("", "") } else { (" judged | gate | stretch | holds |", "---|---|---|---|") };
+    let _ = writeln!(text, "| work | ours | beside it |{names}\n|---|---|---|{line}");
     for row in rows {
-        let suffix = match row.judged {
-            Judged::Ratio => "x".to_owned(),
-            Judged::Difference | Judged::Ours => format!(" {}", row.unit),
-        };
-        let beside = match (row.besides(), row.beside.as_str()) {
-            (_, "") => "-".to_owned(),
-            (Some(beside), name) => format!("{name}: {} {}", figure(beside.median), row.unit),
-            (None, name) => name.to_owned(),
-        };
-        let holds = match (row.holds(), row.reaches()) {
-            (_, Some(true)) => "yes, and the stretch",
-            (Some(true), _) => "yes",
-            (Some(false), _) => "**no**",
-            (None, _) => "-",
-        };
-        let note = if row.note.is_empty() { String::new() } else { format!("; {}", row.note) };
-        let ours = row.ours().map_or_else(|| "-".to_owned(), |ours| figure(ours.median));
-        let _ = writeln!(
-            text,
-            "| **{}**: {}{note} | {ours} {} | {beside} | {} | {} | {} | {holds} |",
-            row.name,
-            row.what,
-            row.unit,
-            spread(row.figure(), &suffix),
-            bound(row.gate, &suffix),
-            bound(row.stretch, &suffix),
-        );
+        let judgement = if run.is_smoke { String::new() } else { judgement(row) };
+        let _ = writeln!(text, "{}{judgement}", measured(row));
+    }
+    if run.is_smoke {
+        text.push_str("\nEverything ran; no gate is judged.\n");
+        return text;
     }
     let gated = rows.iter().filter_map(Row::holds);
     let (all, held) = gated.fold((0, 0), |(all, held), holds| (all + 1, held + usize::from(holds)));
     let _ = writeln!(text, "\n{held} of {all} gates hold.");
     text
+}
+
+/// What was measured, and beside what.
+fn measured(row: &Row) -> String {
+    let beside = match (row.besides(), row.beside.as_str()) {
+        (_, "") => "-".to_owned(),
+        (Some(beside), name) => format!("{name}: {} {}", figure(beside.median), row.unit),
+        (None, name) => name.to_owned(),
+    };
+    let note = if row.note.is_empty() { String::new() } else { format!("; {}", row.note) };
+    let ours = row.ours().map_or_else(|| "-".to_owned(), |ours| figure(ours.median));
+    format!("| **{}**: {}{note} | {ours} {} | {beside} |", row.name, row.what, row.unit)
+}
+
+/// What is made of it.
+fn judgement(row: &Row) -> String {
+    let suffix = match row.judged {
+        Judged::Ratio => "x".to_owned(),
+        Judged::Difference | Judged::Ours => format!(" {}", row.unit),
+    };
+    let holds = match (row.holds(), row.reaches()) {
+        (_, Some(true)) => "yes, and the stretch",
+        (Some(true), _) => "yes",
+        (Some(false), _) => "**no**",
+        (None, _) => "-",
+    };
+    let (gate, stretch) = (bound(row.gate, &suffix), bound(row.stretch, &suffix));
+    format!(" {} | {gate} | {stretch} | {holds} |", spread(row.figure(), &suffix))
 }
 
 pub fn json(run: &Run, rows: &[Row]) -> Result<Value> {
@@ -121,8 +130,6 @@ pub fn json(run: &Run, rows: &[Row]) -> Result<Value> {
     Ok(json!({
         "measuredAt": run.at,
         "processors": run.processors,
-        "rounds": run.rounds,
-        "secondsPerMeasurement": run.seconds,
         "fdatasyncMicroseconds": run.fdatasync_micros,
         "rows": rows,
     }))
@@ -150,6 +157,7 @@ mod tests {
             seconds: 2.0,
             processors: 2,
             fdatasync_micros: [200.0, 300.0],
+            is_smoke: false,
         }
     }
 
@@ -172,6 +180,29 @@ mod tests {
         assert_eq!(told["rows"][1]["holds"], false);
         assert_eq!(told["rows"][0]["figure"]["median"], 3.0);
         assert_eq!(told["rows"][0]["gate"]["atMost"], 3.0);
+    }
+
+    #[test]
+    fn a_smoke_run_shows_no_gate_and_judges_none() {
+        let text = table(&Run { is_smoke: true, ..run() }, &rows());
+        assert!(text.contains("| **a**: what; slow | 6.00 us | floor: 2.00 us |\n"), "{text}");
+        for judging in ["gates hold", "holds", "| gate", "3x", "2.5x", "**no**", "yes"] {
+            assert!(!text.contains(judging), "{judging} in {text}");
+        }
+    }
+
+    #[test]
+    fn each_row_tells_how_long_it_was_measured() {
+        let rows: Vec<Row> = rows()
+            .into_iter()
+            .zip([Some(2.0), Some(0.5), None])
+            .map(|(row, seconds)| Row { seconds_per_measurement: seconds, ..row })
+            .collect();
+        let told = json(&run(), &rows).unwrap();
+        assert_eq!(told["rows"][0]["secondsPerMeasurement"], 2.0);
+        assert_eq!(told["rows"][1]["secondsPerMeasurement"], 0.5);
+        assert_eq!(told["rows"][2]["secondsPerMeasurement"], Value::Null);
+        assert_eq!(told.get("secondsPerMeasurement"), None);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! One row of the table: what is measured, beside what, and what it must hold.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 /// What is compared with the gate.
@@ -62,6 +64,8 @@ pub struct Row {
     pub gate: Option<Bound>,
     pub stretch: Option<Bound>,
     pub rounds: Vec<Round>,
+    /// How long one measurement of a round lasted; nothing where the work itself says when it ends.
+    pub seconds_per_measurement: Option<f64>,
     pub note: String,
 }
 
@@ -95,6 +99,7 @@ impl Row {
             gate: None,
             stretch: None,
             rounds: Vec::new(),
+            seconds_per_measurement: None,
             note: String::new(),
         }
     }
@@ -131,6 +136,12 @@ impl Row {
 
     pub fn rounds(mut self, rounds: Vec<Round>) -> Self {
         self.rounds = rounds;
+        self
+    }
+
+    /// Each measurement of each round lasted so long.
+    pub fn lasting(mut self, time: Duration) -> Self {
+        self.seconds_per_measurement = Some(time.as_secs_f64());
         self
     }
 

@@ -90,16 +90,19 @@ async fn small(
             .gate(Bound::AtLeast(0.5))
             .stretch(Bound::AtLeast(0.7))
             .rounds(cpu)
+            .lasting(bench.time)
             .note(format!("CPU {micros:.0} us")),
         Row::new("blob GET 4 KiB: rate", what, "/s")
             .ratio_to("nginx, the same file over TLS")
             .gate(Bound::AtLeast(0.5))
             .stretch(Bound::AtLeast(0.7))
-            .rounds(rate),
+            .rounds(rate)
+            .lasting(bench.time),
         Row::new("blob GET 4 KiB beside azurite", what, "/s")
             .ratio_to("azurite, without TLS")
             .gate(Bound::AtLeast(15.0))
-            .rounds(beside_azurite),
+            .rounds(beside_azurite)
+            .lasting(bench.time),
     ])
 }
 
@@ -122,14 +125,16 @@ async fn large(bench: &Bench, ours: &BlobSite, nginx: Option<&Nginx>) -> Result<
             .ratio_to("nginx, the same file over TLS")
             .gate(Bound::AtLeast(0.8))
             .stretch(Bound::AtLeast(0.95))
-            .rounds(rates),
+            .rounds(rates)
+            .lasting(bench.time),
         Row::new(
             "blob GET 8 MiB: memory",
             "the site's most beyond what it had before, each of 32 streams",
             "MiB",
         )
         .gate(Bound::AtMost(1.0))
-        .rounds(memory),
+        .rounds(memory)
+        .lasting(bench.time),
     ])
 }
 
@@ -190,11 +195,13 @@ async fn writes(bench: &Bench, ours: &BlobSite, azurite: Option<&Azurite>) -> Re
             .ratio_to("32 threads: a file each time, and fsync")
             .gate(Bound::AtLeast(1.5))
             .rounds(beside_floor)
+            .lasting(bench.time)
             .note(format!("CPU {micros:.0} us, median latency {latency:.1} ms")),
         Row::new("blob PUT 4 KiB beside azurite", what, "/s")
             .ratio_to("azurite, without TLS, not synced, nearly empty")
             .gate(Bound::AtLeast(10.0))
-            .rounds(beside_azurite),
+            .rounds(beside_azurite)
+            .lasting(bench.time),
     ])
 }
 

@@ -38,6 +38,7 @@ pub async fn measure(bench: &Bench) -> Result<Vec<Row>> {
             .ratio_to("nginx")
             .gate(Bound::AtMost(0.8))
             .rounds(rounds)
+            .lasting(bench.time)
             .note(format!("{note}bare hyper and rustls {bare:.0} us")),
     ])
 }

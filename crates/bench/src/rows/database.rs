@@ -1,7 +1,7 @@
 //! PostgreSQL: queries through the gateway, and how soon a new server answers.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
@@ -53,6 +53,7 @@ async fn gateway(bench: &Bench, programs: &Path) -> Result<Vec<Row>> {
                 .gate(GATE)
                 .stretch(STRETCH)
                 .rounds(rounds)
+                .lasting(Duration::from_secs_f64(seconds(bench)))
                 .note(format!("the site's CPU {micros:.0} us")),
         );
     }

@@ -70,14 +70,17 @@ pub async fn measure(bench: &Bench) -> Result<Vec<Row>> {
             rounds.push(Round::pair(large.cpu_micros(bench, work).await?, few));
         }
         let row = Row::new(format!("growth: {name}"), format!("CPU with {filled}"), "us");
-        rows.push(row.ratio_to("the same in the small site").gate(FLAT).rounds(rounds.clone()));
+        rows.push(
+            row.ratio_to("the same in the small site").gate(FLAT).rounds(rounds.clone()).lasting(bench.time),
+        );
         if matches!(work, Work::BlobList) {
             let alone = rounds.iter().map(|round| Round::alone(round.ours / 1e3)).collect();
             rows.push(
                 Row::new("blob LIST 1000", format!("CPU, of {} blobs", large.count), "ms")
                     .gate(Bound::AtMost(3.0))
                     .stretch(Bound::AtMost(1.5))
-                    .rounds(alone),
+                    .rounds(alone)
+                    .lasting(bench.time),
             );
         }
     }

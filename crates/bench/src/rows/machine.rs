@@ -81,10 +81,12 @@ async fn tokens(bench: &Bench, site: &Site, root: &Path) -> Result<Vec<Row>> {
             "ms",
         )
         .gate(Bound::AtMost(1.0))
-        .rounds(alone),
+        .rounds(alone)
+        .lasting(bench.time),
         Row::new("HIMDS: tokens given", "32 clients, each token after a challenge and its file", "/s")
             .gate(Bound::AtLeast(10_000.0))
             .rounds(together)
+            .lasting(bench.time)
             .note(format!(
                 "CPU {cpu:.0} us a token on the agent's one thread; its limit of requests raised for the row"
             )),

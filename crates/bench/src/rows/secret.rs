@@ -59,11 +59,13 @@ async fn reads(bench: &Bench, site: &Site, officer: &Application, token: &str) -
             .gate(Bound::AtMost(3.0))
             .stretch(Bound::AtMost(2.0))
             .rounds(known)
+            .lasting(bench.time)
             .note(format!("{rate:.0} requests/s")),
         Row::new("secret GET 4 KiB, a new token each time", "as above, token verified: CPU", "us")
             .difference_from("the same with a known token")
             .gate(Bound::AtMost(25.0))
-            .rounds(new),
+            .rounds(new)
+            .lasting(bench.time),
     ])
 }
 
@@ -105,8 +107,9 @@ async fn writes(bench: &Bench, site: &Site, token: &str) -> Result<Vec<Row>> {
         Row::new("secret SET, 1 writer", "over TLS, durable before the answer: median latency", "us")
             .ratio_to("append of 600 B and fdatasync")
             .gate(Bound::AtMost(1.5))
-            .rounds(single),
-        many.rounds(grouped).note(format!("CPU {cpu:.0} us")),
+            .rounds(single)
+            .lasting(bench.time),
+        many.rounds(grouped).lasting(bench.time).note(format!("CPU {cpu:.0} us")),
     ])
 }
 

@@ -38,6 +38,7 @@ pub async fn measure(bench: &Bench) -> Result<Vec<Row>> {
         .gate(Bound::AtMost(1.25))
         .stretch(Bound::AtMost(1.10))
         .rounds(rounds)
+        .lasting(bench.time)
         .note(format!("{rate:.0} tokens/s")),
     ])
 }
