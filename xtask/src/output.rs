@@ -13,6 +13,11 @@ pub fn say(text: impl Display) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
+/// A line for people about what goes on, where standard output is the result.
+pub fn note(text: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// Runs a command and passes its lines on as they come. Gives its lines and whether it succeeded.
 pub fn stream(command: &mut Command) -> Result<(Vec<String>, bool)> {
     let name = command.get_program().to_string_lossy().into_owned();

@@ -1,19 +1,20 @@
 //! Runs of libFuzzer, some at once, and what came of them.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::thread::sleep;
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde_json::{Value, json};
 
 use super::build::Programs;
 use super::{Options, Target};
-use crate::output::say;
+use crate::output::{note, say};
 
 /// Longest input, in bytes.
 const INPUT_BYTES_MAX: u32 = 4096;
@@ -21,28 +22,32 @@ const INPUT_BYTES_MAX: u32 = 4096;
 const INPUT_SECONDS_MAX: u32 = 20;
 /// Most memory that a target may have; what grows without bound gets there.
 const MEMORY_MEBIBYTES_MAX: u32 = 768;
-/// Most examples of one target, and most bytes of them, in the tree.
-const EXAMPLES_MAX: usize = 50;
-const EXAMPLE_BYTES_MAX: u64 = 100 * 1024;
+/// How often a target's processor time is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// What Linux counts processor time in when it shows it to programs, on every machine that Arcadia runs on.
+const TICKS_PER_SECOND: f64 = 100.0;
 
 /// What came of one target.
-struct Outcome {
-    target: Target,
-    minutes: f64,
-    executions: u64,
+pub struct Outcome {
+    pub target: Target,
+    /// Processor time of the target, in seconds.
+    pub cpu_seconds: f64,
+    pub executions: u64,
     /// Branches that were reached, as libFuzzer counts them.
-    reached: u64,
+    pub branches: u64,
     /// Inputs that reach something that no other does.
-    inputs: u64,
-    clean: bool,
+    pub inputs: u64,
+    pub memory_mebibytes: u64,
+    pub clean: bool,
     log: PathBuf,
 }
 
-fn place(root: &Path, target: &Target, part: &str) -> PathBuf {
+pub fn place(root: &Path, target: &Target, part: &str) -> PathBuf {
     root.join("target/fuzz").join(&target.name).join(part)
 }
 
-pub fn all(root: &Path, targets: &[Target], programs: &Programs, options: &Options) -> Result<ExitCode> {
+/// In the order of the targets' names.
+pub fn all(root: &Path, targets: &[Target], programs: &Programs, options: &Options) -> Result<Vec<Outcome>> {
     let waiting: Mutex<VecDeque<&Target>> = Mutex::new(targets.iter().collect());
     let outcomes = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -58,8 +63,7 @@ pub fn all(root: &Path, targets: &[Target], programs: &Programs, options: &Optio
     let outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut outcomes = outcomes.into_iter().collect::<Result<Vec<Outcome>>>()?;
     outcomes.sort_by(|one, other| one.target.name.cmp(&other.target.name));
-    show(&outcomes, options.json);
-    Ok(if outcomes.iter().all(|outcome| outcome.clean) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(outcomes)
 }
 
 fn next<'a>(waiting: &Mutex<VecDeque<&'a Target>>) -> Option<&'a Target> {
@@ -67,7 +71,7 @@ fn next<'a>(waiting: &Mutex<VecDeque<&'a Target>>) -> Option<&'a Target> {
 }
 
 /// The target's test program as libFuzzer's, with its own arguments in the variable that bolero reads.
-fn fuzzer(target: &Target, program: &Path, arguments: &[String]) -> Command {
+pub fn fuzzer(target: &Target, program: &Path, arguments: &[String]) -> Command {
     let mut command = Command::new(program);
     command
         .args([target.test.as_str(), "--exact", "--nocapture", "--test-threads", "1"])
@@ -83,38 +87,72 @@ fn one(root: &Path, target: &Target, program: &Path, options: &Options) -> Resul
     }
     let log = place(root, target, "log");
     let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-    let seconds = (options.minutes * 60.0).clamp(1.0, 86_400.0) as u64;
     let arguments = [
         found.display().to_string(),
         target.examples.display().to_string(),
         format!("-artifact_prefix={}/", failures.display()),
-        format!("-max_total_time={seconds}"),
         format!("-max_len={INPUT_BYTES_MAX}"),
         format!("-timeout={INPUT_SECONDS_MAX}"),
         format!("-rss_limit_mb={MEMORY_MEBIBYTES_MAX}"),
         "-print_final_stats=1".to_owned(),
     ];
-    let started = Instant::now();
     let mut command = fuzzer(target, program, &arguments);
-    let status = command.stdout(output.try_clone()?).stderr(output).status()?;
+    let child = command.stdout(output.try_clone()?).stderr(output).spawn();
+    let child = child.with_context(|| format!("cannot run {}", program.display()))?;
+    let (status, cpu_seconds) = let_run(child, options.minutes * 60.0)?;
     let text = fs::read(&log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())?;
     let executions = number_after(&text, "stat::number_of_executed_units:").unwrap_or(0);
     let outcome = Outcome {
         target: target.clone(),
-        minutes: started.elapsed().as_secs_f64() / 60.0,
+        cpu_seconds,
         executions,
-        reached: number_after(&text, " cov: ").unwrap_or(0),
+        branches: number_after(&text, " cov: ").unwrap_or(0),
         inputs: number_after(&text, " corp: ").unwrap_or(0),
+        memory_mebibytes: number_after(&text, "stat::peak_rss_mb:").unwrap_or(0),
         // A test that is not there runs nothing and succeeds.
         clean: status.success() && executions > 0,
         log,
     };
-    say(if outcome.clean {
+    note(if outcome.clean {
         format!("{}: clean", target.name)
     } else {
         format!("{}: FAILED, see {}", target.name, outcome.log.display())
     });
     Ok(outcome)
+}
+
+/// Asks the fuzzer to end when it has had its processor time, and waits for it. Gives how it ended and the time it had.
+fn let_run(mut child: Child, cpu_seconds_max: f64) -> Result<(ExitStatus, f64)> {
+    let pid = Pid::from_child(&child);
+    let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    let mut asked = false;
+    while waitid(WaitId::Pid(pid), ended)?.is_none() {
+        if !asked && processor_seconds(pid)? >= cpu_seconds_max {
+            // libFuzzer finishes the input that it is at, tells its figures and succeeds.
+            kill_process(pid, Signal::USR1)?;
+            asked = true;
+        }
+        sleep(LOOK_EVERY);
+    }
+    // A process that has ended and is not waited for yet still tells what it has used.
+    let cpu_seconds = processor_seconds(pid)?;
+    Ok((child.wait()?, cpu_seconds))
+}
+
+fn processor_seconds(pid: Pid) -> Result<f64> {
+    let path = format!("/proc/{}/stat", pid.as_raw_nonzero());
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    ticks(&text)
+        .map(|ticks| ticks as f64 / TICKS_PER_SECOND)
+        .with_context(|| format!("cannot understand {path}"))
+}
+
+/// The time in the program and the time in the kernel, of a line that begins with a number, a name and a state.
+fn ticks(stat: &str) -> Option<u64> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let mut fields = after_name.split_whitespace().skip(11);
+    let [user, system] = [fields.next()?, fields.next()?].map(str::parse::<u64>);
+    Some(user.ok()? + system.ok()?)
 }
 
 /// The number behind the last such words.
@@ -124,108 +162,41 @@ fn number_after(text: &str, words: &str) -> Option<u64> {
     digits[..digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len())].parse().ok()
 }
 
-fn show(outcomes: &[Outcome], as_json: bool) {
+pub fn show(outcomes: &[Outcome], as_json: bool) {
     if as_json {
-        let rows: Vec<Value> = outcomes
-            .iter()
-            .map(|outcome| {
-                json!({
-                    "target": outcome.target.name,
-                    "crate": outcome.target.member,
-                    "minutes": (outcome.minutes * 10.0).round() / 10.0,
-                    "executions": outcome.executions,
-                    "reached": outcome.reached,
-                    "inputs": outcome.inputs,
-                    "clean": outcome.clean,
-                    "log": outcome.log,
-                })
-            })
-            .collect();
+        let rows: Vec<Value> = outcomes.iter().map(Outcome::as_json).collect();
         return say(json!({ "targets": rows }));
     }
-    say("| target | minutes | executions | branches | inputs | result |");
-    say("|---|---|---|---|---|---|");
+    say("| target | CPU s | executions | branches | inputs | MiB | result |");
+    say("|---|---|---|---|---|---|---|");
     for outcome in outcomes {
         let result = if outcome.clean { "clean" } else { "FAILED" };
         say(format!(
-            "| `{}` | {:.0} | {} | {} | {} | {result} |",
-            outcome.target.name, outcome.minutes, outcome.executions, outcome.reached, outcome.inputs
+            "| `{}` | {:.1} | {} | {} | {} | {} | {result} |",
+            outcome.target.name,
+            outcome.cpu_seconds,
+            outcome.executions,
+            outcome.branches,
+            outcome.inputs,
+            outcome.memory_mebibytes
         ));
     }
 }
 
-/// Keeps the examples that were written by hand, and of what was found those that reach the most more, up to a bound.
-pub fn minimize(root: &Path, target: &Target, program: &Path) -> Result<()> {
-    let found = place(root, target, "found");
-    fs::create_dir_all(&found)?;
-    for example in files(&target.examples)? {
-        if example.file_name().is_some_and(|name| name.to_string_lossy().starts_with("found-")) {
-            fs::remove_file(example)?;
-        }
+impl Outcome {
+    fn as_json(&self) -> Value {
+        json!({
+            "target": self.target.name,
+            "crate": self.target.member,
+            "cpuSeconds": self.cpu_seconds,
+            "executions": self.executions,
+            "branches": self.branches,
+            "inputs": self.inputs,
+            "memoryMebibytes": self.memory_mebibytes,
+            "clean": self.clean,
+            "log": self.log,
+        })
     }
-    let by_hand = files(&target.examples)?;
-    let mut all = by_hand.clone();
-    all.extend(files(&found)?);
-    let reached = reached(root, target, program, &all)?;
-    let mut kept: Vec<usize> = (0..by_hand.len()).collect();
-    let mut seen: BTreeSet<u64> =
-        kept.iter().filter_map(|number| reached.get(number)).flatten().copied().collect();
-    let lengths = all.iter().map(|path| Ok(fs::metadata(path)?.len())).collect::<Result<Vec<u64>>>()?;
-    let mut bytes: u64 = lengths[..by_hand.len()].iter().sum();
-    while kept.len() < EXAMPLES_MAX {
-        let fits = |number: &usize| !kept.contains(number) && bytes + lengths[*number] <= EXAMPLE_BYTES_MAX;
-        let more =
-            |number: usize| reached.get(&number).map_or(0, |reached| reached.difference(&seen).count());
-        let candidates = (0..all.len()).filter(fits).map(|number| (more(number), Reverse(number)));
-        let Some((1.., Reverse(best))) = candidates.max() else { break };
-        if let Some(name) = all[best].file_name() {
-            fs::copy(&all[best], target.examples.join(format!("found-{:.16}", name.to_string_lossy())))?;
-        }
-        seen.extend(reached.get(&best).into_iter().flatten());
-        bytes += lengths[best];
-        kept.push(best);
-    }
-    let count = kept.len();
-    say(format!("{}: {count} examples, {bytes} bytes", target.name));
-    Ok(())
-}
-
-/// The files of a folder, the shortest first.
-fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))? {
-        let entry = entry?;
-        files.push((entry.metadata()?.len(), entry.path()));
-    }
-    files.sort();
-    Ok(files.into_iter().map(|(_, path)| path).collect())
-}
-
-/// What each file reaches. libFuzzer's merge would start the program again without the test's name, so this is the
-/// inner half of it, over a list that is written here.
-fn reached(
-    root: &Path,
-    target: &Target,
-    program: &Path,
-    files: &[PathBuf],
-) -> Result<BTreeMap<usize, BTreeSet<u64>>> {
-    let control = place(root, target, "control");
-    let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
-    fs::write(&control, format!("{}\n0\n{}\n", names.len(), names.join("\n")))?;
-    let arguments = ["-merge_inner=1".to_owned(), format!("-merge_control_file={}", control.display())];
-    let output = File::create(place(root, target, "merge-log"))?;
-    let mut command = fuzzer(target, program, &arguments);
-    if !command.stdout(output.try_clone()?).stderr(output).status()?.success() {
-        bail!("the inputs of {} cannot be read again; one of them fails", target.name);
-    }
-    Ok(fs::read_to_string(&control)?.lines().filter_map(features).collect())
-}
-
-/// `FT 3 17 4711`: the file's number, and the numbers of what it reaches.
-fn features(line: &str) -> Option<(usize, BTreeSet<u64>)> {
-    let mut numbers = line.strip_prefix("FT ")?.split(' ');
-    let file = numbers.next()?.parse().ok()?;
-    Some((file, numbers.filter_map(|number| number.parse().ok()).collect()))
 }
 
 #[cfg(test)]
@@ -240,7 +211,21 @@ mod tests {
         assert_eq!(number_after(text, " corp: "), Some(12));
         assert_eq!(number_after(text, "stat::number_of_executed_units:"), Some(1234));
         assert_eq!(number_after(text, "nothing"), None);
-        assert_eq!(features("FT 3 17 4711"), Some((3, BTreeSet::from([17, 4711]))));
-        assert_eq!(features("COV 3 17"), None);
+    }
+
+    #[test]
+    fn processor_time_is_read_behind_any_name() {
+        let line = "7 (a) b (c) R 1 7 7 0 -1 4194304 100 200 0 0 250 31 9 9 20 0 1 0";
+        assert_eq!(ticks(line), Some(281));
+        assert_eq!(ticks("7 (a"), None);
+    }
+
+    #[test]
+    fn a_program_is_asked_to_end_when_it_has_had_its_time() {
+        let mut command = Command::new("sh");
+        let script = "trap 'echo asked; exit 0' USR1; while :; do :; done";
+        let child = command.args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let (status, cpu_seconds) = let_run(child, 0.3).unwrap();
+        assert!(status.success() && cpu_seconds >= 0.3);
     }
 }
