@@ -23,7 +23,8 @@ const FOUND: &str = "found-";
 pub fn minimize(root: &Path, target: &Target, program: &Path) -> Result<()> {
     let found = place(root, target, "found");
     fs::create_dir_all(&found)?;
-    let (before, by_hand): (Vec<_>, Vec<_>) = files(&target.examples)?.into_iter().partition(|path| is_found(path));
+    let (before, by_hand): (Vec<_>, Vec<_>) =
+        files(&target.examples)?.into_iter().partition(|path| is_found(path));
     let all: Vec<PathBuf> = by_hand.iter().chain(&before).cloned().chain(files(&found)?).collect();
     let kept = fewest(&all, by_hand.len(), &reached(root, target, program, &all)?)?;
     for stale in before.iter().filter(|path| !kept.contains(path)) {
