@@ -206,6 +206,9 @@ pub(super) async fn restore(
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use arcadia_crypto::SystemEntropy;
 

@@ -1,5 +1,8 @@
 //! Lists, in pages.
 
+#[cfg(test)]
+mod fuzz;
+
 use arcadia_kernel::{At, Continuation, Fault, Permit, Reply, Request, RequestHead};
 use serde::{Deserialize, Serialize};
 
@@ -38,9 +41,12 @@ impl Ask {
         let limit = match head.query.first("maxresults") {
             None | Some("") => PAGE_ITEMS_MAX,
             Some(text) => {
-                text.parse::<usize>().ok().filter(|limit| (1..=PAGE_ITEMS_MAX).contains(limit)).ok_or_else(
-                    || bad_parameter("The parameter 'maxresults' must be a number from 1 to 25."),
-                )?
+                // No sign: a plus in the next page's address is a blank.
+                let digits = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+                let limit = digits.and_then(|text| text.parse::<usize>().ok());
+                limit.filter(|limit| (1..=PAGE_ITEMS_MAX).contains(limit)).ok_or_else(|| {
+                    bad_parameter("The parameter 'maxresults' must be a number from 1 to 25.")
+                })?
             }
         };
         let after = head.query.first("$skiptoken").map(read_token).transpose()?;

@@ -1,5 +1,7 @@
 //! Vaults as the data plane sees them: a snapshot in memory, kept by the store's own changes.
 
+#[cfg(test)]
+mod fuzz;
 pub(crate) mod network;
 pub(crate) mod policy;
 pub(crate) mod properties;

@@ -8,6 +8,9 @@ use super::Vault;
 use super::properties::{NetworkAction, PublicAccess};
 use crate::faults;
 
+/// Bits before the address in an IPv4 address that is written as an IPv6 one.
+const MAPPED_PREFIX: u32 = 96;
+
 /// An address or a block of addresses, as an `ipRules` entry writes it: `203.0.113.7`, `203.0.113.0/24`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Block {
@@ -19,12 +22,19 @@ pub(crate) struct Block {
 impl Block {
     pub fn parse(text: &str) -> Option<Self> {
         let (address, prefix) = match text.split_once('/') {
+            Some((_, prefix)) if !prefix.bytes().all(|byte| byte.is_ascii_digit()) => return None,
             Some((address, prefix)) => (address, Some(prefix.parse::<u32>().ok()?)),
             None => (text, None),
         };
-        let address: IpAddr = address.trim().parse().ok()?;
+        let written: IpAddr = address.trim().parse().ok()?;
+        // An IPv4 address in IPv6's form is that IPv4 address, as it is when a request comes from it.
+        let address = written.to_canonical();
         let (bits, width) = bits(address);
-        let prefix = prefix.unwrap_or(width);
+        let prefix = match prefix {
+            Some(prefix) if address != written => prefix.checked_sub(MAPPED_PREFIX)?,
+            Some(prefix) => prefix,
+            None => width,
+        };
         (prefix <= width).then_some(Self { bits, prefix, is_v4: width == 32 })
     }
 
@@ -87,11 +97,25 @@ mod tests {
         assert!(holds("2001:db8::/32", "2001:db8:1::1"));
         assert!(!holds("2001:db8::/32", "2001:db9::1"));
         assert!(holds("::/0", "2001:db9::1"));
+        assert!(holds("::ffff:203.0.113.7", "203.0.113.7") && !holds("::ffff:203.0.113.7", "203.0.113.8"));
+        assert!(
+            holds("::ffff:203.0.113.0/120", "203.0.113.9") && !holds("::ffff:203.0.113.0/120", "203.0.114.9")
+        );
     }
 
     #[test]
     fn other_texts_are_no_block() {
-        for text in ["", "x", "203.0.113.0/33", "203.0.113", "203.0.113.0/", "::/129", "203.0.113.0/-1"] {
+        for text in [
+            "",
+            "x",
+            "203.0.113.0/33",
+            "203.0.113",
+            "203.0.113.0/",
+            "::/129",
+            "203.0.113.0/-1",
+            "203.0.113.0/+8",
+            "::ffff:0:0/95",
+        ] {
             assert_eq!(Block::parse(text), None, "{text}");
         }
     }
