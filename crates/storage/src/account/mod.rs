@@ -1,5 +1,7 @@
 //! Accounts as the data plane sees them: a snapshot in memory, kept by the store's own changes.
 
+#[cfg(test)]
+mod fuzz;
 pub(crate) mod properties;
 
 use std::collections::HashMap;

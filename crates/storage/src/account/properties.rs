@@ -18,15 +18,15 @@ const OFF: [&str; 6] = [
     "enableExtendedGroups",
     "isBlobReplicationEnabled",
 ];
-const ABSENT: [&str; 7] = [
+const ABSENT: [&str; 6] = [
     "customDomain",
     "immutableStorageWithVersioning",
     "sasPolicy",
     "keyPolicy",
     "routingPreference",
     "allowedCopyScope",
-    "azureFilesIdentityBasedAuthentication",
 ];
+const FILES_IDENTITY: &str = "azureFilesIdentityBasedAuthentication";
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -142,10 +142,15 @@ fn refuse_unserved(asked: &Value) -> Result<(), Fault> {
         return Err(not_served(name));
     }
     if let Some(name) = ABSENT.iter().find(|name| !asked[**name].is_null()) {
-        let is_none = asked[*name]["directoryServiceOptions"] == "None";
-        if !is_none {
-            return Err(not_served(name));
-        }
+        return Err(not_served(name));
+    }
+    let part = |name: &str| match &asked[name] {
+        part @ (Value::Null | Value::Object(_)) => Ok(part),
+        _ => Err(invalid(name, "an object")),
+    };
+    let files = part(FILES_IDENTITY)?;
+    if !files.is_null() && files["directoryServiceOptions"] != "None" {
+        return Err(not_served(FILES_IDENTITY));
     }
     let default = |value: &Value, allowed: &str| value.is_null() || *value == allowed;
     if !default(&asked["publicNetworkAccess"], "Enabled") {
@@ -154,12 +159,12 @@ fn refuse_unserved(asked: &Value) -> Result<(), Fault> {
     if !default(&asked["dnsEndpointType"], "Standard") {
         return Err(not_served("dnsEndpointType"));
     }
-    let rules = &asked["networkAcls"];
-    let has_rules = RULES.iter().any(|name| rules[*name].as_array().is_some_and(|rules| !rules.is_empty()));
-    if !default(&rules["defaultAction"], "Allow") || has_rules {
+    let rules = part("networkAcls")?;
+    let is_empty = |rules: &Value| rules.is_null() || rules.as_array().is_some_and(Vec::is_empty);
+    if !default(&rules["defaultAction"], "Allow") || !RULES.iter().all(|name| is_empty(&rules[*name])) {
         return Err(not_served("networkAcls"));
     }
-    let encryption = &asked["encryption"];
+    let encryption = part("encryption")?;
     if !default(&encryption["keySource"], "Microsoft.Storage")
         || !is_off(&encryption["requireInfrastructureEncryption"])
     {
@@ -214,6 +219,11 @@ mod tests {
             json!({ "sasPolicy": { "sasExpirationPeriod": "1.00:00:00" } }),
             json!({ "allowSharedKeyAccess": "no" }),
             json!({ "accessTier": "Archive" }),
+            json!({ "keyPolicy": { "directoryServiceOptions": "None" } }),
+            json!({ "azureFilesIdentityBasedAuthentication": { "directoryServiceOptions": "AD" } }),
+            json!({ "networkAcls": { "ipRules": { "value": "203.0.113.7" } } }),
+            json!({ "networkAcls": [{ "defaultAction": "Deny" }] }),
+            json!({ "encryption": "Microsoft.Keyvault" }),
         ] {
             assert_eq!(over(asked.clone()).unwrap_err().status.as_u16(), 400, "{asked}");
         }

@@ -1,5 +1,8 @@
 //! Blobs that are read.
 
+#[cfg(test)]
+mod fuzz;
+
 use std::sync::Arc;
 
 use arcadia_crypto::b64;
