@@ -6,6 +6,7 @@
 mod access;
 mod backup;
 mod challenge;
+mod fuzz;
 mod life;
 mod lists;
 mod network;
