@@ -33,7 +33,8 @@ fn write_escaped(out: &mut String, text: &str) {
             '"' => out.push_str("&quot;"),
             // A parser would make a line feed of it.
             '\r' => out.push_str("&#13;"),
-            // Has no form in XML 1.0.
+            // Have no form in XML 1.0.
+            '\u{fffe}' | '\u{ffff}' => out.push(' '),
             c if c.is_control() && c != '\n' && c != '\t' => out.push(' '),
             c => out.push(c),
         }
@@ -159,7 +160,7 @@ mod tests {
 
     #[test]
     fn text_is_escaped() {
-        assert_eq!(escape("<a>&\"b\"\r\u{1}"), "&lt;a&gt;&amp;&quot;b&quot;&#13; ");
+        assert_eq!(escape("<a>&\"b\"\r\u{1}\u{ffff}"), "&lt;a&gt;&amp;&quot;b&quot;&#13;  ");
     }
 
     proptest::proptest! {

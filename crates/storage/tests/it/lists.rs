@@ -25,7 +25,7 @@ async fn listed(world: &World, member: &Caller, query: &str) -> Vec<String> {
 }
 
 /// What a list of `names` is, by definition.
-fn model(names: &BTreeSet<String>, prefix: &str, delimiter: &str) -> Vec<String> {
+pub fn model(names: &BTreeSet<String>, prefix: &str, delimiter: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     for name in names.iter().filter(|name| name.starts_with(prefix)) {
         let rest = &name[prefix.len()..];
