@@ -8,10 +8,10 @@ use arcadia_crypto::KeyRing;
 use arcadia_kernel::{AuditEvent, Continuation, Entropy, Page};
 
 use crate::audit::{AuditCheck, Walk, check_end, check_rows, event};
-use crate::backend::{PAGE_ROWS_MAX, RawRow};
-use crate::record::decode;
+use crate::backend::PAGE_ROWS_MAX;
 use crate::seal::Sealer;
 use crate::sqlite::{DATABASE, SqliteReader};
+use crate::store::{opened, opened_page};
 use crate::{Key, Record, Revision, Row, StoreError, Table};
 
 /// The rows and the audit log of a store, and a copy of the whole, while another process may write it. Never writes to the
@@ -89,7 +89,7 @@ impl StoreReader {
         key: &K,
     ) -> Result<Option<Row<V>>, StoreError> {
         let row = self.file.row(&table.key_bytes(key))?;
-        row.map(|row| self.opened(table.name(), &row)).transpose()
+        row.map(|row| opened(&self.sealer, table, &row)).transpose()
     }
 
     /// As [`crate::Store::range`].
@@ -103,12 +103,7 @@ impl StoreReader {
         let prefix = table.key_bytes(prefix);
         let after = after.map(|continuation| continuation.0.as_slice());
         let page = self.file.range(&prefix, after, limit.clamp(1, PAGE_ROWS_MAX))?;
-        let next = match page.rows.last() {
-            Some(last) if page.more => Some(Continuation(last.key[prefix.len()..].to_vec())),
-            _ => None,
-        };
-        let items = page.rows.iter().map(|row| self.opened(table.name(), row)).collect::<Result<_, _>>()?;
-        Ok(Page { items, next })
+        opened_page(&self.sealer, table, &prefix, &page)
     }
 
     /// Calls `each` with every row of a table, in the order of keys.
@@ -126,11 +121,6 @@ impl StoreReader {
                 None => return Ok(()),
             }
         }
-    }
-
-    fn opened<V: Record>(&self, table: &str, row: &RawRow) -> Result<Row<V>, StoreError> {
-        let plaintext = self.sealer.open_row(&row.key, &row.value)?;
-        Ok(Row { value: decode(table, &plaintext)?, revision: row.revision })
     }
 
     /// As [`crate::Store::audit_page`].

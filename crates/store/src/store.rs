@@ -9,7 +9,7 @@ use arcadia_crypto::KeyRing;
 use arcadia_kernel::{AuditEvent, AuditFault, AuditSink, AuditStamp, Clock, Continuation, Entropy, Page};
 
 use crate::audit::{AuditCheck, Walk, check_end, check_rows, draft, event};
-use crate::backend::{BATCH_ROWS_MAX, Backend, Health, PAGE_ROWS_MAX, RawBatch, RawRow, Revision};
+use crate::backend::{BATCH_ROWS_MAX, Backend, Health, PAGE_ROWS_MAX, RawBatch, RawPage, RawRow, Revision};
 use crate::observe::{BatchWatch, Observers};
 use crate::record::decode;
 use crate::rows::RowsSum;
@@ -129,7 +129,7 @@ impl Store {
         key: &K,
     ) -> Result<Option<Row<V>>, StoreError> {
         let row = self.0.backend.get(&table.key_bytes(key)).await?;
-        row.map(|row| self.opened(table.name(), &row)).transpose()
+        row.map(|row| opened(&self.0.sealer, table, &row)).transpose()
     }
 
     /// As of one moment, in the order of `keys`.
@@ -144,7 +144,7 @@ impl Store {
         }
         let keys: Vec<Vec<u8>> = keys.iter().map(|key| table.key_bytes(key.borrow())).collect();
         let rows = self.0.backend.get_many(&keys).await?;
-        rows.into_iter().map(|row| row.map(|row| self.opened(table.name(), &row)).transpose()).collect()
+        rows.into_iter().map(|row| row.map(|row| opened(&self.0.sealer, table, &row)).transpose()).collect()
     }
 
     /// Rows whose key starts with the components of `prefix` (`&()`: all), in key order, after `after`; at most
@@ -159,12 +159,7 @@ impl Store {
         let prefix = table.key_bytes(prefix);
         let after = after.map(|continuation| continuation.0.as_slice());
         let page = self.0.backend.range(&prefix, after, limit.clamp(1, PAGE_ROWS_MAX)).await?;
-        let next = match page.rows.last() {
-            Some(last) if page.more => Some(Continuation(last.key[prefix.len()..].to_vec())),
-            _ => None,
-        };
-        let items = page.rows.iter().map(|row| self.opened(table.name(), row)).collect::<Result<_, _>>()?;
-        Ok(Page { items, next })
+        opened_page(&self.0.sealer, table, &prefix, &page)
     }
 
     /// Every row below `prefix`, page by page: not as of one moment. Fails above [`ALL_ROWS_MAX`] rows.
@@ -261,11 +256,6 @@ impl Store {
         self.0.backend.health().await
     }
 
-    fn opened<V: Record>(&self, table: &str, row: &RawRow) -> Result<Row<V>, StoreError> {
-        let plaintext = self.0.sealer.open_row(&row.key, &row.value)?;
-        Ok(Row { value: decode(table, &plaintext)?, revision: row.revision })
-    }
-
     fn sealed(&self, batch: Batch, event: &AuditEvent) -> Result<RawBatch, StoreError> {
         batch.check_limits()?;
         let Inner { sealer, observers, .. } = &*self.0;
@@ -282,6 +272,30 @@ impl Store {
         raw.watch = watch(sealer, observers, batch.rows);
         Ok(raw)
     }
+}
+
+pub(crate) fn opened<K: ?Sized, V: Record>(
+    sealer: &Sealer,
+    table: Table<K, V>,
+    row: &RawRow,
+) -> Result<Row<V>, StoreError> {
+    let plaintext = sealer.open_row(&row.key, &row.value)?;
+    Ok(Row { value: decode(table.name(), &plaintext)?, revision: row.revision })
+}
+
+/// A page of the rows below `prefix`.
+pub(crate) fn opened_page<K: ?Sized, V: Record>(
+    sealer: &Sealer,
+    table: Table<K, V>,
+    prefix: &[u8],
+    page: &RawPage,
+) -> Result<Page<Row<V>>, StoreError> {
+    let next = match page.rows.last() {
+        Some(last) if page.more => Some(Continuation(last.key[prefix.len()..].to_vec())),
+        _ => None,
+    };
+    let items = page.rows.iter().map(|row| opened(sealer, table, row)).collect::<Result<_, _>>()?;
+    Ok(Page { items, next })
 }
 
 fn watch(
