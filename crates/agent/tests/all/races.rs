@@ -5,17 +5,10 @@ use std::net::TcpStream;
 use std::sync::Barrier;
 
 use arcadia_agent::HimdsLimits;
+use arcadia_races::{THREADS, rounds};
 
 use crate::bench::Daemon;
 use crate::machine::{Bench, TOKEN, secret};
-
-const THREADS: usize = 8;
-
-/// How often the race is run; more with ARCADIA_RACE_ROUNDS.
-#[allow(clippy::disallowed_methods, reason = "the environment says how long to test")]
-fn rounds() -> usize {
-    std::env::var("ARCADIA_RACE_ROUNDS").map_or(50, |rounds| rounds.parse().unwrap())
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_challenge_file_is_used_by_one() {

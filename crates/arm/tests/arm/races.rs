@@ -1,41 +1,24 @@
 //! Requests that meet: nothing is granted twice, and nothing is left of what was deleted.
 
-use std::sync::{Arc, Barrier};
+use std::sync::Arc;
 
+use arcadia_races::{THREADS, block_on, race, rounds};
 use serde_json::json;
 
 use crate::support::*;
-
-fn at_once<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
-}
-
-/// How often the first race is run; more with ARCADIA_RACE_ROUNDS.
-#[allow(clippy::disallowed_methods, reason = "the environment says how long to test")]
-fn rounds() -> usize {
-    std::env::var("ARCADIA_RACE_ROUNDS").map_or(50, |rounds| rounds.parse().unwrap())
-}
 
 /// Eight threads, released together, two of them under each name. The twin of the one that makes it may be told that it
 /// is there (200); all others are refused.
 #[test]
 fn one_of_many_equal_assignments_is_made() {
-    const THREADS: usize = 8;
-    let site = Arc::new(at_once(Site::new()));
+    let site = Arc::new(block_on(Site::new()));
     for round in 0..rounds() {
         let (rg, role) =
-            at_once(async { (site.group(&format!("rg{round}")).await, site.role_id("Reader").await) });
-        let start = Barrier::new(THREADS);
-        let ask = |number: usize| {
+            block_on(async { (site.group(&format!("rg{round}")).await, site.role_id("Reader").await) });
+        let mut answers: Vec<u16> = race(async |number| {
             let path = assignment(&rg, (round * THREADS + number / 2) as u128);
             let body = json!({ "properties": { "roleDefinitionId": role, "principalId": NINA } });
-            start.wait();
-            at_once(site.put(OWNER, &path, body)).status
-        };
-        let mut answers: Vec<u16> = std::thread::scope(|scope| {
-            let ask = &ask;
-            let threads: Vec<_> = (0..THREADS).map(|number| scope.spawn(move || ask(number))).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            site.put(OWNER, &path, body).await.status
         });
         answers.sort_unstable();
         let count = |status: u16| answers.iter().filter(|answer| **answer == status).count();

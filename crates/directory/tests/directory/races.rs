@@ -1,48 +1,18 @@
 //! What is good once, asked for by eight threads at the same moment: one has it.
 
-use std::sync::Barrier;
-
 use arcadia_directory::AZURE_CLI_APP_ID;
 use arcadia_kernel::Clock as _;
+use arcadia_races::{THREADS, block_on, race, rounds};
 
 use crate::grants::refresh;
 use crate::identity::{audience, machine, show};
 use crate::pages::{REDIRECT, UPN, VERIFIER, authorize_path, begin, confirm, cookie, poll, redeem, sign_in};
 use crate::world::{ARM, Answer, World, assertion, key, text};
 
-const THREADS: usize = 8;
 const TOKENS: &str = "directory/refresh-token";
-
-/// How often each race is run; more with ARCADIA_RACE_ROUNDS.
-#[allow(clippy::disallowed_methods, reason = "the environment says how long to test")]
-fn rounds() -> usize {
-    std::env::var("ARCADIA_RACE_ROUNDS").map_or(50, |rounds| rounds.parse().unwrap())
-}
-
-/// The answers to one question that eight threads ask, released together.
-fn race<F: Future<Output = Answer>>(ask: impl Fn() -> F + Sync) -> Vec<Answer> {
-    let start = Barrier::new(THREADS);
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS)
-            .map(|_| {
-                scope.spawn(|| {
-                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                    start.wait();
-                    runtime.block_on(ask())
-                })
-            })
-            .collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    })
-}
 
 fn answered(answers: &[Answer]) -> usize {
     answers.iter().filter(|answer| answer.status == 200).count()
-}
-
-/// Between the races, a world is asked by one thread.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
 async fn with_nina() -> World {
@@ -57,7 +27,7 @@ fn a_device_code_is_redeemed_by_one() {
     for round in 0..rounds() {
         let (device_code, user_code) = block_on(begin(&world));
         block_on(confirm(&world, &user_code, "Passw0rd!", "continue"));
-        let answers = race(|| poll(&world, &device_code));
+        let answers = race(|_| poll(&world, &device_code));
         assert_eq!(answered(&answers), 1, "round {round}: {answers:?}");
         for refused in answers.iter().filter(|answer| answer.status != 200) {
             assert_eq!(refused.refusal(), (400, "invalid_grant".into(), 54_005));
@@ -82,7 +52,7 @@ fn a_device_is_confirmed_by_one() {
             let ticket = world.post_with("/device", &headers, &fields).await.hidden("ticket");
             (cookie, ticket)
         });
-        let answers = race(async || {
+        let answers = race(async |_| {
             let fields = [("ticket", ticket.as_str()), ("answer", "continue")];
             world.post_with("/device", &[("cookie", cookie.as_str())], &fields).await
         });
@@ -101,7 +71,7 @@ fn an_authorization_code_is_redeemed_by_one() {
         let location = page.headers["location"].to_str().unwrap();
         let (_, code) = location.split_once("code=").unwrap();
         let code = code.split('&').next().unwrap();
-        let answers = race(|| redeem(&world, code, VERIFIER, REDIRECT));
+        let answers = race(|_| redeem(&world, code, VERIFIER, REDIRECT));
         assert_eq!(answered(&answers), 1, "round {round}: {answers:?}");
         world.clock.advance_seconds(60);
     }
@@ -116,7 +86,7 @@ fn a_refresh_token_has_one_successor() {
     let mut token = text(&first.ok(), "refresh_token");
     for round in 0..rounds() {
         let before = block_on(world.rows(TOKENS));
-        let answers = race(|| refresh(&world, &token, ARM));
+        let answers = race(|_| refresh(&world, &token, ARM));
         assert_eq!(answered(&answers), THREADS, "round {round}: {answers:?}");
         let mut successors: Vec<_> =
             answers.iter().map(|answer| text(&answer.json(), "refresh_token")).collect();
@@ -134,7 +104,7 @@ fn an_assertion_of_a_machine_is_taken_from_one() {
     for round in 0..rounds() {
         let now = world.clock.epoch_seconds();
         let shown = assertion(&key(), &client, &audience(&world), now, &format!("race-{round}"));
-        let answers = race(|| show(&world, &client, &shown));
+        let answers = race(|_| show(&world, &client, &shown));
         assert_eq!(answered(&answers), 1, "round {round}: {answers:?}");
         world.clock.advance_seconds(60);
     }

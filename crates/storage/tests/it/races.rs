@@ -1,40 +1,10 @@
 //! What eight clients want of one blob at the same moment, and one can have.
 
-use std::sync::Barrier;
-
 use arcadia_crypto::b64;
 use arcadia_kernel::Method;
+use arcadia_races::{block_on, race, rounds};
 
 use crate::support::*;
-
-const THREADS: usize = 8;
-
-/// How often each race is run; more with ARCADIA_RACE_ROUNDS.
-#[allow(clippy::disallowed_methods, reason = "the environment says how long to test")]
-fn rounds() -> usize {
-    std::env::var("ARCADIA_RACE_ROUNDS").map_or(50, |rounds| rounds.parse().unwrap())
-}
-
-/// What eight threads are answered that ask at the same moment; each is told its number.
-fn race<T: Send, F: Future<Output = T>>(ask: impl Fn(usize) -> F + Sync) -> Vec<T> {
-    let start = Barrier::new(THREADS);
-    let (ask, start) = (&ask, &start);
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS)
-            .map(|number| {
-                scope.spawn(move || {
-                    start.wait();
-                    block_on(ask(number))
-                })
-            })
-            .collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    })
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
-}
 
 fn winners(outcomes: &[String]) -> usize {
     outcomes.iter().filter(|outcome| *outcome == "201").count()
