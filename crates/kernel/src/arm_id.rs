@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 /// The longest identifier that is accepted, in bytes.
 const ID_BYTES_MAX: usize = 2048;
+/// Room for what usually comes after an identifier that is extended.
+const MORE_BYTES: usize = 64;
 /// The most segments that are accepted.
 const SEGMENTS_MAX: usize = 64;
 
@@ -32,42 +34,30 @@ impl ArmId {
         if !text.starts_with('/') {
             return Err(ArmIdError("it does not start with '/'"));
         }
-        Self::from_segments(text.split('/').filter(|segment| !segment.is_empty()))
+        let mut parsed = String::with_capacity(text.len());
+        append(&mut parsed, 0, text.split('/').filter(|segment| !segment.is_empty()))?;
+        Ok(Self::of(parsed))
     }
 
     /// Joins segments. Each must be non-empty and free of `/` and control characters.
     pub fn from_segments<'a>(segments: impl IntoIterator<Item = &'a str>) -> Result<Self, ArmIdError> {
         let mut text = String::new();
-        for (count, segment) in segments.into_iter().enumerate() {
-            if count == SEGMENTS_MAX {
-                return Err(ArmIdError("it has too many segments"));
-            }
-            if segment.is_empty() || segment == "." || segment == ".." {
-                return Err(ArmIdError("a segment is empty or a dot segment"));
-            }
-            if segment.contains(|c: char| c == '/' || c.is_control()) {
-                return Err(ArmIdError("a segment has a character that is not allowed"));
-            }
-            text.push('/');
-            text.push_str(segment);
-        }
-        if text.len() > ID_BYTES_MAX {
-            return Err(ArmIdError("it is too long"));
-        }
-        if text.is_empty() {
-            text.push('/');
-        }
+        append(&mut text, 0, segments)?;
         Ok(Self::of(text))
     }
 
-    fn of(text: String) -> Self {
+    /// Of checked segments, with a slash before each.
+    fn of(mut text: String) -> Self {
+        if text.is_empty() {
+            text.push('/');
+        }
         let folded = text.to_lowercase();
         Self { text: text.into(), folded: folded.into() }
     }
 
     /// `/`: the scope that contains every other.
     pub fn root() -> Self {
-        Self::of("/".to_owned())
+        Self::of(String::new())
     }
 
     pub fn as_str(&self) -> &str {
@@ -98,7 +88,16 @@ impl ArmId {
 
     /// This identifier with one or more segments after it.
     pub fn join(&self, suffix: &str) -> Result<Self, ArmIdError> {
-        Self::from_segments(self.segments().chain(suffix.split('/').filter(|s| !s.is_empty())))
+        self.extended(suffix.split('/').filter(|segment| !segment.is_empty()))
+    }
+
+    /// This identifier with more segments after it, none of which may be empty.
+    pub fn extended<'a>(&self, segments: impl IntoIterator<Item = &'a str>) -> Result<Self, ArmIdError> {
+        let above = if self.is_root() { "" } else { &*self.text };
+        let mut text = String::with_capacity(above.len() + MORE_BYTES);
+        text.push_str(above);
+        append(&mut text, self.segments().count(), segments)?;
+        Ok(Self::of(text))
     }
 
     /// The identifier without its last segment; `None` for the root.
@@ -162,6 +161,28 @@ impl ArmId {
         let types: Vec<&str> = all[at + 2..].iter().step_by(2).copied().collect();
         Some(std::iter::once(*namespace).chain(types).collect::<Vec<_>>().join("/"))
     }
+}
+
+/// Adds segments to a text that has `count` of them.
+fn append<'a>(
+    text: &mut String,
+    count: usize,
+    segments: impl IntoIterator<Item = &'a str>,
+) -> Result<(), ArmIdError> {
+    for (more, segment) in segments.into_iter().enumerate() {
+        if count + more >= SEGMENTS_MAX {
+            return Err(ArmIdError("it has too many segments"));
+        }
+        if segment.is_empty() || segment == "." || segment == ".." {
+            return Err(ArmIdError("a segment is empty or a dot segment"));
+        }
+        if segment.contains(|c: char| c == '/' || c.is_control()) {
+            return Err(ArmIdError("a segment has a character that is not allowed"));
+        }
+        text.push('/');
+        text.push_str(segment);
+    }
+    if text.len() > ID_BYTES_MAX { Err(ArmIdError("it is too long")) } else { Ok(()) }
 }
 
 impl PartialEq for ArmId {

@@ -1,5 +1,7 @@
 //! What is recorded of every decision, and the stamp without which nothing can be written.
 
+use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -74,36 +76,15 @@ pub trait AuditSink: Send + Sync + 'static {
 pub struct AuditStamp(Arc<Inner>);
 
 struct Inner {
-    template: AuditEvent,
-    clock: Arc<dyn Clock>,
+    facts: StampFacts,
     commits: AtomicU32,
     /// Whom an open operation found its caller to be, or to claim to be.
     found: Mutex<Option<Caller>>,
 }
 
 impl AuditStamp {
-    pub(crate) fn new(facts: StampFacts<'_>) -> Self {
-        let template = AuditEvent {
-            time: facts.clock.now(),
-            request_id: facts.request_id,
-            service: facts.service.to_owned(),
-            operation: facts.operation.to_owned(),
-            action: facts.action.to_owned(),
-            scope: facts.scope.clone(),
-            caller_kind: facts.caller.kind,
-            caller_object_id: facts.caller.object_id,
-            caller_app_id: facts.caller.app_id,
-            caller_name: facts.caller.name.clone(),
-            remote: facts.remote,
-            assignment: facts.assignment,
-            outcome: Outcome::Committed,
-        };
-        Self(Arc::new(Inner {
-            template,
-            clock: facts.clock,
-            commits: AtomicU32::new(0),
-            found: Mutex::default(),
-        }))
+    pub(crate) fn new(facts: StampFacts) -> Self {
+        Self(Arc::new(Inner { facts, commits: AtomicU32::new(0), found: Mutex::default() }))
     }
 
     /// The record for a commit that is about to be written. Call [`PendingRecord::written`] once it is durable.
@@ -112,27 +93,37 @@ impl AuditStamp {
     }
 
     pub fn request_id(&self) -> Uuid {
-        self.0.template.request_id
+        self.0.facts.request_id
     }
 
     /// Names the caller of an open operation that checks its own credentials, so that a sign-in is recorded under
     /// whoever proved (or, with [`CallerKind::Anonymous`], merely claimed) to sign in. Later calls replace earlier
     /// ones; where the dispatcher knew the caller, nothing changes.
     pub fn identify(&self, caller: Caller) {
-        if self.0.template.caller_kind == CallerKind::Anonymous {
+        if self.0.facts.caller.kind == CallerKind::Anonymous {
             *self.0.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(caller);
         }
     }
 
     pub(crate) fn event(&self, outcome: Outcome) -> AuditEvent {
-        let mut event = AuditEvent { time: self.0.clock.now(), outcome, ..self.0.template.clone() };
-        if let Some(caller) = &*self.0.found.lock().unwrap_or_else(PoisonError::into_inner) {
-            event.caller_kind = caller.kind;
-            event.caller_object_id = caller.object_id;
-            event.caller_app_id = caller.app_id;
-            event.caller_name.clone_from(&caller.name);
+        let facts = &self.0.facts;
+        let found = self.0.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let caller = found.as_ref().unwrap_or(&*facts.caller);
+        AuditEvent {
+            time: facts.clock.now(),
+            request_id: facts.request_id,
+            service: facts.service.to_owned(),
+            operation: facts.operation.clone().into_owned(),
+            action: facts.action.clone().into_owned(),
+            scope: facts.scope.clone(),
+            caller_kind: caller.kind,
+            caller_object_id: caller.object_id,
+            caller_app_id: caller.app_id,
+            caller_name: caller.name.clone(),
+            remote: facts.remote.map(|address| address.to_string()),
+            assignment: facts.assignment.as_deref().map(str::to_owned),
+            outcome,
         }
-        event
     }
 
     pub(crate) fn commits(&self) -> u32 {
@@ -153,14 +144,15 @@ impl PendingRecord {
     }
 }
 
-pub(crate) struct StampFacts<'a> {
+/// What a record says; made into one only when there is something to record.
+pub(crate) struct StampFacts {
     pub request_id: Uuid,
-    pub service: &'a str,
-    pub operation: &'a str,
-    pub action: &'a str,
-    pub scope: &'a ArmId,
-    pub caller: &'a Caller,
-    pub remote: Option<String>,
-    pub assignment: Option<String>,
+    pub service: &'static str,
+    pub operation: Cow<'static, str>,
+    pub action: Cow<'static, str>,
+    pub scope: ArmId,
+    pub caller: Arc<Caller>,
+    pub remote: Option<IpAddr>,
+    pub assignment: Option<Arc<str>>,
     pub clock: Arc<dyn Clock>,
 }

@@ -65,6 +65,11 @@ pub trait Authenticator: Send + Sync + 'static {
     fn verify(&self, token: &str, now: i64) -> Result<VerifiedToken, TokenFault>;
 }
 
+/// Whether two audiences are the same one, as [`trim_audience`] has it.
+pub(crate) fn is_same_audience(one: &str, other: &str) -> bool {
+    one.trim_end_matches('/').eq_ignore_ascii_case(other.trim_end_matches('/'))
+}
+
 /// Audiences are compared without regard to case and to one or more trailing slashes, as clients send both.
 pub fn trim_audience(audience: &str) -> String {
     audience.trim_end_matches('/').to_ascii_lowercase()

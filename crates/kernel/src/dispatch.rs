@@ -12,12 +12,13 @@ use http::{HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::audit::StampFacts;
+use crate::auth::is_same_audience;
 use crate::op::Arriving;
 use crate::permit::Grant;
 use crate::{
     Access, Action as _, ArmId, At, AuditStamp, AuthFailure, Body, BodyError, BoxError, Caller, Decider,
     Decision, Denial, DenyReason, EntropyExt as _, Fault, Gate, Located, Op, OpInfo, Outcome, Params, Plane,
-    Proven, Query, Question, Reply, RequestHead, Service, SignedIn, TokenFault, full_body, trim_audience,
+    Proven, Query, Question, Reply, RequestHead, Service, SignedIn, TokenFault, empty_body,
 };
 
 /// A request as a listener hands it in.
@@ -71,7 +72,7 @@ impl<S: Service> Dispatcher<S> {
         let mut reply = result.unwrap_or_else(|fault| self.rendered(&head, &fault));
         self.service.finish(&head, &mut reply);
         if is_head {
-            reply.body = full_body(Bytes::new());
+            reply.body = empty_body();
         }
         let mut response = http::Response::new(reply.body);
         *response.status_mut() = reply.status;
@@ -134,14 +135,14 @@ impl<S: Service> Dispatcher<S> {
         let open = row.as_ref().is_some_and(|row| matches!(row.info.access, Access::Public { .. }));
         let proven = if open { Proven::anonymous() } else { self.authenticate(&head).await? };
         let Some(row) = row else {
-            let other_method = self.table.iter().any(|row| row.info.matches(&head).is_some());
+            let other_method = self.table.iter().any(|row| row.info.fits(&head));
             return Err(self.service.no_such_operation(&head, other_method));
         };
         match self.service.locate(&row.info, &head).await {
             Ok(located) => self.permitted(row, head, proven, located, body).await,
             Err(fault) => {
                 // Nothing to decide on. Who asked for what does not exist is on record all the same.
-                let stamp = self.stamp(&row.info, &head, &proven.caller, &ArmId::root(), None);
+                let stamp = self.stamp(&row.info, &head, proven.caller, ArmId::root(), None);
                 self.record(&row.info, &stamp, fault.outcome()).await?;
                 Err(fault)
             }
@@ -150,17 +151,13 @@ impl<S: Service> Dispatcher<S> {
 
     fn find(&self, head: &mut RequestHead) -> Option<Arc<Op<S>>> {
         // HEAD is answered by a HEAD row, else as a GET without its body.
-        let by_method = |method: &Method| {
-            self.table
-                .iter()
-                .filter(|row| row.info.method == *method)
-                .find_map(|row| row.info.matches(head).map(|params| (row, params)))
-        };
+        let by_method =
+            |method: &Method| self.table.iter().find(|row| row.info.method == *method && row.info.fits(head));
         let found = by_method(&head.method)
             .or_else(|| if head.method == Method::HEAD { by_method(&Method::GET) } else { None });
-        let (row, params) = found?;
-        head.params = params;
-        Some(row.clone())
+        let row = found?.clone();
+        head.params = row.info.pattern.matches(&head.segments)?;
+        Some(row)
     }
 
     /// The service's own credentials first, then a bearer token.
@@ -195,8 +192,7 @@ impl<S: Service> Dispatcher<S> {
         let now = self.gate.clock.epoch_seconds();
         let verified = self.gate.authenticator.verify(token, now).map_err(AuthFailure::Token)?;
         let expected = self.service.audiences(head);
-        let found = trim_audience(&verified.audience);
-        if !expected.iter().any(|audience| trim_audience(audience) == found) {
+        if !expected.iter().any(|audience| is_same_audience(audience, &verified.audience)) {
             let fault = TokenFault::Audience { expected, found: verified.audience };
             return Err(AuthFailure::Token(fault));
         }
@@ -224,7 +220,7 @@ impl<S: Service> Dispatcher<S> {
         };
         let decided = self.service.admit(&head, &target).and_then(|()| asked.decide());
         let by = decided.as_ref().ok().cloned().flatten();
-        let stamp = self.stamp(&row.info, &head, &caller, &scope, by.clone());
+        let stamp = self.stamp(&row.info, &head, caller.clone(), scope.clone(), by.clone());
         if let Err(refusal) = decided {
             self.record(&row.info, &stamp, refusal.outcome()).await?;
             return Err(refusal);
@@ -246,18 +242,18 @@ impl<S: Service> Dispatcher<S> {
         &self,
         row: &OpInfo,
         head: &RequestHead,
-        caller: &Caller,
-        scope: &ArmId,
-        assignment: Option<String>,
+        caller: Arc<Caller>,
+        scope: ArmId,
+        assignment: Option<Arc<str>>,
     ) -> AuditStamp {
         AuditStamp::new(StampFacts {
             request_id: head.request_id,
             service: S::NAME,
-            operation: &row.name,
-            action: &row.action(),
+            operation: row.name.clone(),
+            action: row.action(),
             scope,
             caller,
-            remote: head.remote.map(|address| address.to_string()),
+            remote: head.remote,
             assignment,
             clock: self.gate.clock.clone(),
         })
@@ -301,7 +297,7 @@ struct Asked<S: Service> {
 
 impl<S: Service> Asked<S> {
     /// What allows it, nothing where no role is asked for; or the refusal in the service's words.
-    fn decide(&self) -> Result<Option<String>, Fault> {
+    fn decide(&self) -> Result<Option<Arc<str>>, Fault> {
         let (action, plane) = match &self.row.info.access {
             Access::Public { .. } => return Ok(None),
             Access::Decided { action, plane } => (action.clone(), *plane),
@@ -309,7 +305,7 @@ impl<S: Service> Asked<S> {
         };
         let Self { caller, scope, .. } = self;
         match self.decider.decide(&Question { caller, action: &action, plane, scope }) {
-            Decision::Allowed { by } => Ok(Some(by)),
+            Decision::Allowed { by } => Ok(Some(by.into())),
             // No role is asked for, but a token does not outlive its principal.
             Decision::Denied(reason) if plane == Plane::None && reason != DenyReason::NoSuchPrincipal => {
                 Ok(None)

@@ -41,7 +41,7 @@ pub use op::{Access, At, Op, OpInfo, op, op_streamed, public, signed_in};
 pub use page::{Continuation, Page};
 pub use permit::Permit;
 pub use places::{GIVE_WAY_AFTER, Place, Places, Progress, Serving, Waited};
-pub use reply::{Body, BodyError, BoxError, Reply, full_body};
+pub use reply::{Body, BodyError, BoxError, Reply, empty_body, full_body};
 pub use request::{Form, Input, Json, Query, Request, RequestHead, Streamed};
 pub use route::{Params, Pattern, split_path};
 pub use service::{Located, Service};

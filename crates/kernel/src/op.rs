@@ -11,8 +11,8 @@ use http_body::Body as _;
 use crate::dispatch::read_body;
 use crate::permit::Grant;
 use crate::{
-    Action, Body, Fault, Input, Open, Params, Pattern, Permit, Plane, Reply, Request, RequestHead, Service,
-    SignedIn, Streamed,
+    Action, Body, Fault, Input, Open, Pattern, Permit, Plane, Reply, Request, RequestHead, Service, SignedIn,
+    Streamed,
 };
 
 /// What a caller needs to run an operation.
@@ -61,14 +61,14 @@ impl OpInfo {
         }
     }
 
-    /// Whether the row fits; the captured parameters when it does.
-    pub(crate) fn matches(&self, head: &RequestHead) -> Option<Params> {
-        let query_fits = self.query.iter().all(|(name, value)| match (head.query.first(name), value) {
-            (Some(found), Some(wanted)) => found.eq_ignore_ascii_case(wanted),
-            (Some(_), None) => true,
-            (None, _) => false,
-        });
-        if query_fits { self.pattern.matches(&head.segments) } else { None }
+    /// Whether the row fits, whatever the method.
+    pub(crate) fn fits(&self, head: &RequestHead) -> bool {
+        self.pattern.fits(&head.segments)
+            && self.query.iter().all(|(name, value)| match (head.query.first(name), value) {
+                (Some(found), Some(wanted)) => found.eq_ignore_ascii_case(wanted),
+                (Some(_), None) => true,
+                (None, _) => false,
+            })
     }
 
     pub(crate) fn weight(&self) -> (usize, usize) {
@@ -133,7 +133,7 @@ impl<S: Service> Op<S> {
                 if has_body {
                     still_allowed()?;
                 }
-                let input = I::read(Request { head: RequestHead::clone(&head), body })?;
+                let input = I::read(Request { head, body })?;
                 f(at, Permit::new(grant), input).await
             })
         });

@@ -19,7 +19,7 @@ pub struct Permit<A> {
 pub(crate) struct Grant {
     pub caller: Arc<Caller>,
     pub scope: ArmId,
-    pub by: Option<String>,
+    pub by: Option<Arc<str>>,
     pub stamp: AuditStamp,
     /// Who answers further questions of this request.
     pub decider: Arc<dyn Decider>,
@@ -77,7 +77,7 @@ impl<A: Action> Permit<A> {
         let action = B::name();
         match self.ask(&action, B::PLANE, scope) {
             Decision::Allowed { by } => {
-                let grant = Grant { scope: scope.clone(), by: Some(by), ..self.grant.clone() };
+                let grant = Grant { scope: scope.clone(), by: Some(by.into()), ..self.grant.clone() };
                 Ok(Permit::new(grant))
             }
             Decision::Denied(reason) => {

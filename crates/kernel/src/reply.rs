@@ -2,9 +2,14 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
 
 use crate::Fault;
+
+/// Room for the headers that an answer usually has.
+const HEADERS_USUAL: usize = 12;
+/// Room for the JSON that an answer usually is.
+const JSON_BYTES_USUAL: usize = 512;
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -37,6 +42,11 @@ pub fn full_body(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
+/// A body without bytes, which takes no memory.
+pub fn empty_body() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
 pub struct Reply {
     pub status: StatusCode,
     pub headers: HeaderMap,
@@ -45,23 +55,40 @@ pub struct Reply {
 
 impl Reply {
     pub fn empty(status: StatusCode) -> Self {
-        Self { status, headers: HeaderMap::new(), body: full_body(Bytes::new()) }
+        Self::new(status, empty_body())
+    }
+
+    fn new(status: StatusCode, body: Body) -> Self {
+        Self { status, headers: HeaderMap::with_capacity(HEADERS_USUAL), body }
     }
 
     pub fn bytes(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Self {
-        Self { status, headers: HeaderMap::new(), body: full_body(body) }
-            .with(header::CONTENT_TYPE, HeaderValue::from_static(content_type))
+        Self::new(status, full_body(body)).with(header::CONTENT_TYPE, HeaderValue::from_static(content_type))
     }
 
     /// `application/json; charset=utf-8`.
     pub fn json<T: serde::Serialize + ?Sized>(status: StatusCode, value: &T) -> Result<Self, Fault> {
-        let body = serde_json::to_vec(value).map_err(Fault::internal)?;
+        Self::json_of(JSON_BYTES_USUAL, status, value)
+    }
+
+    fn json_of<T: serde::Serialize + ?Sized>(
+        bytes: usize,
+        status: StatusCode,
+        value: &T,
+    ) -> Result<Self, Fault> {
+        let mut body = Vec::with_capacity(bytes);
+        serde_json::to_writer(&mut body, value).map_err(Fault::internal)?;
         Ok(Self::bytes(status, "application/json; charset=utf-8", body))
     }
 
     /// 200 with a JSON body.
     pub fn ok<T: serde::Serialize + ?Sized>(value: &T) -> Result<Self, Fault> {
         Self::json(StatusCode::OK, value)
+    }
+
+    /// 200 with a JSON body of about so many bytes.
+    pub fn ok_of<T: serde::Serialize + ?Sized>(bytes: usize, value: &T) -> Result<Self, Fault> {
+        Self::json_of(bytes, StatusCode::OK, value)
     }
 
     pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {

@@ -1,9 +1,10 @@
 //! A request as handlers see it: bounded, split and decoded once.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use http_body_util::{BodyExt as _, Limited};
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
@@ -21,8 +22,8 @@ impl Query {
     /// Reads `a=b&c=d`. `plus_is_space` for forms and for queries alike, as browsers and `az` send them.
     pub fn parse(text: &str) -> Self {
         let decode = |part: &str| {
-            let spaced = part.replace('+', " ");
-            percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+            let decoded = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
+            if part.contains('+') { decoded(&part.replace('+', " ")) } else { decoded(part) }
         };
         Self(
             text.split('&')
@@ -71,6 +72,13 @@ impl RequestHead {
         self.params.value(name).unwrap_or("")
     }
 
+    /// The request's identifier as a header says it.
+    pub fn request_id_value(&self) -> HeaderValue {
+        let mut text = Uuid::encode_buffer();
+        HeaderValue::from_str(self.request_id.hyphenated().encode_lower(&mut text))
+            .unwrap_or(HeaderValue::from_static(""))
+    }
+
     pub fn header(&self, name: &HeaderName) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
@@ -83,7 +91,7 @@ impl RequestHead {
 /// A request whose operation was allowed and whose body was read within the operation's limit.
 #[derive(Clone, Debug)]
 pub struct Request {
-    pub head: RequestHead,
+    pub head: Arc<RequestHead>,
     pub body: Bytes,
 }
 
@@ -96,7 +104,7 @@ impl std::ops::Deref for Request {
 
 /// A request whose operation was allowed and whose body is read as it arrives.
 pub struct Streamed {
-    pub head: RequestHead,
+    pub head: Arc<RequestHead>,
     body: Limited<Body>,
     body_bytes_max: usize,
     still_allowed: StillAllowed,
@@ -107,7 +115,7 @@ impl Streamed {
         let Arriving { head, body, body_bytes_max, still_allowed } = arriving;
         check_announced(&head, body_bytes_max)?;
         let body = Limited::new(body, body_bytes_max);
-        Ok(Self { head: RequestHead::clone(&head), body, body_bytes_max, still_allowed })
+        Ok(Self { head, body, body_bytes_max, still_allowed })
     }
 
     /// The next bytes; `None` at the end. A body that breaks off is a fault, never a short body; so is one that was
@@ -146,7 +154,7 @@ impl Input for () {
 
 /// A JSON body. Its nesting is bounded (128) by the parser, its size by the operation.
 pub struct Json<T> {
-    pub head: RequestHead,
+    pub head: Arc<RequestHead>,
     pub value: T,
 }
 
@@ -164,7 +172,7 @@ impl<T: DeserializeOwned + Send + 'static> Input for Json<T> {
 
 /// An `application/x-www-form-urlencoded` body.
 pub struct Form {
-    pub head: RequestHead,
+    pub head: Arc<RequestHead>,
     pub fields: Query,
 }
 

@@ -57,33 +57,49 @@ impl Pattern {
         self.parts.iter().filter(|part| matches!(part, Part::Literal(_))).count()
     }
 
+    /// Whether a path fits. Every row of a table may be asked this, so it takes no memory.
+    pub fn fits(&self, segments: &[String]) -> bool {
+        let Some((_, parts, segments)) = self.split(segments) else { return false };
+        let mut segments = segments.iter();
+        let each = parts.iter().all(|part| match (part, segments.next()) {
+            (Part::Literal(literal), Some(segment)) => literal.eq_ignore_ascii_case(segment),
+            (Part::Name(_) | Part::Optional(_), Some(_)) | (Part::Optional(_), None) => true,
+            _ => false,
+        });
+        each && segments.next().is_none()
+    }
+
+    /// What a path that fits says; `None` when it does not fit.
     pub fn matches(&self, segments: &[String]) -> Option<Params> {
+        if !self.fits(segments) {
+            return None;
+        }
+        let (rest, parts, segments) = self.split(segments)?;
         let mut params = Params::default();
-        if let Some(Part::Rest(name)) = self.parts.first() {
-            let tail = &self.parts[1..];
-            let cut = segments.len().checked_sub(tail.len())?;
-            let rest: String = segments[..cut].iter().flat_map(|segment| ["/", segment.as_str()]).collect();
-            params.0.push((name, if rest.is_empty() { "/".to_owned() } else { rest }));
-            Self::match_parts(tail, &segments[cut..], &mut params)?;
-        } else {
-            Self::match_parts(&self.parts, segments, &mut params)?;
+        if let Some((name, rest)) = rest {
+            let text = if rest.is_empty() { "/".to_owned() } else { ["/", &rest.join("/")].concat() };
+            params.0.push((name, text));
+        }
+        for (part, segment) in parts.iter().zip(segments) {
+            if let Part::Name(name) | Part::Optional(name) = part {
+                params.0.push((name, segment.clone()));
+            }
         }
         Some(params)
     }
 
-    fn match_parts(parts: &[Part], segments: &[String], params: &mut Params) -> Option<()> {
-        let mut segments = segments.iter();
-        for part in parts {
-            match (part, segments.next()) {
-                (Part::Literal(literal), Some(segment)) if literal.eq_ignore_ascii_case(segment) => {}
-                (Part::Name(name) | Part::Optional(name), Some(segment)) => {
-                    params.0.push((name, segment.clone()))
-                }
-                (Part::Optional(_), None) => {}
-                _ => return None,
-            }
-        }
-        segments.next().is_none().then_some(())
+    /// The leading rest with its segments, where the pattern has one, and the other parts with theirs. `None` when
+    /// there are too few segments.
+    #[allow(clippy::type_complexity, reason = "used right here alone")]
+    fn split<'a>(
+        &self,
+        segments: &'a [String],
+    ) -> Option<(Option<(&'static str, &'a [String])>, &[Part], &'a [String])> {
+        let Some((Part::Rest(name), tail)) = self.parts.split_first() else {
+            return Some((None, &self.parts, segments));
+        };
+        let (rest, segments) = segments.split_at_checked(segments.len().checked_sub(tail.len())?)?;
+        Some((Some((name, rest)), tail, segments))
     }
 }
 

@@ -2,6 +2,7 @@
 //! recorded one by one in each minute, and of the others how many there were.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -36,6 +37,8 @@ struct LeftOut {
     requests: u64,
     since: Timestamp,
 }
+
+type Appended = Result<(), AuditFault>;
 
 fn minute(time: Timestamp) -> i64 {
     time.as_second().div_euclid(WINDOW_SECONDS)
@@ -120,17 +123,26 @@ impl StrangersBounded {
         }
         written
     }
-}
 
-#[async_trait::async_trait]
-impl AuditSink for StrangersBounded {
-    async fn append(&self, event: AuditEvent) -> Result<(), AuditFault> {
-        if event.caller_kind != CallerKind::Anonymous {
-            return self.inner.append(event).await;
-        }
+    async fn append_of_stranger(&self, event: AuditEvent) -> Result<(), AuditFault> {
         self.tell(event.time).await?;
         let takes = self.lock().takes(&event);
         if takes { self.inner.append(event).await } else { Ok(()) }
+    }
+}
+
+impl AuditSink for StrangersBounded {
+    // Written out, so that what passes takes no future of its own.
+    fn append<'a, 'r>(&'a self, event: AuditEvent) -> Pin<Box<dyn Future<Output = Appended> + Send + 'r>>
+    where
+        'a: 'r,
+        Self: 'r,
+    {
+        if event.caller_kind == CallerKind::Anonymous {
+            Box::pin(self.append_of_stranger(event))
+        } else {
+            self.inner.append(event)
+        }
     }
 }
 

@@ -45,7 +45,7 @@ impl KeyVaultNames {
     /// `https://{name}.vault.azure.net`, without a slash at the end.
     pub(crate) fn vault_origin(&self, name: &str) -> String {
         let suffix = self.suffixes.first().map_or("", String::as_str);
-        format!("https://{}.{suffix}", name.to_ascii_lowercase())
+        ["https://", &name.to_ascii_lowercase(), ".", suffix].concat()
     }
 
     /// The vault that a host names, lower case.

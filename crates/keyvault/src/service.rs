@@ -25,7 +25,21 @@ const CLIENT_REQUEST_ID_CHARS_MAX: usize = 128;
 const SHOWN_CHARS_MAX: usize = 512;
 
 const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
-const SERVICE_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), ".0");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
+const REGION: HeaderName = HeaderName::from_static("x-ms-keyvault-region");
+const NETWORK_INFO: HeaderName = HeaderName::from_static("x-ms-keyvault-network-info");
+/// What every answer says.
+static FIXED_HEADERS: [(HeaderName, HeaderValue); 6] = [
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+    (header::PRAGMA, HeaderValue::from_static("no-cache")),
+    (header::EXPIRES, HeaderValue::from_static("-1")),
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000;includeSubDomains")),
+    (
+        HeaderName::from_static("x-ms-keyvault-service-version"),
+        HeaderValue::from_static(concat!(env!("CARGO_PKG_VERSION"), ".0")),
+    ),
+];
 
 /// Every vault of a site.
 pub struct KeyVault {
@@ -118,10 +132,12 @@ impl KeyVault {
         if !is_object_name(name) {
             return Err(faults::invalid_name(name));
         }
-        let collection = head.segments.first().map(|first| first.to_ascii_lowercase()).unwrap_or_default();
-        let collection = collection.strip_prefix("deleted").unwrap_or(&collection);
-        let below = if op.pattern.as_str().ends_with("/versions") { "/versions" } else { "" };
-        vault.id.join(&format!("{collection}/{name}{below}")).map_err(|_| faults::invalid_name(name))
+        let pattern = op.pattern.as_str();
+        let collection = pattern.split('/').nth(1).unwrap_or_default();
+        let collection = collection.strip_prefix("deleted").unwrap_or(collection);
+        let below = pattern.ends_with("/versions").then_some("versions");
+        let scope = vault.id.extended([collection, name].into_iter().chain(below));
+        scope.map_err(|_| faults::invalid_name(name))
     }
 }
 
@@ -214,24 +230,19 @@ impl Service for KeyVault {
 
     fn finish(&self, head: &RequestHead, reply: &mut Reply) {
         let headers = &mut reply.headers;
-        let mut set = |name: &'static str, value: Result<HeaderValue, http::header::InvalidHeaderValue>| {
-            if let Ok(value) = value {
-                headers.insert(HeaderName::from_static(name), value);
-            }
-        };
-        let fixed = |value| Ok(HeaderValue::from_static(value));
-        set("cache-control", fixed("no-cache"));
-        set("pragma", fixed("no-cache"));
-        set("expires", fixed("-1"));
-        set("x-content-type-options", fixed("nosniff"));
-        set("strict-transport-security", fixed("max-age=31536000;includeSubDomains"));
-        set("x-ms-keyvault-service-version", fixed(SERVICE_VERSION));
-        set("x-ms-request-id", HeaderValue::from_str(&head.request_id.to_string()));
-        if let Some(vault) = self.vault_of(head) {
-            set("x-ms-keyvault-region", HeaderValue::from_str(&vault.location));
+        for (name, value) in &FIXED_HEADERS {
+            headers.insert(name, value.clone());
         }
-        if let Some(address) = head.remote {
-            set("x-ms-keyvault-network-info", HeaderValue::from_str(&network_info(address)));
+        headers.insert(REQUEST_ID, head.request_id_value());
+        if let Some(vault) = self.vault_of(head)
+            && let Ok(region) = HeaderValue::from_str(&vault.location)
+        {
+            headers.insert(REGION, region);
+        }
+        if let Some(address) = head.remote
+            && let Ok(info) = HeaderValue::try_from(network_info(address))
+        {
+            headers.insert(NETWORK_INFO, info);
         }
         if let Some(id) = head.headers.get(CLIENT_REQUEST_ID)
             && id.len() <= CLIENT_REQUEST_ID_CHARS_MAX

@@ -1,5 +1,7 @@
 //! Paths of the Blob service: an account's root, a container, or a blob whose name is everything after that.
 
+use std::borrow::Cow;
+
 use arcadia_kernel::{ArmId, ArmIdError, Fault};
 use percent_encoding::percent_decode_str;
 
@@ -45,24 +47,25 @@ pub(crate) fn check_blob(name: &str) -> Result<(), Fault> {
 
 /// The scope of a container.
 pub(crate) fn container_scope(account: &ArmId, container: &str) -> Result<ArmId, ArmIdError> {
-    account.join(&format!("blobServices/default/containers/{container}"))
+    account.extended(["blobServices", "default", "containers", container])
 }
 
 /// The scope of a blob: its path below the container's. Segments that an identifier cannot have are escaped, so that
 /// no name leads out of its container or to another blob's scope; a name too long for an identifier has a scope
 /// that no assignment can name, and is reached by roles on its container and above.
 pub(crate) fn blob_scope(container: &ArmId, blob: &str) -> Result<ArmId, ArmIdError> {
-    let escaped: Vec<String> = blob.split('/').map(escape).collect();
-    let below = std::iter::once("blobs").chain(escaped.iter().map(String::as_str));
-    ArmId::from_segments(container.segments().chain(below)).or_else(|_| container.join("blobs/%"))
+    let escaped: Vec<Cow<'_, str>> = blob.split('/').map(escape).collect();
+    let below = std::iter::once("blobs").chain(escaped.iter().map(|segment| &**segment));
+    container.extended(below).or_else(|_| container.extended(["blobs", "%"]))
 }
 
-fn escape(segment: &str) -> String {
+fn escape(segment: &str) -> Cow<'_, str> {
     match segment {
-        "" => "%".to_owned(),
-        "." => "%2E".to_owned(),
-        ".." => "%2E%2E".to_owned(),
-        other => other.replace('%', "%25"),
+        "" => "%".into(),
+        "." => "%2E".into(),
+        ".." => "%2E%2E".into(),
+        other if other.contains('%') => other.replace('%', "%25").into(),
+        other => other.into(),
     }
 }
 

@@ -26,6 +26,7 @@ const NEWEST_VERSION: &str = "2026-10-06";
 pub(crate) const RECENT_ROWS_MAX: usize = 4096;
 const CLIENT_REQUEST_ID_CHARS_MAX: usize = 1024;
 const VERSION: HeaderName = HeaderName::from_static("x-ms-version");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
 const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
 
 /// Query parameters that say which operation is meant, or on which state of a blob. A row that does not name one
@@ -308,11 +309,8 @@ impl Service for Storage {
         let headers = &mut reply.headers;
         let version = head.headers.get(VERSION).filter(|version| version.len() == NEWEST_VERSION.len());
         headers.insert(VERSION, version.cloned().unwrap_or(HeaderValue::from_static(NEWEST_VERSION)));
-        if let Ok(id) = HeaderValue::from_str(&head.request_id.to_string()) {
-            headers.insert(HeaderName::from_static("x-ms-request-id"), id);
-        }
-        headers
-            .insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+        headers.insert(REQUEST_ID, head.request_id_value());
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if let Some(id) = head.headers.get(CLIENT_REQUEST_ID)
             && id.len() <= CLIENT_REQUEST_ID_CHARS_MAX
         {

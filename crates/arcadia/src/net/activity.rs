@@ -6,7 +6,6 @@ use std::task::{Context, Poll};
 
 use arcadia_kernel::{Body, BodyError, Waited};
 use bytes::Bytes;
-use http_body_util::BodyExt as _;
 use hyper::body::{Frame, SizeHint};
 use tokio::time::Instant;
 
@@ -86,9 +85,9 @@ pub struct Running(Arc<Activity>);
 
 impl Running {
     /// The answer begins to leave; it is under way until its body is gone.
-    pub fn leaving(self, body: Body) -> Body {
+    pub fn leaving(self, body: Body) -> LeavingBody {
         self.0.lock().leaving += 1;
-        LeavingBody { inner: body, _leaving: Leaving(self.0.clone()) }.boxed_unsync()
+        LeavingBody { inner: body, _leaving: Leaving(self.0.clone()) }
     }
 }
 
@@ -121,7 +120,8 @@ impl Drop for Leaving {
     }
 }
 
-struct LeavingBody {
+/// An answer's body on its way.
+pub struct LeavingBody {
     inner: Body,
     _leaving: Leaving,
 }

@@ -62,6 +62,11 @@ pub fn fold_host(host: &str) -> String {
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
 
+/// Whether `host` is the folded name `name`.
+pub fn is_same_host(host: &str, name: &str) -> bool {
+    host.strip_suffix('.').unwrap_or(host).eq_ignore_ascii_case(name)
+}
+
 impl HostTable {
     /// Serves `domain` and all names below it that no pattern has, at any depth, by `endpoint`: none of them is ever
     /// passed on.

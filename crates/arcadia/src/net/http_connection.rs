@@ -4,10 +4,11 @@ use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 
-use arcadia_kernel::{Body, Endpoint, Incoming, full_body};
+use arcadia_kernel::{Body, Endpoint, Incoming, empty_body, full_body};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
+use hyper::body::Body as _;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -16,7 +17,7 @@ use tokio_rustls::server::TlsStream;
 use super::activity::Activity;
 use super::body::PacedBody;
 use super::drain::Drain;
-use super::hosts::fold_host;
+use super::hosts::is_same_host;
 use super::limits::Limits;
 use super::stream::{BoxStream, Timed};
 
@@ -105,10 +106,14 @@ impl Connection {
         {
             head.uri = http::Uri::from(path);
         }
-        let body = PacedBody::new(body, self.limits.body, self.activity.clone());
+        let body = if body.is_end_stream() {
+            empty_body()
+        } else {
+            PacedBody::new(body, self.limits.body, self.activity.clone()).boxed_unsync()
+        };
         let incoming = Incoming {
             head,
-            body: body.boxed_unsync(),
+            body,
             host: self.name.clone(),
             origin: format!("https://{}", self.name),
             remote: self.remote,
@@ -153,7 +158,7 @@ impl Connection {
             Some((host, "443")) => host,
             _ => found,
         };
-        fold_host(host) == self.name
+        is_same_host(host, &self.name)
     }
 }
 

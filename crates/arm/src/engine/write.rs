@@ -336,7 +336,7 @@ mod tests {
             remote: None,
             request_id: uuid::Uuid::nil(),
         };
-        Preconditions::of(&Request { head, body: Default::default() })
+        Preconditions::of(&Request { head: head.into(), body: Default::default() })
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Reading request bodies: every property is known, typed and bounded, or the request is refused.
 
+use std::sync::Arc;
+
 use arcadia_kernel::{Fault, Input, Request, RequestHead};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -13,7 +15,7 @@ const REFERENCE_CHARACTERS_MAX: usize = 512;
 
 /// A JSON object, empty when there is no body.
 pub(crate) struct Body {
-    pub head: RequestHead,
+    pub head: Arc<RequestHead>,
     pub fields: Map<String, Value>,
 }
 

@@ -1,6 +1,7 @@
 //! What requests about secrets say, checked.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arcadia_kernel::{Fault, Input, Request, RequestHead};
 use serde::Deserialize;
@@ -22,7 +23,7 @@ const VERSION_CHARS: usize = 32;
 
 /// A JSON body. What is wrong is told by its place alone: the body holds a secret.
 pub(super) struct Body<T> {
-    pub head: RequestHead,
+    pub head: Arc<RequestHead>,
     pub value: T,
 }
 

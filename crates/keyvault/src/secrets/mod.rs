@@ -87,6 +87,8 @@ fn assignment_id(allowed_by: &str) -> Option<HeaderValue> {
     if allowed_by.starts_with(ALLOWED_BY_POLICY) {
         return None;
     }
-    let name = allowed_by.rsplit('/').next().unwrap_or(allowed_by).replace('-', "");
-    HeaderValue::from_str(&name).ok()
+    let name = allowed_by.rsplit('/').next().unwrap_or(allowed_by);
+    let mut id = Vec::with_capacity(name.len());
+    id.extend(name.bytes().filter(|byte| *byte != b'-'));
+    HeaderValue::try_from(id).ok()
 }

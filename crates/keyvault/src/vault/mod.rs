@@ -91,7 +91,10 @@ pub(crate) struct VaultIndex(RwLock<HashMap<String, Arc<Vault>>>);
 
 impl VaultIndex {
     pub fn by_name(&self, name: &str) -> Option<Arc<Vault>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&folded(name)).cloned()
+        let vaults = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        // As it is in almost every host name.
+        let is_folded = !name.bytes().any(|byte| byte.is_ascii_uppercase());
+        if is_folded { vaults.get(name).cloned() } else { vaults.get(&folded(name)).cloned() }
     }
 
     /// The vault that `scope` is or lies in.
