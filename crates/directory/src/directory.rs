@@ -163,6 +163,11 @@ impl Directory {
         self.tenant().ok_or_else(|| Fault::unavailable("The directory is not set up yet. Retry in a moment."))
     }
 
+    /// Whether a user or service principal exists and is enabled.
+    pub fn is_enabled(&self, object_id: Uuid) -> bool {
+        self.snapshot().is_enabled_principal(object_id)
+    }
+
     /// A user or service principal, enabled or not.
     pub fn principal(&self, object_id: Uuid) -> Option<PrincipalFacts> {
         let snapshot = self.snapshot();

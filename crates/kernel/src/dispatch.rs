@@ -15,10 +15,11 @@ use crate::audit::StampFacts;
 use crate::auth::is_same_audience;
 use crate::op::Arriving;
 use crate::permit::Grant;
+use crate::request_ids::RequestIds;
 use crate::{
     Access, Action as _, ArmId, At, AuditStamp, AuthFailure, Body, BodyError, BoxError, Caller, Decider,
-    Decision, Denial, DenyReason, EntropyExt as _, Fault, Gate, Located, Op, OpInfo, Outcome, Params, Plane,
-    Proven, Query, Question, Reply, RequestHead, Service, SignedIn, TokenFault, empty_body,
+    Decision, Denial, DenyReason, Fault, Gate, Located, Op, OpInfo, Outcome, Params, Plane, Proven, Query,
+    Question, Reply, RequestHead, Service, SignedIn, TokenFault, empty_body,
 };
 
 /// A request as a listener hands it in.
@@ -51,12 +52,14 @@ pub struct Dispatcher<S: Service> {
     /// Most specific first.
     table: Vec<Arc<Op<S>>>,
     gate: Arc<Gate>,
+    request_ids: RequestIds,
 }
 
 impl<S: Service> Dispatcher<S> {
     pub fn new(service: Arc<S>, mut table: Vec<Op<S>>, gate: Arc<Gate>) -> Self {
         table.sort_by_key(|row| std::cmp::Reverse(row.info.weight()));
-        Self { service, table: table.into_iter().map(Arc::new).collect(), gate }
+        let table = table.into_iter().map(Arc::new).collect();
+        Self { service, table, gate, request_ids: RequestIds::default() }
     }
 
     async fn answer(&self, incoming: Incoming) -> http::Response<Body> {
@@ -109,7 +112,7 @@ impl<S: Service> Dispatcher<S> {
             headers: parts.headers,
             params: Params::default(),
             remote,
-            request_id: self.gate.entropy.uuid(),
+            request_id: self.request_ids.next(&*self.gate.entropy),
         };
         (head, well_formed)
     }

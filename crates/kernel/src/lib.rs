@@ -23,6 +23,7 @@ mod permit;
 mod places;
 mod reply;
 mod request;
+mod request_ids;
 mod route;
 mod service;
 mod strangers;

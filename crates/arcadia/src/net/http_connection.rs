@@ -115,7 +115,7 @@ impl Connection {
             head,
             body,
             host: self.name.clone(),
-            origin: format!("https://{}", self.name),
+            origin: ["https://", &self.name].concat(),
             remote: self.remote,
         };
         self.endpoint.clone().serve(incoming).await

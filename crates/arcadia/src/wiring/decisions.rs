@@ -18,8 +18,8 @@ impl SiteDecider {
     }
 
     fn exists(&self, caller: &Caller) -> bool {
-        let enabled = self.directory.principal(caller.object_id).is_some_and(|facts| facts.enabled);
-        enabled && self.directory.tenant().is_some_and(|tenant| tenant.id == caller.tenant_id)
+        self.directory.is_enabled(caller.object_id)
+            && self.directory.tenant().is_some_and(|tenant| tenant.id == caller.tenant_id)
     }
 }
 

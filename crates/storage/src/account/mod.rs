@@ -69,7 +69,14 @@ pub(crate) struct AccountIndex {
 
 impl AccountIndex {
     pub fn by_name(&self, name: &str) -> Option<Arc<Account>> {
-        self.accounts.read().unwrap_or_else(PoisonError::into_inner).get(&name.to_ascii_lowercase()).cloned()
+        let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner);
+        // As it is in almost every host name.
+        let is_folded = !name.bytes().any(|byte| byte.is_ascii_uppercase());
+        if is_folded {
+            accounts.get(name).cloned()
+        } else {
+            accounts.get(&name.to_ascii_lowercase()).cloned()
+        }
     }
 
     pub fn keys(&self, instance: Uuid) -> Option<Arc<AccountKeys>> {
