@@ -106,7 +106,7 @@ fn versions_begin_with_a_date(data: &[u8]) {
         assert!(version.is_ascii() && version.len() <= 42);
         assert!(version[..10].bytes().all(|byte| byte.is_ascii_digit() || byte == b'-'));
     }
-    if let Ok(window) = crate::page::Window::of(&query) {
-        assert!((1..=1000).contains(&window.limit));
+    if let Ok(limit) = crate::page::Window::limit(&query) {
+        assert!((1..=1000).contains(&limit));
     }
 }

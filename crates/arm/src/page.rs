@@ -17,23 +17,24 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    pub(crate) fn of(query: &Query) -> Result<Self, Fault> {
-        let limit = match query.first("$top") {
-            None | Some("") => ITEMS_MAX,
+    pub(crate) fn of(head: &RequestHead) -> Result<Self, Fault> {
+        let limit = Self::limit(&head.query)?;
+        let token = head.query.first("$skiptoken").filter(|token| !token.is_empty());
+        let after = token.map(|token| Continuation::parse(token, head)).transpose()?;
+        Ok(Self { limit, after })
+    }
+
+    pub(crate) fn limit(query: &Query) -> Result<usize, Fault> {
+        match query.first("$top") {
+            None | Some("") => Ok(ITEMS_MAX),
             Some(text) => match text.parse::<usize>() {
-                Ok(top) if top > 0 => top.min(ITEMS_MAX),
+                Ok(top) if top > 0 => Ok(top.min(ITEMS_MAX)),
                 _ => {
                     let message = "The value of $top is not valid. Use a whole number from 1 on.";
-                    return Err(Fault::bad_request("InvalidTopParameter", message));
+                    Err(Fault::bad_request("InvalidTopParameter", message))
                 }
             },
-        };
-        let after = query
-            .first("$skiptoken")
-            .filter(|token| !token.is_empty())
-            .map(Continuation::parse)
-            .transpose()?;
-        Ok(Self { limit, after })
+        }
     }
 }
 
@@ -66,6 +67,43 @@ where
     }
 }
 
+/// The same, of several ranges one after the other. Where a page ends is told by the number of its range and the place
+/// in it.
+pub(crate) async fn collect_all<K, V, P, T>(
+    store: &Store,
+    table: Table<K, V>,
+    prefixes: &[P],
+    window: Window,
+    mut wanted: impl FnMut(Row<V>) -> Result<Option<T>, Fault>,
+) -> Result<Page<T>, Fault>
+where
+    K: Key + ?Sized,
+    V: Record,
+    P: Key,
+{
+    let (mut at, mut after) = match window.after.as_ref().and_then(|token| token.0.split_first()) {
+        Some((at, place)) => (usize::from(*at), Some(place.to_vec()).filter(|place| !place.is_empty())),
+        None => (0, None),
+    };
+    let mut items = Vec::new();
+    while let Some(prefix) = prefixes.get(at) {
+        let room = Window { limit: window.limit - items.len(), after: after.take().map(Continuation) };
+        let page = collect(store, table, prefix, room, &mut wanted).await?;
+        items.extend(page.items);
+        let (reached, place) = match page.next {
+            Some(place) => (at, place.0),
+            None => (at + 1, Vec::new()),
+        };
+        let ends = !place.is_empty() || items.len() >= window.limit;
+        if ends && reached < prefixes.len() {
+            let number = u8::try_from(reached).map_err(Fault::internal)?;
+            return Ok(Page { items, next: Some(Continuation([&[number][..], &place].concat())) });
+        }
+        at = reached;
+    }
+    Ok(Page { items, next: None })
+}
+
 /// `{"value":[…],"nextLink"}`; the link repeats the request with the token of the next page.
 pub(crate) fn reply(head: &RequestHead, page: Page<Value>) -> Result<Reply, Fault> {
     let mut body = json!({ "value": page.items });
@@ -81,7 +119,7 @@ fn next_link(head: &RequestHead, next: &Continuation) -> String {
         percent_decode_str(name).decode_utf8_lossy().eq_ignore_ascii_case("$skiptoken")
     };
     let kept = head.raw_query.split('&').filter(|pair| !pair.is_empty() && !is_token(pair));
-    let token = format!("%24skiptoken={}", next.token());
+    let token = format!("%24skiptoken={}", next.token(head));
     let query: Vec<&str> = kept.chain([token.as_str()]).collect();
     format!("{}{}?{}", head.origin, head.path, query.join("&"))
 }

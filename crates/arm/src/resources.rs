@@ -59,7 +59,7 @@ async fn reply(
     visible: impl Fn(&ArmId) -> bool,
 ) -> Result<Reply, Fault> {
     let filter = ListFilter::of(&request.query)?;
-    let window = Window::of(&request.query)?;
+    let window = Window::of(request)?;
     let expand = request.query.first("$expand").unwrap_or_default().to_lowercase();
     let page = page::collect(&arm.store, RESOURCES, container, window, |row| {
         let resource = row.value;

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH};
@@ -113,6 +113,7 @@ impl<S: Service> Dispatcher<S> {
             params: Params::default(),
             remote,
             request_id: self.request_ids.next(&*self.gate.entropy),
+            caller_id: OnceLock::new(),
         };
         (head, well_formed)
     }
@@ -284,7 +285,10 @@ impl<S: Service> Dispatcher<S> {
 
     fn arriving(&self, asked: Asked<S>, head: Arc<RequestHead>, body: Body) -> Arriving {
         let body_bytes_max = asked.row.info.body_bytes_max.unwrap_or(self.gate.limits.body_bytes_max);
-        Arriving { head, body, body_bytes_max, still_allowed: Box::new(move || asked.still_allowed()) }
+        // Nobody else knows the caller, so it is not set yet.
+        let _ = head.caller_id.set(asked.caller.object_id);
+        let still_allowed = Box::new(move || asked.still_allowed());
+        Arriving { head, body, body_bytes_max, still_allowed }
     }
 }
 

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::Fault;
+use crate::{Fault, RequestHead};
 
 /// The longest continuation token that is read back, in characters.
 const TOKEN_CHARS_MAX: usize = 4096;
@@ -16,27 +16,87 @@ pub struct Page<T> {
     pub next: Option<Continuation>,
 }
 
-/// The key after which the next page starts. Clients see it as an opaque token (`$skiptoken`, `marker`).
+/// The key after which the next page starts. Clients see it as an opaque token (`$skiptoken`, `marker`), which is good
+/// for the list and the caller it was given for.
+///
 /// It only ever positions a read *within* the range that the request itself names, so a forged one reveals
-/// nothing that the caller could not list from the start.
+/// nothing that the caller could not list from the start. That tokens of other lists are refused keeps clients from
+/// mixing them up; it guards nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Continuation(pub Vec<u8>);
 
 impl Continuation {
-    pub fn token(&self) -> String {
-        URL_SAFE_NO_PAD.encode(&self.0)
+    /// For the list that this request asks for.
+    pub fn token(&self, head: &RequestHead) -> String {
+        URL_SAFE_NO_PAD.encode([&mark(head)[..], &self.0].concat())
     }
 
-    pub fn parse(token: &str) -> Result<Self, Fault> {
+    /// Reads what [`Continuation::token`] gave for the same list and the same caller.
+    pub fn parse(token: &str, head: &RequestHead) -> Result<Self, Fault> {
         let refused = || {
             Fault::bad_request(
                 "InvalidSkipToken",
-                "The continuation token is not one that this service issued.",
+                "The continuation token is not one that this service issued for this list.",
             )
         };
         if token.len() > TOKEN_CHARS_MAX {
             return Err(refused());
         }
-        URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map(Self).map_err(|_| refused())
+        let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| refused())?;
+        bytes.strip_prefix(&mark(head)).map(|key| Self(key.to_vec())).ok_or_else(refused)
+    }
+}
+
+/// Tells lists and callers apart: FNV-1a of both. Filters and sizes may change from page to page.
+fn mark(head: &RequestHead) -> [u8; 8] {
+    let path = head.segments.iter().flat_map(|segment| [b"/", segment.as_bytes()]);
+    let caller_id = head.caller_id();
+    let parts = [caller_id.as_bytes().as_slice(), head.host.as_bytes()].into_iter().chain(path);
+    let bytes = parts.flatten().map(u8::to_ascii_lowercase);
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    hash.to_be_bytes()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{HeaderMap, Method, Params, Query};
+
+    pub(crate) fn list(path: &str, caller_id: u128) -> RequestHead {
+        RequestHead {
+            method: Method::GET,
+            host: "management.azure.com".to_owned(),
+            origin: String::new(),
+            path: path.to_owned(),
+            segments: path.split('/').skip(1).map(str::to_owned).collect(),
+            raw_query: String::new(),
+            query: Query::default(),
+            headers: HeaderMap::new(),
+            params: Params::default(),
+            remote: None,
+            request_id: Uuid::nil(),
+            caller_id: Uuid::from_u128(caller_id).into(),
+        }
+    }
+
+    #[test]
+    fn a_token_is_for_one_list_and_one_caller() {
+        let token = Continuation(b"key".to_vec()).token(&list("/subscriptions/s/resources", 1));
+        let read = |path, caller_id| Continuation::parse(&token, &list(path, caller_id));
+        assert_eq!(read("/Subscriptions/S/resources", 1).unwrap().0, b"key");
+        assert!(read("/subscriptions/s/resources", 2).is_err());
+        assert!(read("/subscriptions/t/resources", 1).is_err());
+        let mut other_host = list("/subscriptions/s/resources", 1);
+        other_host.host = "graph.microsoft.com".to_owned();
+        assert!(Continuation::parse(&token, &other_host).is_err());
+        let head = list("/subscriptions/s/resources", 1);
+        for hostile in ["", "=", "AAAA", "%00", "../..", &"A".repeat(5000), &token[..5], &format!("A{token}")]
+        {
+            assert!(Continuation::parse(hostile, &head).is_err(), "{hostile:.20}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! A request as handlers see it: bounded, split and decoded once.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -64,12 +64,19 @@ pub struct RequestHead {
     pub params: Params,
     pub remote: Option<IpAddr>,
     pub request_id: Uuid,
+    /// Who asks, once that is proven.
+    pub caller_id: OnceLock<Uuid>,
 }
 
 impl RequestHead {
     /// A path parameter; the empty string when an optional one is absent.
     pub fn param(&self, name: &str) -> &str {
         self.params.value(name).unwrap_or("")
+    }
+
+    /// Who asks; nil before that is proven, and for callers who are nobody in the directory.
+    pub fn caller_id(&self) -> Uuid {
+        self.caller_id.get().copied().unwrap_or_default()
     }
 
     /// The request's identifier as a header says it.

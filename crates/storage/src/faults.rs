@@ -77,6 +77,16 @@ pub(crate) fn invalid_query(name: &str, value: &str) -> Fault {
         .extra("QueryParameterValue", shown(value))
 }
 
+pub(crate) fn query_out_of_range(name: &str, value: &str, min: usize, max: usize) -> Fault {
+    let message =
+        "One of the query parameters specified in the request URI is outside the permissible range.";
+    Fault::bad_request("OutOfRangeQueryParameterValue", message)
+        .extra("QueryParameterName", name)
+        .extra("QueryParameterValue", shown(value))
+        .extra("MinimumAllowed", min.to_string())
+        .extra("MaximumAllowed", max.to_string())
+}
+
 pub(crate) fn unsupported_query(name: &str, value: &str) -> Fault {
     let message = format!(
         "One of the query parameters specified in the request URI is not supported: {name}={}.",

@@ -59,6 +59,7 @@ fn head(text: &str) -> Option<RequestHead> {
         params: Params::default(),
         remote: None,
         request_id: Uuid::nil(),
+        caller_id: Default::default(),
     })
 }
 

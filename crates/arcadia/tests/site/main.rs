@@ -14,6 +14,7 @@ mod interference;
 mod keys;
 mod lifecycle;
 mod limits;
+mod lists;
 mod outside;
 mod own_domain;
 mod proxy;

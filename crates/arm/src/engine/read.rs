@@ -88,7 +88,7 @@ pub(super) async fn list(
     let kind = arm.kind(type_name)?;
     let api_version = version::required(&request.query)?;
     let filter = ListFilter::of(&request.query)?;
-    let window = Window::of(&request.query)?;
+    let window = Window::of(request)?;
     let prefix = list_prefix(arm, type_name, request).await?;
     let page = page::collect(&arm.store, RESOURCES, &prefix, window, |row| {
         let resource = row.value;

@@ -335,6 +335,7 @@ mod tests {
             params: Params::default(),
             remote: None,
             request_id: uuid::Uuid::nil(),
+            caller_id: Default::default(),
         };
         Preconditions::of(&Request { head: head.into(), body: Default::default() })
     }

@@ -6,7 +6,7 @@ use arcadia_kernel::{
 };
 use arcadia_store::{Batch, CommitError, Row};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::Arm;
@@ -477,28 +477,22 @@ fn assignee(arguments: &[Argument]) -> Result<Uuid, Fault> {
 async fn list(at: At<Arm>, _: Permit<ReadAssignments>, request: Request) -> Result<Reply, Fault> {
     let scope = scopes::check(&at, request.param("scope"))?;
     let chosen = Chosen::of(&at, &request)?;
-    let window = Window::of(&request.query)?;
+    let window = Window::of(&request)?;
     let subscription = scope.subscription().map(str::to_owned);
     let view = |row: Row<Assignment>| {
         let shown = chosen.fits(&row.value)?;
         Ok(shown.then(|| row.value.view(subscription.as_deref(), false)))
     };
-    // What is inherited comes with the first page.
-    let mut inherited = Vec::new();
-    if window.after.is_none() {
-        let mut above = scope.parent();
-        while let Some(ancestor) = above {
-            inherited.extend(at_exactly(&at, &ancestor, &view).await?);
-            above = ancestor.parent();
-        }
+    // What is inherited comes first, from the nearest scope on.
+    let mut ranges = Vec::new();
+    let mut above = scope.parent();
+    while let Some(ancestor) = above {
+        ranges.push(own_prefix(&ancestor)?);
+        above = ancestor.parent();
     }
-    let mut page = if chosen.below {
-        page::collect(&at.store, ASSIGNMENTS, &scope, window, &view).await?
-    } else {
-        page::collect(&at.store, ASSIGNMENTS, &own_prefix(&scope)?, window, &view).await?
-    };
-    inherited.append(&mut page.items);
-    page::reply(&request, arcadia_kernel::Page { items: inherited, next: page.next })
+    ranges.push(if chosen.below { scope } else { own_prefix(&scope)? });
+    let page = page::collect_all(&at.store, ASSIGNMENTS, &ranges, window, view).await?;
+    page::reply(&request, page)
 }
 
 /// The key prefix of the assignments that are made at a scope itself.
@@ -506,15 +500,6 @@ fn own_prefix(scope: &ArmId) -> Result<ArmId, Fault> {
     scope
         .join("providers/Microsoft.Authorization/roleAssignments")
         .map_err(|_| invalid_content("The scope is too long."))
-}
-
-async fn at_exactly(
-    arm: &Arm,
-    scope: &ArmId,
-    view: &impl Fn(Row<Assignment>) -> Result<Option<Value>, Fault>,
-) -> Result<Vec<Value>, Fault> {
-    let rows = arm.store.all(ASSIGNMENTS, &own_prefix(scope)?).await?;
-    rows.into_iter().filter_map(|row| view(row).transpose()).collect()
 }
 
 /// Deny assignments are made by managed applications and deployment stacks, of which this site has none.

@@ -9,8 +9,8 @@ use crate::graph::faults::{bad_request, unsupported_query};
 use crate::graph::odata::{Fields, Filter, Queried};
 use crate::graph::render::Shown;
 
-/// Objects of one page, at most and unless fewer are asked for.
-const PAGE_MAX: usize = 100;
+/// Objects of one page, unless another number is asked for.
+const PAGE_DEFAULT: usize = 100;
 const TOP_MAX: usize = 999;
 const UNSUPPORTED: [&str; 5] = ["$search", "$expand", "$apply", "$orderby", "$skip"];
 const SELECTED_MAX: usize = 100;
@@ -25,7 +25,8 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    pub(crate) fn read(query: &Query, fields: Fields) -> Result<Self, Fault> {
+    pub(crate) fn read(head: &RequestHead, fields: Fields) -> Result<Self, Fault> {
+        let query = &head.query;
         if let Some(name) = UNSUPPORTED.iter().find(|name| query.first(name).is_some()) {
             return Err(unsupported_query(format!("The query option '{name}' is not supported.")));
         }
@@ -39,13 +40,13 @@ impl Options {
             top.ok_or_else(|| bad_request(format!("The value of '$top' must be between 1 and {TOP_MAX}.")))
         });
         let after = query.first("$skiptoken").map(|token| {
-            let id = Continuation::parse(token).ok().and_then(|key| Uuid::from_slice(&key.0).ok());
+            let id = Continuation::parse(token, head).ok().and_then(|key| Uuid::from_slice(&key.0).ok());
             id.ok_or_else(|| bad_request("The '$skiptoken' is not one that this service issued."))
         });
         Ok(Self {
             filter: filter.transpose()?,
             select: selected(query)?,
-            page: top.transpose()?.unwrap_or(PAGE_MAX).min(PAGE_MAX),
+            page: top.transpose()?.unwrap_or(PAGE_DEFAULT),
             after: after.transpose()?,
             count: query.first("$count").is_some_and(|count| count.eq_ignore_ascii_case("true")),
         })
@@ -85,7 +86,7 @@ impl Graph {
         head: &RequestHead,
         objects: impl Iterator<Item = T>,
     ) -> Result<Reply, Fault> {
-        let options = Options::read(&head.query, T::FIELDS)?;
+        let options = Options::read(head, T::FIELDS)?;
         let mut page = Vec::new();
         let mut last = None;
         let mut more = false;
@@ -122,7 +123,7 @@ impl Graph {
 
     /// A mixed list whose whole length is bounded by other means.
     pub(crate) fn mixed(&self, head: &RequestHead, items: Vec<(Uuid, Value)>) -> Result<Reply, Fault> {
-        let options = Options::read(&head.query, &[])?;
+        let options = Options::read(head, &[])?;
         let mut rest: Vec<(Uuid, Value)> =
             items.into_iter().filter(|(id, _)| options.after.is_none_or(|after| *id > after)).collect();
         rest.sort_by_key(|(id, _)| *id);
@@ -180,7 +181,7 @@ fn next_link(head: &RequestHead, last: Uuid) -> String {
     };
     let kept: Vec<&str> =
         head.raw_query.split('&').filter(|pair| !pair.is_empty()).filter(is_token).collect();
-    let token = Continuation(last.as_bytes().to_vec()).token();
+    let token = Continuation(last.as_bytes().to_vec()).token(head);
     let separator = if kept.is_empty() { "" } else { "&" };
     format!("{}{}?{}{separator}$skiptoken={token}", head.origin, head.path, kept.join("&"))
 }

@@ -90,5 +90,6 @@ fn head(headers: HeaderMap) -> RequestHead {
         params: Params::default(),
         remote: None,
         request_id: Uuid::nil(),
+        caller_id: Default::default(),
     }
 }

@@ -117,14 +117,15 @@ async fn list_deleted(
     _permit: Permit<ListDeletedVaults>,
     request: Request,
 ) -> Result<Reply, Fault> {
-    let after = request.query.first("$skiptoken").map(Continuation::parse).transpose()?;
+    let after = request.query.first("$skiptoken");
+    let after = after.map(|token| Continuation::parse(token, &request)).transpose()?;
     let prefix = (folded(request.param("subscription")),);
     let page = keyvault.store.range(DELETED_VAULTS, &prefix, after.as_ref(), PAGE_ITEMS).await?;
     let mut list = json!({ "value": page.items.iter().map(|row| shown(&row.value)).collect::<Vec<_>>() });
     if let Some(next) = page.next {
         let version = api_version(&request);
-        let link =
-            format!("{}{}?api-version={version}&$skiptoken={}", request.origin, request.path, next.token());
+        let token = next.token(&request);
+        let link = format!("{}{}?api-version={version}&$skiptoken={token}", request.origin, request.path);
         list["nextLink"] = Value::from(link);
     }
     Reply::ok(&list)

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod fuzz;
 
+use arcadia_crypto::{b64url, b64url_decode};
 use arcadia_kernel::{At, Continuation, Fault, Permit, Reply, Request, RequestHead};
 use serde::{Deserialize, Serialize};
 
@@ -49,24 +50,24 @@ impl Ask {
                 })?
             }
         };
-        let after = head.query.first("$skiptoken").map(read_token).transpose()?;
+        let after = head.query.first("$skiptoken").map(|token| read_token(token, head)).transpose()?;
         Ok(Self { after, limit })
     }
 }
 
-fn read_token(text: &str) -> Result<Continuation, Fault> {
+fn read_token(text: &str, head: &RequestHead) -> Result<Continuation, Fault> {
     let refused = || {
         bad_parameter("The parameter '$skiptoken' is not one that this service issued. List from the start.")
     };
-    let json = Continuation::parse(text).map_err(|_| refused())?;
-    let token: SkipToken = serde_json::from_slice(&json.0).map_err(|_| refused())?;
-    Continuation::parse(&token.next_marker).map_err(|_| refused())
+    let json = b64url_decode(text.trim_end_matches('=')).ok_or_else(refused)?;
+    let token: SkipToken = serde_json::from_slice(&json).map_err(|_| refused())?;
+    Continuation::parse(&token.next_marker, head).map_err(|_| refused())
 }
 
 /// The list's own address with where to go on; `maxresults` and `api-version` as they were sent.
 fn next_link(head: &RequestHead, next: &Continuation) -> Result<String, Fault> {
-    let token = SkipToken { next_marker: next.token(), target_location: 0 };
-    let token = Continuation(serde_json::to_vec(&token).map_err(Fault::internal)?).token();
+    let token = SkipToken { next_marker: next.token(head), target_location: 0 };
+    let token = b64url(&serde_json::to_vec(&token).map_err(Fault::internal)?);
     let path: String = head.segments.iter().flat_map(|segment| ["/", segment.as_str()]).collect();
     let version = head.query.first("api-version").unwrap_or("").trim();
     let mut link = format!("{}{path}?api-version={version}&$skiptoken={token}", head.origin);

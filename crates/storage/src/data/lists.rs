@@ -56,14 +56,18 @@ impl Asked {
         let marker_text = text("marker")?;
         let marker = match marker_text.as_str() {
             "" => None,
-            marker => Some(Continuation::parse(marker).map_err(|_| faults::invalid_query("marker", marker))?),
+            marker => {
+                let read = Continuation::parse(marker, head);
+                Some(read.map_err(|_| faults::invalid_query("marker", marker))?)
+            }
         };
         let results_text = text("maxresults")?;
         let results_max = match results_text.as_str() {
             "" => RESULTS_MAX,
-            number => match number.parse::<usize>() {
-                Ok(number) if number > 0 => number.min(RESULTS_MAX),
-                _ => return Err(faults::invalid_query("maxresults", number)),
+            number => match number.parse::<i64>().map(usize::try_from) {
+                Ok(Ok(number)) if number > 0 => number.min(RESULTS_MAX),
+                Ok(_) => return Err(faults::query_out_of_range("maxresults", number, 1, RESULTS_MAX)),
+                Err(_) => return Err(faults::invalid_query("maxresults", number)),
             },
         };
         let include = text("include")?.to_ascii_lowercase();
@@ -148,8 +152,8 @@ fn answer(mut out: String) -> Reply {
     Reply::bytes(StatusCode::OK, "application/xml", out)
 }
 
-fn next_marker(out: &mut String, next: Option<&Continuation>) {
-    element(out, "NextMarker", &next.map_or(String::new(), Continuation::token));
+fn next_marker(out: &mut String, head: &RequestHead, next: Option<&Continuation>) {
+    element(out, "NextMarker", &next.map_or(String::new(), |next| next.token(head)));
 }
 
 fn write_metadata(out: &mut String, metadata: &Metadata) {
@@ -193,7 +197,7 @@ pub(super) async fn containers(
         write_container(&mut out, container, asked.with_metadata);
     }
     out.push_str("</Containers>");
-    next_marker(&mut out, next.as_ref());
+    next_marker(&mut out, &request, next.as_ref());
     Ok(answer(out))
 }
 
@@ -292,7 +296,7 @@ pub(super) async fn blobs(at: At<Storage>, _: Permit<ReadBlob>, request: Request
     let next = at.page(container.instance, &mut lines).await?;
     let mut out = lines.out;
     out.push_str("</Blobs>");
-    next_marker(&mut out, next.as_ref());
+    next_marker(&mut out, &request, next.as_ref());
     Ok(answer(out))
 }
 

@@ -43,5 +43,6 @@ fn head(raw_query: String) -> RequestHead {
         params: Params::default(),
         remote: None,
         request_id: Uuid::nil(),
+        caller_id: Default::default(),
     }
 }
