@@ -16,6 +16,7 @@ mod pem;
 mod root;
 mod rsa;
 mod seal;
+mod wiped;
 pub mod x509;
 
 pub use chunks::{CHUNK_KEY_BYTES, CHUNK_TAG_BYTES, ChunkKey};
@@ -38,4 +39,5 @@ pub use x509::{
 };
 
 /// Re-exported so that callers name the same wiping type these signatures do.
+pub use wiped::Wiped;
 pub use zeroize::Zeroizing;

@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::encoding::{b64url, b64url_decode};
 use crate::root::{KEY_BYTES, RootKey};
+use crate::wiped::Wiped;
 
 const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 5;
@@ -156,7 +157,7 @@ impl KeyRing {
     }
 
     /// Opens what [`KeyRing::seal`] made with the same `aad`.
-    pub fn open(&self, aad: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealFault> {
+    pub fn open(&self, aad: &[u8], sealed: &[u8]) -> Result<Wiped, SealFault> {
         if sealed.len() > PLAINTEXT_BYTES_MAX + SEAL_OVERHEAD_BYTES {
             return Err(SealFault::TooLong);
         }
@@ -245,12 +246,12 @@ fn seal_onto(
     Ok(())
 }
 
-fn open_from(key: &LessSafeKey, aad: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealFault> {
+fn open_from(key: &LessSafeKey, aad: &[u8], sealed: &[u8]) -> Result<Wiped, SealFault> {
     let (nonce, ciphertext) = sealed.split_first_chunk::<NONCE_LEN>().ok_or(SealFault::Malformed)?;
     if ciphertext.len() < TAG_BYTES {
         return Err(SealFault::Malformed);
     }
-    let mut buffer = Zeroizing::new(ciphertext.to_vec());
+    let mut buffer = Wiped::from(ciphertext.to_vec());
     let length = key
         .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(aad), buffer.as_mut_slice())
         .map_err(|_| SealFault::Authentication)?

@@ -9,7 +9,7 @@ use std::any::Any;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use arcadia_crypto::{KeyRing, sha256};
+use arcadia_crypto::{KeyRing, Wiped, sha256};
 use arcadia_kernel::AuditEvent;
 
 use crate::backend::{AuditDraft, AuditEntry, AuditRow, ChainHead};
@@ -111,7 +111,7 @@ impl Reached {
 impl ChainHead for Reached {
     fn sealed(&self) -> Result<Vec<u8>, StoreError> {
         let keys = self.sealer.keys();
-        let mut plain = zeroize::Zeroizing::new(Vec::with_capacity(48 + RowsSum::BYTES));
+        let mut plain = Wiped::from(Vec::with_capacity(48 + RowsSum::BYTES));
         plain.extend_from_slice(&self.head.sequence.to_be_bytes());
         plain.extend_from_slice(&self.head.hash);
         plain.extend_from_slice(&(keys.seals() + 1).to_be_bytes());
@@ -268,7 +268,7 @@ pub(crate) fn event(sealer: &Sealer, row: &AuditRow) -> Result<AuditEvent, Store
     serde_json::from_slice(&record).map_err(|error| StoreError::record("audit", "read", error))
 }
 
-fn open_record(sealer: &Sealer, row: &AuditRow) -> Result<zeroize::Zeroizing<Vec<u8>>, StoreError> {
+fn open_record(sealer: &Sealer, row: &AuditRow) -> Result<Wiped, StoreError> {
     sealer.open(&record_aad(row.sequence), &row.record, || format!("audit record {}", row.sequence))
 }
 

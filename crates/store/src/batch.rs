@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use zeroize::Zeroizing;
+use arcadia_crypto::Wiped;
 
 use crate::backend::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, KEY_BYTES_MAX, Requirement};
 use crate::record::encode;
@@ -13,7 +13,7 @@ use crate::{Key, Record, Revision, StoreError, Table};
 pub struct Batch {
     pub(crate) require: Vec<Requirement>,
     /// By full key; `None` deletes.
-    pub(crate) rows: BTreeMap<Vec<u8>, Option<Zeroizing<Vec<u8>>>>,
+    pub(crate) rows: BTreeMap<Vec<u8>, Option<Wiped>>,
 }
 
 impl Batch {
@@ -72,7 +72,7 @@ impl Batch {
                 return Err(StoreError::TooLarge { what: "a key's bytes", found, max: KEY_BYTES_MAX });
             }
         }
-        let size = |(key, value): (&Vec<u8>, &Option<Zeroizing<Vec<u8>>>)| {
+        let size = |(key, value): (&Vec<u8>, &Option<Wiped>)| {
             key.len() + value.as_ref().map_or(0, |value| value.len())
         };
         let bytes: usize = self.rows.iter().map(size).sum();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::marker::PhantomData;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use zeroize::Zeroizing;
+use arcadia_crypto::Wiped;
 
 use crate::backend::{Announce, Watch};
 use crate::key::table_of;
@@ -30,7 +30,7 @@ trait Observer: Send + Sync {
 /// A change with its values as JSON.
 struct Opened<'a> {
     key: &'a [u8],
-    before: Option<Zeroizing<Vec<u8>>>,
+    before: Option<Wiped>,
     after: Option<&'a [u8]>,
 }
 
@@ -79,7 +79,7 @@ pub(crate) struct BatchWatch {
     pub observers: Arc<Observers>,
     pub sealer: Arc<Sealer>,
     /// By full key; `None` deletes.
-    pub rows: BTreeMap<Vec<u8>, Option<Zeroizing<Vec<u8>>>>,
+    pub rows: BTreeMap<Vec<u8>, Option<Wiped>>,
 }
 
 impl BatchWatch {

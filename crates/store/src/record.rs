@@ -1,9 +1,9 @@
 //! Records: JSON with the number of its schema, brought up to date when read.
 
+use arcadia_crypto::Wiped;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use zeroize::Zeroizing;
 
 use crate::StoreError;
 use crate::backend::VALUE_BYTES_MAX;
@@ -41,8 +41,8 @@ struct Incoming<V> {
     v: V,
 }
 
-pub(crate) fn encode<V: Record>(table: &str, value: &V) -> Result<Zeroizing<Vec<u8>>, StoreError> {
-    let mut out = Zeroizing::new(Vec::with_capacity(1024));
+pub(crate) fn encode<V: Record>(table: &str, value: &V) -> Result<Wiped, StoreError> {
+    let mut out = Wiped::from(Vec::with_capacity(1024));
     serde_json::to_writer(&mut *out, &Outgoing { s: V::SCHEMA, v: value })
         .map_err(|error| StoreError::record(table, "written as JSON", error))?;
     if out.len() > VALUE_BYTES_MAX {

@@ -3,9 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 
-use arcadia_crypto::{KeyRing, SealFault};
+use arcadia_crypto::{KeyRing, SealFault, Wiped};
 use arcadia_kernel::Entropy;
-use zeroize::Zeroizing;
 
 use crate::StoreError;
 use crate::key::table_of;
@@ -130,7 +129,7 @@ impl Sealer {
         aad: &[u8],
         sealed: &[u8],
         what: impl FnOnce() -> String,
-    ) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+    ) -> Result<Wiped, StoreError> {
         let mut opened = self.keys().ring.open(aad, sealed);
         if matches!(opened, Err(SealFault::UnknownKey))
             && let Some(ring) = self.source.get().and_then(|source| source())
@@ -144,7 +143,7 @@ impl Sealer {
         })
     }
 
-    pub fn open_row(&self, key: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+    pub fn open_row(&self, key: &[u8], sealed: &[u8]) -> Result<Wiped, StoreError> {
         self.open(key, sealed, || format!("a row of table {}", table_of(key)))
     }
 }

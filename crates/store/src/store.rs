@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use arcadia_crypto::KeyRing;
+use arcadia_crypto::{KeyRing, Wiped};
 use arcadia_kernel::{AuditEvent, AuditFault, AuditSink, AuditStamp, Clock, Continuation, Entropy, Page};
 
 use crate::audit::{AuditCheck, Walk, check_end, check_rows, draft, event};
@@ -301,7 +301,7 @@ pub(crate) fn opened_page<K: ?Sized, V: Record>(
 fn watch(
     sealer: &Arc<Sealer>,
     observers: &Arc<Observers>,
-    rows: BTreeMap<Vec<u8>, Option<zeroize::Zeroizing<Vec<u8>>>>,
+    rows: BTreeMap<Vec<u8>, Option<Wiped>>,
 ) -> Option<Box<dyn crate::Watch>> {
     if rows.is_empty() {
         return None;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use arcadia_crypto::{KeyRing, SystemEntropy, Zeroizing};
+use arcadia_crypto::{KeyRing, SystemEntropy, Wiped};
 use arcadia_storage::copy_bytes;
 use arcadia_store::StoreReader;
 use clap::Args;
@@ -87,7 +87,7 @@ fn put_small_files(from: &Path, draft: &Draft, ring: &KeyRing, manifest: &Manife
         }
         let kept = read_bounded(&path)?.with_context(|| format!("{} is missing", path.display()))?;
         let opened = match part.form {
-            Form::Plain => Zeroizing::new(kept),
+            Form::Plain => Wiped::from(kept),
             Form::Sealed => ring
                 .open(&additional_data(part.name), &kept)
                 .with_context(|| format!("{} does not open", path.display()))?,

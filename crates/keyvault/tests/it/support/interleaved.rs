@@ -1,6 +1,7 @@
 //! A backend that lets other requests run between any two of its answers, so that races happen every time and
 //! not once in a while.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -52,7 +53,10 @@ impl Backend for Interleaved {
         self.rows.walk(after, limit).await
     }
 
-    fn marks(&self, visit: &mut dyn FnMut(&[u8], RowMark)) -> Result<Option<Vec<u8>>, StoreError> {
+    fn marks(
+        &self,
+        visit: &mut dyn FnMut(&[u8], RowMark) -> ControlFlow<()>,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         self.rows.marks(visit)
     }
 
@@ -71,6 +75,10 @@ impl Backend for Interleaved {
 
     async fn audit_head(&self) -> Result<Option<Vec<u8>>, StoreError> {
         self.rows.audit_head().await
+    }
+
+    fn condemn(&self, reason: StoreError) {
+        self.rows.condemn(reason);
     }
 
     async fn backup(&self, path: &Path) -> Result<(), StoreError> {
