@@ -56,15 +56,17 @@ impl BlobSite {
         self.ask(Method::PUT, path, bytes)?.header(BLOB_TYPE, "BlockBlob")
     }
 
-    pub async fn must(&self, ask: Ask) -> Result<()> {
+    /// Takes success only; the body that came back.
+    pub async fn must(&self, ask: Ask) -> Result<Vec<u8>> {
         let what = format!("{} {}", ask.method, ask.path);
         let (status, body) = self.site.send(HOST, ask).await?;
         ensure!(status.is_success(), "{what}: {status} {}", String::from_utf8_lossy(&body));
-        Ok(())
+        Ok(body)
     }
 
     pub async fn make_container(&self, name: &str) -> Result<()> {
-        self.must(self.ask(Method::PUT, &format!("/{name}?restype=container"), Vec::new())?).await
+        self.must(self.ask(Method::PUT, &format!("/{name}?restype=container"), Vec::new())?).await?;
+        Ok(())
     }
 
     /// Puts the blobs `from..until` of a container, each of these bytes, or as many as the time allows.

@@ -5,6 +5,7 @@ mod azurite;
 mod blob_site;
 mod database_site;
 mod disk;
+mod fleet;
 mod floor;
 mod load;
 mod loopback;

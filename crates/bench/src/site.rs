@@ -244,15 +244,23 @@ impl Site {
 
     /// Assigns a built-in role.
     pub async fn assign(&self, scope: &str, role_id: &str, principal_id: &str) -> Result<()> {
+        let (path, body) = self.assignment(scope, role_id, principal_id)?;
+        let token = self.admin_token(ARM_SCOPE).await?;
+        self.must(Method::PUT, ARM, &path, &token, Some(&body)).await?;
+        Ok(())
+    }
+
+    /// Where an assignment is put, and what it says.
+    pub fn assignment(&self, scope: &str, role_id: &str, principal_id: &str) -> Result<(String, Value)> {
         let name = uuid_of(&format!("{scope} {role_id} {principal_id}"));
         let definition = format!(
             "/subscriptions/{}/providers/Microsoft.Authorization/roleDefinitions/{role_id}",
             self.subscription()?
         );
-        let path = format!("{scope}/providers/Microsoft.Authorization/roleAssignments/{name}");
-        let body = json!({ "properties": { "roleDefinitionId": definition, "principalId": principal_id } });
-        self.arm(Method::PUT, &path, "2022-04-01", Some(&body)).await?;
-        Ok(())
+        let path = format!(
+            "{scope}/providers/Microsoft.Authorization/roleAssignments/{name}?api-version=2022-04-01"
+        );
+        Ok((path, json!({ "properties": { "roleDefinitionId": definition, "principalId": principal_id } })))
     }
 
     /// A new application without any role.

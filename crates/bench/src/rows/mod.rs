@@ -1,11 +1,13 @@
 //! The rows, by group. Each group starts what it needs and gives its rows.
 
 mod blob;
+mod comeback;
 mod connection;
 mod database;
 mod decision;
 mod growth;
 mod machine;
+mod machines;
 mod secret;
 mod start;
 mod token;
@@ -81,4 +83,5 @@ pub const GROUPS: &[Group] = &[
     Group { name: "machine", measure: |bench| Box::pin(machine::measure(bench)) },
     Group { name: "start", measure: |bench| Box::pin(start::measure(bench)) },
     Group { name: "growth", measure: |bench| Box::pin(growth::measure(bench)) },
+    Group { name: "growth of machines", measure: |bench| Box::pin(machines::measure(bench)) },
 ];
