@@ -1,5 +1,8 @@
 //! Which server a client means, and whether it may try to log in there at all.
 
+#[cfg(test)]
+mod fuzz;
+
 use std::sync::Arc;
 
 use super::message::Refusal;

@@ -6,6 +6,8 @@ mod capabilities;
 mod databases;
 mod firewall;
 mod flexible;
+#[cfg(test)]
+mod fuzz;
 mod password;
 mod server;
 mod settings;
