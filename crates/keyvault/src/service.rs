@@ -15,7 +15,7 @@ use crate::KeyVaultNames;
 use crate::faults;
 use crate::records::{NAMES, folded};
 use crate::vault::policy::{self, PolicyFirst};
-use crate::vault::{Vault, VaultIndex, network};
+use crate::vault::{PROVIDER, Vault, VaultIndex, network};
 use crate::version::ApiVersion;
 
 /// How often a change is planned anew because another request changed what it had read.
@@ -67,7 +67,7 @@ impl KeyVault {
         let vaults = Arc::new(VaultIndex::default());
         let following = vaults.clone();
         store.observe(RESOURCES, move |changes| following.follow(changes));
-        for row in store.all(RESOURCES, &()).await? {
+        for row in store.all_with_segment(RESOURCES, PROVIDER).await? {
             if let Some(vault) = Vault::of(&row.value) {
                 vaults.insert(vault);
             }

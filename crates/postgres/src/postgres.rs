@@ -8,6 +8,7 @@ use arcadia_kernel::Entropy;
 use arcadia_store::{Change, Store, StoreError};
 
 use crate::cluster::{Clusters, Place};
+use crate::kinds::PROVIDER;
 use crate::names::PostgresNames;
 use crate::snapshot::Snapshot;
 
@@ -40,7 +41,7 @@ impl Postgres {
                 }
             }
         });
-        for row in store.all(RESOURCES, &()).await? {
+        for row in store.all_with_segment(RESOURCES, PROVIDER).await? {
             let mut snapshot = snapshot.write().unwrap_or_else(PoisonError::into_inner);
             snapshot.apply(&row.value.id, Some(&row.value));
         }

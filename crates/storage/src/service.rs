@@ -12,7 +12,7 @@ use arcadia_kernel::{
 use arcadia_store::{Store, StoreError};
 use uuid::Uuid;
 
-use crate::account::{Account, AccountIndex};
+use crate::account::{Account, AccountIndex, PROVIDER};
 use crate::bytes::{ByteStore, BytesFault};
 use crate::recent::Recent;
 use crate::records::{BLOBS, Blob, CONTAINERS, Container, KEYS};
@@ -84,7 +84,7 @@ impl Storage {
         let (following, following_keys) = (accounts.clone(), accounts.clone());
         store.observe(RESOURCES, move |changes| following.follow(changes));
         store.observe(KEYS, move |changes| following_keys.follow_keys(changes));
-        for row in store.all(RESOURCES, &()).await? {
+        for row in store.all_with_segment(RESOURCES, PROVIDER).await? {
             if let Some(account) = Account::of(&row.value) {
                 accounts.insert(account);
             }

@@ -192,6 +192,13 @@ tuple_key!(A 0, B 1);
 tuple_key!(A 0, B 1, C 2);
 tuple_key!(A 0, B 1, C 2, D 3);
 
+/// A segment of an [`ArmId`] as it is in keys, with what separates it from those around it.
+pub(crate) fn segment_bytes(segment: &str) -> Vec<u8> {
+    let mut writer = KeyWriter { bytes: vec![0, 1], after_path: false };
+    writer.escaped(&segment.to_ascii_lowercase());
+    writer.bytes
+}
+
 /// The name of the table that a full key belongs to.
 pub(crate) fn table_of(key: &[u8]) -> &str {
     let end = key.iter().position(|byte| *byte == 0).unwrap_or(key.len());

@@ -6,10 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arcadia_crypto::{KeyRing, Wiped};
-use arcadia_kernel::{AuditEvent, AuditFault, AuditSink, AuditStamp, Clock, Continuation, Entropy, Page};
+use arcadia_kernel::{
+    ArmId, AuditEvent, AuditFault, AuditSink, AuditStamp, Clock, Continuation, Entropy, Page,
+};
 
 use crate::audit::{AuditCheck, Walk, check_end, check_rows, draft, event};
 use crate::backend::{BATCH_ROWS_MAX, Backend, Health, PAGE_ROWS_MAX, RawBatch, RawPage, RawRow, Revision};
+use crate::key::segment_bytes;
 use crate::observe::{BatchWatch, Observers};
 use crate::record::decode;
 use crate::rows::RowsSum;
@@ -168,18 +171,39 @@ impl Store {
         table: Table<K, V>,
         prefix: &P,
     ) -> Result<Vec<Row<V>>, StoreError> {
-        let mut rows = Vec::new();
-        let mut after = None;
+        self.collect(table, &table.key_bytes(prefix), |_| true).await
+    }
+
+    /// As [`Store::all`], but only rows with this segment of a path in their key. Others are not opened.
+    pub async fn all_with_segment<V: Record>(
+        &self,
+        table: Table<ArmId, V>,
+        segment: &str,
+    ) -> Result<Vec<Row<V>>, StoreError> {
+        let segment = segment_bytes(segment);
+        let wanted = |key: &[u8]| key.windows(segment.len()).any(|part| part == segment);
+        self.collect(table, &table.key_bytes(&()), wanted).await
+    }
+
+    async fn collect<K: Key + ?Sized, V: Record>(
+        &self,
+        table: Table<K, V>,
+        prefix: &[u8],
+        wanted: impl Fn(&[u8]) -> bool,
+    ) -> Result<Vec<Row<V>>, StoreError> {
+        let (mut rows, mut after) = (Vec::new(), None::<Vec<u8>>);
         loop {
-            let page = self.range(table, prefix, after.as_ref(), PAGE_ROWS_MAX).await?;
-            rows.extend(page.items);
+            let page = self.0.backend.range(prefix, after.as_deref(), PAGE_ROWS_MAX).await?;
+            for row in page.rows.iter().filter(|row| wanted(&row.key)) {
+                rows.push(opened(&self.0.sealer, table, row)?);
+            }
             if rows.len() > ALL_ROWS_MAX {
                 let found = rows.len();
                 return Err(StoreError::TooLarge { what: "a table's rows", found, max: ALL_ROWS_MAX });
             }
-            match page.next {
-                Some(next) => after = Some(next),
-                None => return Ok(rows),
+            match page.rows.last() {
+                Some(last) if page.more => after = Some(last.key[prefix.len()..].to_vec()),
+                _ => return Ok(rows),
             }
         }
     }

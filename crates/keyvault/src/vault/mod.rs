@@ -16,6 +16,7 @@ use arcadia_store::Change;
 use crate::records::folded;
 use properties::VaultProperties;
 
+pub(crate) const PROVIDER: &str = "Microsoft.KeyVault";
 pub(crate) const VAULT_TYPE: &str = "Microsoft.KeyVault/vaults";
 /// `/subscriptions/s/resourceGroups/g/providers/Microsoft.KeyVault/vaults/v`.
 const VAULT_ID_SEGMENTS: usize = 8;

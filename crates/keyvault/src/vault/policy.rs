@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::properties::bad_request;
-use super::{VAULT_ID_SEGMENTS, Vault};
+use super::{PROVIDER, VAULT_ID_SEGMENTS, Vault};
 use crate::KeyVault;
 
 /// Starts what [`Decision::Allowed`] names when a policy and not a role assignment allowed it.
@@ -232,7 +232,7 @@ fn remove(from: &mut Permissions, mut what: Permissions) {
 pub(crate) fn verb(action: &str, scope: &ArmId) -> Option<(&'static str, &'static str)> {
     let mut parts = action.splitn(4, '/');
     let (provider, kind, object) = (parts.next()?, parts.next()?, parts.next()?);
-    if !provider.eq_ignore_ascii_case("Microsoft.KeyVault") || !kind.eq_ignore_ascii_case("vaults") {
+    if !provider.eq_ignore_ascii_case(PROVIDER) || !kind.eq_ignore_ascii_case("vaults") {
         return None;
     }
     if !object.eq_ignore_ascii_case("secrets") {

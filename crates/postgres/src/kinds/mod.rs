@@ -27,6 +27,7 @@ pub(crate) use single::SingleServers;
 /// The types of servers: the older service first.
 pub(crate) const SERVERS: [&str; 2] = [Single::SERVERS, Flexible::SERVERS];
 pub(crate) const RULES: [&str; 2] = [Single::RULES, Flexible::RULES];
+pub(crate) const PROVIDER: &str = "Microsoft.DBforPostgreSQL";
 pub(crate) const ADMINISTRATORS: &str = "Microsoft.DBforPostgreSQL/flexibleServers/administrators";
 
 /// One of the two services: what its types are called.

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::records::AccountKeys;
 use properties::AccountProperties;
 
+pub(crate) const PROVIDER: &str = "Microsoft.Storage";
 pub(crate) const ACCOUNT_TYPE: &str = "Microsoft.Storage/storageAccounts";
 
 /// One live account.

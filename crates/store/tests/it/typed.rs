@@ -82,6 +82,9 @@ async fn pages_of_a_prefix_and_of_identifiers() {
     assert_eq!(texts(store.all(ASSIGNMENTS, &(id("/S/1/G/Rg"),)).await.unwrap()), below);
     assert_eq!(texts(store.all(ASSIGNMENTS, &(id("/S/1/G/Rg"), ())).await.unwrap()), below[..1]);
     assert_eq!(store.all(RESOURCES, &()).await.unwrap().len(), 5);
+    let with = async |segment| texts(store.all_with_segment(RESOURCES, segment).await.unwrap());
+    assert_eq!(with("RG").await, below);
+    assert!(with("r").await.is_empty(), "no part of a segment");
     assert!(store.get(RESOURCES, &id("/S/1/g/rg2")).await.unwrap().is_some());
 
     let mut seen = Vec::new();
