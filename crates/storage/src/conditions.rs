@@ -1,9 +1,12 @@
 //! Conditional headers: what must hold of the blob or container that a request is about.
 
-use arcadia_kernel::{Fault, RequestHead, header};
+use arcadia_kernel::{Fault, HeaderName, RequestHead, header};
 
 use crate::faults;
 use crate::headers::{one, parse_date};
+
+const IF_TAGS: HeaderName = HeaderName::from_static("x-ms-if-tags");
+const LEASE_ID: HeaderName = HeaderName::from_static("x-ms-lease-id");
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Tags {
@@ -30,17 +33,17 @@ pub(crate) struct State<'a> {
 
 impl Conditions {
     pub fn of(head: &RequestHead) -> Result<Self, Fault> {
-        if head.headers.contains_key("x-ms-if-tags") {
-            return Err(faults::unsupported_header("x-ms-if-tags"));
+        if head.headers.contains_key(IF_TAGS) {
+            return Err(faults::unsupported_header(IF_TAGS.as_str()));
         }
-        if head.headers.contains_key("x-ms-lease-id") {
+        if head.headers.contains_key(LEASE_ID) {
             // There are no leases, so no lease can be the one that is named.
             let message = "There is currently no lease on the resource.";
             let status = arcadia_kernel::StatusCode::PRECONDITION_FAILED;
             return Err(Fault::new(status, "LeaseNotPresentWithBlobOperation", message));
         }
-        let date = |name: &header::HeaderName| {
-            let Some(text) = one(head, name.as_str())? else { return Ok(None) };
+        let date = |name: &HeaderName| {
+            let Some(text) = condition(head, name)? else { return Ok(None) };
             parse_date(text).map(Some).ok_or_else(|| faults::invalid_header(name.as_str(), text))
         };
         Ok(Self {
@@ -92,8 +95,13 @@ impl Conditions {
     }
 }
 
-fn tags(head: &RequestHead, name: &header::HeaderName) -> Result<Option<Tags>, Fault> {
-    let Some(text) = one(head, name.as_str())? else { return Ok(None) };
+/// Nothing for almost every request.
+fn condition<'a>(head: &'a RequestHead, name: &HeaderName) -> Result<Option<&'a str>, Fault> {
+    if head.headers.contains_key(name) { one(head, name.as_str()) } else { Ok(None) }
+}
+
+fn tags(head: &RequestHead, name: &HeaderName) -> Result<Option<Tags>, Fault> {
+    let Some(text) = condition(head, name)? else { return Ok(None) };
     let text = text.trim();
     if text == "*" {
         return Ok(Some(Tags::Any));

@@ -1,7 +1,7 @@
 //! Headers that describe a blob: read from requests, written to answers.
 
 use arcadia_crypto::b64_decode;
-use arcadia_kernel::{EntropyExt as _, Fault, HeaderName, HeaderValue, Reply, RequestHead};
+use arcadia_kernel::{EntropyExt as _, Fault, HeaderName, HeaderValue, Reply, RequestHead, header};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::{DateTimeParser, DateTimePrinter};
 
@@ -27,6 +27,15 @@ const REFUSED: [&str; 13] = [
     "x-ms-expiry-option",
     "x-ms-range-get-content-crc64",
     "x-ms-proposed-lease-id",
+];
+
+/// What is the same of every blob.
+static OF_EVERY_BLOB: [(HeaderName, HeaderValue); 5] = [
+    (header::ACCEPT_RANGES, HeaderValue::from_static("bytes")),
+    (HeaderName::from_static("x-ms-blob-type"), HeaderValue::from_static("BlockBlob")),
+    (HeaderName::from_static("x-ms-lease-status"), HeaderValue::from_static("unlocked")),
+    (HeaderName::from_static("x-ms-lease-state"), HeaderValue::from_static("available")),
+    (HeaderName::from_static("x-ms-server-encrypted"), HeaderValue::from_static("true")),
 ];
 
 /// Refuses headers whose meaning is not served.
@@ -212,17 +221,11 @@ pub(crate) fn add_blob(reply: &mut Reply, blob: &Blob, account_tier: &str, whole
             add(reply, name, value);
         }
     }
-    for (name, value) in [
-        ("accept-ranges", "bytes"),
-        ("x-ms-blob-type", "BlockBlob"),
-        ("x-ms-creation-time", &http_date(blob.created)),
-        ("x-ms-lease-status", "unlocked"),
-        ("x-ms-lease-state", "available"),
-        ("x-ms-server-encrypted", "true"),
-        ("x-ms-access-tier", blob.tier.as_deref().unwrap_or(account_tier)),
-    ] {
-        add(reply, name, value);
+    for (name, value) in &OF_EVERY_BLOB {
+        reply.headers.insert(name, value.clone());
     }
+    add(reply, "x-ms-creation-time", &http_date(blob.created));
+    add(reply, "x-ms-access-tier", blob.tier.as_deref().unwrap_or(account_tier));
     if blob.tier.is_none() {
         add(reply, "x-ms-access-tier-inferred", "true");
     }
