@@ -1,5 +1,8 @@
 //! Which names are answered here, which are refused, and which are nobody's business but the client's.
 
+#[cfg(test)]
+mod fuzz;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -88,12 +91,11 @@ impl HostTable {
         if let Some(endpoint) = self.exact.get(&host) {
             return Some(endpoint);
         }
-        let (label, parent) = host.split_once('.')?;
-        let withheld = WITHHELD.iter().any(|(name, _)| *name == host);
-        if label.is_empty() || withheld {
+        if WITHHELD.iter().any(|(name, _)| *name == host) {
             return None;
         }
-        self.one_label_below.get(parent).or_else(|| self.rest(&host))
+        let below = host.split_once('.').filter(|(label, _)| !label.is_empty());
+        below.and_then(|(_, parent)| self.one_label_below.get(parent)).or_else(|| self.rest(&host))
     }
 
     fn rest(&self, host: &str) -> Option<&Arc<dyn Endpoint>> {

@@ -1,10 +1,13 @@
 //! The proxy by which the site itself reaches the Internet, where there is one.
 
+#[cfg(test)]
+mod fuzz;
+
 use std::fmt;
 use std::io;
 
 use arcadia_crypto::b64;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::hosts::fold_host;
@@ -97,7 +100,7 @@ impl Upstream {
 }
 
 /// Reads the proxy's answer to its blank line and not a byte further: what follows belongs to the tunnel.
-async fn read_answer(stream: &mut TcpStream) -> io::Result<()> {
+async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
     let mut answer = Vec::with_capacity(256);
     while !answer.ends_with(b"\r\n\r\n") {
         if answer.len() >= ANSWER_BYTES_MAX {
@@ -109,7 +112,7 @@ async fn read_answer(stream: &mut TcpStream) -> io::Result<()> {
     let line = String::from_utf8_lossy(line);
     let mut parts = line.split(' ');
     let (version, status) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    if version.starts_with("HTTP/1.") && status.len() == 3 && status.starts_with('2') {
+    if version.starts_with("HTTP/1.") && matches!(status.as_bytes(), [b'2', b'0'..=b'9', b'0'..=b'9']) {
         return Ok(());
     }
     let shown: String = line.chars().filter(|c| !c.is_control()).take(100).collect();
