@@ -29,17 +29,18 @@ const SHOWN_CHARS_MAX: usize = 160;
 
 pub async fn measure(bench: &Bench, fleet: &mut Fleet) -> Result<Vec<Row>> {
     let (mut served, mut wrong, mut told) = (Vec::new(), 0, String::new());
-    let (mut later, mut micros) = (Vec::new(), Vec::new());
+    let (mut ready, mut later, mut micros) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..bench.rounds.min(ROUNDS_MAX) {
         let all = all(fleet).await?;
         served.push(Round::alone(all.seconds));
         wrong += all.wrong;
+        ready.push(all.ready_seconds);
         later.push(all.later as f64);
         micros.push(all.cpu_micros);
         told = all.first_wrong.unwrap_or(told);
     }
     let (count, median) = (fleet.machines.len(), |all| Middle::of(all).map_or(0.0, |middle| middle.median));
-    let (later, micros) = (median(later), median(micros));
+    let (ready, later, micros) = (median(ready), median(later), median(micros));
     let fewer = if count < WANTED && !bench.is_smoke {
         format!("; filling {WANTED} takes too long here")
     } else {
@@ -56,7 +57,7 @@ pub async fn measure(bench: &Bench, fleet: &mut Fleet) -> Result<Vec<Row>> {
             .stretch(Bound::AtMost(SECONDS_STRETCH))
             .rounds(served)
             .note(format!(
-                "{later:.0} were told to come again by 429 or 503 with Retry-After; CPU {micros:.0} us each, the \
+                "`ready` after {ready:.1} s; {later:.0} were told to come again by 429 or 503 with Retry-After; CPU {micros:.0} us each, the \
                  clients' share of the processors beside it{fewer}"
             )),
         Row::new(format!("{name}: failures"), "any end but a token, or 429 or 503 with Retry-After", "clients")
@@ -70,6 +71,8 @@ pub async fn measure(bench: &Bench, fleet: &mut Fleet) -> Result<Vec<Row>> {
 struct All {
     /// Until the last one was served or given up.
     seconds: f64,
+    /// Of it, until the program was ready.
+    ready_seconds: f64,
     later: u64,
     wrong: u64,
     first_wrong: Option<String>,
@@ -84,7 +87,7 @@ async fn all(fleet: &mut Fleet) -> Result<All> {
     let count = asks.len() as f64;
     fleet.site.down()?;
     let start = Instant::now();
-    fleet.site.up()?;
+    let ready_seconds = fleet.site.up()?.as_secs_f64();
     let places = Arc::new(Semaphore::new(AT_ONCE));
     let mut running = JoinSet::new();
     for (machine, ask) in asks {
@@ -109,7 +112,7 @@ async fn all(fleet: &mut Fleet) -> Result<All> {
     }
     let seconds = if wrong == 0 { start.elapsed() } else { PATIENCE }.as_secs_f64();
     let cpu_micros = fleet.site.meter().cpu()?.as_secs_f64() * 1e6 / count;
-    Ok(All { seconds, later, wrong, first_wrong, cpu_micros })
+    Ok(All { seconds, ready_seconds, later, wrong, first_wrong, cpu_micros })
 }
 
 struct Client {
