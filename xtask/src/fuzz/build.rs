@@ -29,32 +29,14 @@ pub fn programs(root: &Path, targets: &[Target]) -> Result<Programs> {
     if !["c++", "g++", "clang++"].into_iter().any(on_path) {
         bail!("libFuzzer is built by a C++ compiler; install one, on Debian: apt-get install g++");
     }
-    // Of one crate and kind at a time, as cargo takes no list of both.
-    let mut wanted: BTreeMap<Vec<String>, BTreeSet<&str>> = BTreeMap::new();
-    for target in targets {
-        let kind = match &target.program {
-            Program::Own if root.join("crates").join(&target.member).join("src/lib.rs").is_file() => {
-                vec!["--lib".to_owned()]
-            }
-            Program::Own => vec!["--bins".to_owned()],
-            Program::Beside(name) => vec!["--test".to_owned(), name.clone()],
-        };
-        wanted.entry(kind).or_default().insert(&target.member);
-    }
-    let mut built = BTreeMap::new();
-    for (kind, members) in wanted {
-        let members: Vec<&str> = members.into_iter().collect();
-        note(format!("building the tests of {} ({})", members.join(", "), kind.join(" ")));
-        built.extend(build(root, &members, &kind)?);
-    }
-    Ok(Programs(built))
-}
-
-fn build(root: &Path, members: &[&str], kind: &[String]) -> Result<BTreeMap<(String, Program), PathBuf>> {
+    let members: BTreeSet<&str> = targets.iter().map(|target| target.member.as_str()).collect();
+    let names = members.iter().copied().collect::<Vec<_>>().join(", ");
+    note(format!("building the tests of {names}"));
+    // All at once: what libraries are built with depends on which crates are built together.
     let mut command = cargo(root);
     command
         .args(["test", "--no-run", "--profile", "fuzz", "--message-format", "json-render-diagnostics"])
-        .args(kind)
+        .args(kinds(root, targets))
         .args(["--target", &host()?])
         .arg("--target-dir")
         .arg(root.join("target/fuzz/build"))
@@ -62,15 +44,30 @@ fn build(root: &Path, members: &[&str], kind: &[String]) -> Result<BTreeMap<(Str
         .stderr(Stdio::inherit());
     for member in members {
         // A program has the project's name, its parts have names of their own after it.
-        let package = if *member == "arcadia" { "arcadia".to_owned() } else { format!("arcadia-{member}") };
+        let package = if member == "arcadia" { "arcadia".to_owned() } else { format!("arcadia-{member}") };
         command.args(["-p", &package]);
     }
     let done = command.output().context("cannot run cargo")?;
     if !done.status.success() {
-        bail!("the fuzz targets of {} cannot be built", members.join(", "));
+        bail!("the fuzz targets of {names} cannot be built");
     }
     let lines = String::from_utf8(done.stdout)?;
-    Ok(lines.lines().filter_map(|line| program(root, &serde_json::from_str(line).ok()?)).collect())
+    let built = lines.lines().filter_map(|line| program(root, &serde_json::from_str(line).ok()?));
+    Ok(Programs(built.collect()))
+}
+
+/// Which programs of the crates cargo is to build.
+fn kinds(root: &Path, targets: &[Target]) -> BTreeSet<String> {
+    let kind = |target: &Target| match &target.program {
+        Program::Own if has_library(root, &target.member) => "--lib".to_owned(),
+        Program::Own => "--bins".to_owned(),
+        Program::Beside(name) => format!("--test={name}"),
+    };
+    targets.iter().map(kind).collect()
+}
+
+fn has_library(root: &Path, member: &str) -> bool {
+    root.join("crates").join(member).join("src/lib.rs").is_file()
 }
 
 /// The crate's folder and which of its programs it is, of a message about a program.
@@ -79,9 +76,18 @@ fn program(root: &Path, message: &Value) -> Option<((String, Program), PathBuf)>
     let manifest = Path::new(message.get("manifest_path")?.as_str()?);
     let member = manifest.parent()?.strip_prefix(root.join("crates")).ok()?.to_str()?.to_owned();
     let target = message.get("target")?;
-    let is_beside = target.get("kind")?.as_array()?.iter().any(|kind| kind == "test");
-    let name = target.get("name")?.as_str()?.to_owned();
-    Some(((member, if is_beside { Program::Beside(name) } else { Program::Own }), program.into()))
+    let is = |kind: &str| {
+        target.get("kind").and_then(Value::as_array).is_some_and(|all| all.iter().any(|k| k == kind))
+    };
+    let place = match target.get("name")?.as_str()? {
+        name if is("test") => Program::Beside(name.to_owned()),
+        // Of a crate that is a library and programs, the library has the tests.
+        _ if is("bin") && has_library(root, &member) => return None,
+        _ => Program::Own,
+    };
+    // A program that tests start is built too, and is none of them.
+    let is_tests = message.pointer("/profile/test")?.as_bool()?;
+    is_tests.then(|| ((member, place), program.into()))
 }
 
 /// With a target named, what runs while building is built without counters.
@@ -89,4 +95,31 @@ fn host() -> Result<String> {
     let version = capture(std::process::Command::new("rustc").arg("-vV"))?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
     host.map(str::to_owned).context("rustc does not say for which machine it is")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn programs_are_told_apart() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let built = |member: &str, kind: &str, name: &str, test: bool| {
+            let message = json!({
+                "executable": "/x", "manifest_path": root.join("crates").join(member).join("Cargo.toml"),
+                "target": { "kind": [kind], "name": name }, "profile": { "test": test },
+            });
+            program(root, &message).map(|((member, _), _)| member)
+        };
+        assert_eq!(built("kernel", "lib", "arcadia_kernel", true), Some("kernel".to_owned()));
+        assert_eq!(built("arcadia", "bin", "arcadia", true), Some("arcadia".to_owned()));
+        assert_eq!(built("storage", "test", "it", true), Some("storage".to_owned()));
+        assert_eq!(built("agent", "bin", "azcmagent", true), None);
+        assert_eq!(built("arcadia", "bin", "arcadia", false), None);
+        let mut all = crate::fuzz::targets(root).unwrap();
+        all.retain(|target| ["jwt", "proxy_head", "role_bodies"].contains(&&*target.name));
+        assert_eq!(kinds(root, &all), ["--bins", "--lib", "--test=arm"].map(str::to_owned).into());
+    }
 }
