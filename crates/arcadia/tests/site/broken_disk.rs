@@ -284,13 +284,20 @@ async fn a_torn_last_page_is_recovered_or_refused() {
     let file = again.data.join("store.db");
     let whole = fs::read(&file).unwrap();
     for bytes in [1, 512, 2048, 4095] {
-        cut(&file, whole.len() as u64 - PAGE_BYTES + bytes);
+        let left = whole.len() as u64 - PAGE_BYTES + bytes;
+        // What is missing reads as zeros; where it was zeros, nothing is lost.
+        let lost = whole[left as usize..].iter().any(|byte| *byte != 0);
+        cut(&file, left);
         let up = again.command(&["up", "--offline", "--detach"]);
         let said = told(&up);
         if up.status.success() {
             // A byte of one record alone: pages fit together, and the walk over all records finds it.
             let verified = again.command(&["audit", "verify"]);
-            assert_eq!(verified.status.code(), Some(1), "the last page has {bytes} bytes: {verified:?}");
+            assert_eq!(
+                verified.status.code(),
+                Some(i32::from(lost)),
+                "the last page has {bytes} bytes: {verified:?}"
+            );
             again.command(&["down"]);
         } else {
             assert!(said.contains("damaged") && said.contains("backup"), "{said}");
