@@ -29,14 +29,34 @@ pub fn programs(root: &Path, targets: &[Target]) -> Result<Programs> {
     if !["c++", "g++", "clang++"].into_iter().any(on_path) {
         bail!("libFuzzer is built by a C++ compiler; install one, on Debian: apt-get install g++");
     }
-    let members: BTreeSet<&str> = targets.iter().map(|target| target.member.as_str()).collect();
+    let mut built = BTreeMap::new();
+    for (kind, members) in kinds(root, targets) {
+        built.extend(build(root, &kind, &members)?);
+    }
+    Ok(Programs(built))
+}
+
+/// Which programs cargo is to build, and the crates that have them. One kind at a time: of crates together cargo builds
+/// every program of a name, and one without a target has no libFuzzer to be linked with.
+fn kinds<'a>(root: &Path, targets: &'a [Target]) -> BTreeMap<String, BTreeSet<&'a str>> {
+    let mut kinds: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    for target in targets {
+        let kind = match &target.program {
+            Program::Own if has_library(root, &target.member) => "--lib".to_owned(),
+            Program::Own => "--bins".to_owned(),
+            Program::Beside(name) => format!("--test={name}"),
+        };
+        kinds.entry(kind).or_default().insert(&target.member);
+    }
+    kinds
+}
+
+fn build(root: &Path, kind: &str, members: &BTreeSet<&str>) -> Result<BTreeMap<(String, Program), PathBuf>> {
     let names = members.iter().copied().collect::<Vec<_>>().join(", ");
-    note(format!("building the tests of {names}"));
-    // All at once: what libraries are built with depends on which crates are built together.
+    note(format!("building the tests of {names} ({kind})"));
     let mut command = cargo(root);
     command
-        .args(["test", "--no-run", "--profile", "fuzz", "--message-format", "json-render-diagnostics"])
-        .args(kinds(root, targets))
+        .args(["test", "--no-run", "--profile", "fuzz", "--message-format", "json-render-diagnostics", kind])
         .args(["--target", &host()?])
         .arg("--target-dir")
         .arg(root.join("target/fuzz/build"))
@@ -44,7 +64,7 @@ pub fn programs(root: &Path, targets: &[Target]) -> Result<Programs> {
         .stderr(Stdio::inherit());
     for member in members {
         // A program has the project's name, its parts have names of their own after it.
-        let package = if member == "arcadia" { "arcadia".to_owned() } else { format!("arcadia-{member}") };
+        let package = if *member == "arcadia" { "arcadia".to_owned() } else { format!("arcadia-{member}") };
         command.args(["-p", &package]);
     }
     let done = command.output().context("cannot run cargo")?;
@@ -52,18 +72,7 @@ pub fn programs(root: &Path, targets: &[Target]) -> Result<Programs> {
         bail!("the fuzz targets of {names} cannot be built");
     }
     let lines = String::from_utf8(done.stdout)?;
-    let built = lines.lines().filter_map(|line| program(root, &serde_json::from_str(line).ok()?));
-    Ok(Programs(built.collect()))
-}
-
-/// Which programs of the crates cargo is to build.
-fn kinds(root: &Path, targets: &[Target]) -> BTreeSet<String> {
-    let kind = |target: &Target| match &target.program {
-        Program::Own if has_library(root, &target.member) => "--lib".to_owned(),
-        Program::Own => "--bins".to_owned(),
-        Program::Beside(name) => format!("--test={name}"),
-    };
-    targets.iter().map(kind).collect()
+    Ok(lines.lines().filter_map(|line| program(root, &serde_json::from_str(line).ok()?)).collect())
 }
 
 fn has_library(root: &Path, member: &str) -> bool {
@@ -119,7 +128,10 @@ mod tests {
         assert_eq!(built("agent", "bin", "azcmagent", true), None);
         assert_eq!(built("arcadia", "bin", "arcadia", false), None);
         let mut all = crate::fuzz::targets(root).unwrap();
-        all.retain(|target| ["jwt", "proxy_head", "role_bodies"].contains(&&*target.name));
-        assert_eq!(kinds(root, &all), ["--bins", "--lib", "--test=arm"].map(str::to_owned).into());
+        all.retain(|target| ["jwt", "startup", "proxy_head", "vault_requests"].contains(&&*target.name));
+        let kinds = kinds(root, &all);
+        let members = |kind: &str| kinds[kind].iter().copied().collect::<Vec<_>>();
+        assert_eq!((kinds.len(), members("--bins")), (3, vec!["arcadia"]));
+        assert_eq!((members("--lib"), members("--test=it")), (vec!["crypto", "postgres"], vec!["keyvault"]));
     }
 }
