@@ -105,12 +105,15 @@ impl<V: Waited> Places<V> {
     }
 
     /// Tells the client that was waited for the longest to end. Returns when to look again, or `None` when nobody is
-    /// waited for.
+    /// waited for or about to leave.
     pub fn make_room(&self) -> Option<Duration> {
         let mut taken = self.lock();
+        let is_one_leaving = taken.by_number.values().any(|taker| taker.is_told);
         let waited = taken.by_number.values_mut().filter(|taker| !taker.is_told);
         let waited = waited.filter_map(|taker| Some((taker.visitor.waited_since()?, taker)));
-        let (since, longest) = waited.min_by_key(|(since, _)| *since)?;
+        let Some((since, longest)) = waited.min_by_key(|(since, _)| *since) else {
+            return is_one_leaving.then_some(GONE_AFTER);
+        };
         let left = self.give_way_after.saturating_sub(Instant::now().saturating_duration_since(since));
         if !left.is_zero() {
             return Some(left);
@@ -256,6 +259,21 @@ mod tests {
         assert!(places.take_of_waiting(Progress::begin()).await.is_some());
         assert!(is_there(&places, &served) && !is_there(&places, &newcomer));
         drop(serving);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_told_may_take_a_while_to_leave() {
+        let (places, slow) = (places(1), Duration::from_secs(5));
+        let place = places.take(Progress::begin()).await;
+        tokio::spawn(async move {
+            place.hold(std::future::pending::<()>()).await;
+            tokio::time::sleep(slow).await;
+            drop(place);
+        });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let begun = Instant::now();
+        assert!(places.take_of_waiting(Progress::begin()).await.is_some());
+        assert!(begun.elapsed() >= slow);
     }
 
     #[tokio::test(start_paused = true)]

@@ -152,8 +152,8 @@ impl Gateway {
         // Who has not signed in yet gives way to who may.
         let place = admitted.cluster.sessions.take_of_waiting(peer.progress.clone()).await;
         let place = place.ok_or_else(too_many)?;
+        let mut server = admitted.connect().await?;
         let signing_in = async {
-            let mut server = admitted.connect().await?;
             let outcome = match &admitted.administrator {
                 Some(administrator) => {
                     self.by_token(client, &mut server, startup, &admitted, administrator, peer).await
@@ -163,9 +163,13 @@ impl Gateway {
                     authenticate::pass_through(client, &mut server, startup, role, &peer.progress).await
                 }
             };
-            Ok::<_, Ended>((server, outcome, peer.progress.serving()))
+            (outcome, peer.progress.serving())
         };
-        let (server, outcome, serving) = place.hold(signing_in).await.ok_or_else(too_many)??;
+        let signed_in = place.hold(signing_in).await;
+        if !matches!(signed_in, Some((Ok(Some(_)), _))) {
+            leave(&mut server).await;
+        }
+        let (outcome, serving) = signed_in.ok_or_else(too_many)?;
         self.record(&admitted, peer, &outcome).await?;
         let Some(mut greeting) = outcome? else { return Ok(None) };
         let key =
@@ -211,6 +215,17 @@ impl Admitted {
             Refusal::new("57P03", "the database system is starting up")
         })
     }
+}
+
+/// Waits until the server's process has seen that its client is gone: a server takes few more than it has places for,
+/// so a place is given on only then.
+async fn leave(server: &mut UnixStream) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let gone = async {
+        server.shutdown().await?;
+        tokio::io::copy(&mut server.take(64 * 1024), &mut tokio::io::sink()).await
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(LINGER_SECONDS_MAX), gone).await;
 }
 
 /// Tells a client why it is refused. Closing with unread bytes would take the words away from it.
