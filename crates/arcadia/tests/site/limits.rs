@@ -26,8 +26,8 @@ fn heads_are_bounded() {
     let subscriptions = "/subscriptions?api-version=2022-12-01";
     is_refused(&ask(subscriptions, &format!("X: {}\r\n", "a".repeat(60 * 1024))), 401);
     is_refused(&ask(subscriptions, &format!("X: {}\r\n", "a".repeat(64 * 1024))), 431);
-    is_refused(&ask(subscriptions, &"X: a\r\n".repeat(127)), 401);
-    is_refused(&ask(subscriptions, &"X: a\r\n".repeat(128)), 431);
+    is_refused(&ask(subscriptions, &"X: a\r\n".repeat(99)), 401);
+    is_refused(&ask(subscriptions, &"X: a\r\n".repeat(100)), 431);
     is_refused(&ask(&format!("/{}", "a".repeat(16 * 1024 - 1)), ""), 401);
     is_refused(&ask(&format!("/{}", "a".repeat(16 * 1024)), ""), 414);
     let token = format!("Authorization: Bearer {}\r\n", "a".repeat(17 * 1024));
