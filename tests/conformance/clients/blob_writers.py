@@ -1,7 +1,7 @@
 """Four writers of blobs in one container, and a reader of all that is in it.
 
-`write FOLDER` makes blobs that stay, prints `steady`, and then puts, overwrites and deletes others until the file
-FOLDER/stop is there. What a blob holds follows from its name and from the turn in its metadata, so that `read`,
+`write FOLDER` makes blobs that stay, puts, overwrites and deletes others until the file FOLDER/stop is there, and prints
+`steady` once it does so. What a blob holds follows from its name and from the turn in its metadata, so that `read`,
 which may be of an older state, knows what must come back: it prints how many blobs it compared.
 """
 
@@ -10,11 +10,13 @@ import os
 import random
 import sys
 import threading
+import time
 
 from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import BlobServiceClient
 
 STEADY, WRITERS, NAMES = 60, 4, 25
+TURNS_BEFORE = 5
 SIZES = [0, 1, 700, 4096, 65536, 65537, 262145, 1_500_000]
 LARGE_BYTES = 20 * 1024 * 1024
 
@@ -30,7 +32,7 @@ def put(name, turn, size):
     container.upload_blob(name, content(name, turn, size), overwrite=True, metadata={"turn": str(turn)})
 
 
-def work(number, stop, failures):
+def work(number, stop, turns, failures):
     chance = random.Random(number)
     turn = 0
     while not os.path.exists(stop):
@@ -46,6 +48,7 @@ def work(number, stop, failures):
         except Exception as error:  # told at the end
             failures.append(f"{name}: {error}")
             return
+        turns[number] = turn
 
 
 def write(folder):
@@ -53,11 +56,13 @@ def write(folder):
     for number in range(STEADY):
         put(f"steady/{number}", 0, SIZES[number % len(SIZES)])
     put("steady/large", 0, LARGE_BYTES)
-    failures = []
+    turns, failures = [0] * WRITERS, []
     stop = os.path.join(folder, "stop")
-    threads = [threading.Thread(target=work, args=(number, stop, failures)) for number in range(WRITERS)]
+    threads = [threading.Thread(target=work, args=(number, stop, turns, failures)) for number in range(WRITERS)]
     for thread in threads:
         thread.start()
+    while min(turns) < TURNS_BEFORE and not failures:
+        time.sleep(0.01)
     print("steady", flush=True)
     for thread in threads:
         thread.join()
