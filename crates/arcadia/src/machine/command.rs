@@ -154,6 +154,7 @@ fn go_in(
     site: impl FnOnce() -> Result<Site>,
 ) -> Result<ExitCode> {
     let folder = launch::existing(data, name)?;
+    launch::settle(&folder)?;
     if folder.running().is_none() {
         say(&format!("Machine {name} is stopped; starting it ..."))?;
         launch::start(&site()?, &folder)?;

@@ -59,6 +59,11 @@ pub fn start(site: &Site, folder: &Folder) -> Result<()> {
     folder.write_run(&run)
 }
 
+/// Waits while somebody else starts or stops the machine: a site that is up may still be starting it.
+pub fn settle(folder: &Folder) -> Result<()> {
+    lock(folder).map(|_| ())
+}
+
 /// Stops a machine: its daemon first, then whatever else runs in it.
 pub fn stop(folder: &Folder) -> Result<()> {
     let _lock = lock(folder)?;
