@@ -264,8 +264,9 @@ impl Store {
     }
 
     /// Whether the store can be written, as far as is known without writing, and nobody else touched its files
-    /// since this process last wrote. Cheap: two looks at files. [`StoreError::Interfered`] lasts until the store is
-    /// opened anew; others may pass.
+    /// since this process last wrote. Cheap: two looks at files, and none when the last is not older than two
+    /// milliseconds. [`StoreError::Interfered`] and rows that were found replaced last until the store is opened anew;
+    /// others may pass.
     pub fn check(&self) -> Result<(), StoreError> {
         self.0.backend.check()
     }
