@@ -45,8 +45,11 @@ impl Activity {
         *self.lock()
     }
 
-    pub fn moved(&self) {
-        self.lock().moved_at = Instant::now();
+    /// Notes that bytes moved. Gives what goes on then.
+    pub fn moved(&self) -> Now {
+        let mut now = self.lock();
+        now.moved_at = Instant::now();
+        *now
     }
 
     /// Counts a request for as long as the result lives.

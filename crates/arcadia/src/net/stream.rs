@@ -121,8 +121,7 @@ impl<S> Timed<S> {
     }
 
     fn moved(&mut self, read: bool) {
-        self.activity.moved();
-        let now = self.activity.now();
+        let now = self.activity.moved();
         if self.head_began.is_some_and(|(_, before)| before != now.begun) {
             self.head_began = None;
         }
@@ -132,7 +131,7 @@ impl<S> Timed<S> {
         }
     }
 
-    fn due(&self) -> Instant {
+    fn due(&self, at: Instant) -> Instant {
         let now = self.activity.now();
         let head = match self.counts {
             Counts::Bytes => return now.moved_at + self.idle,
@@ -141,20 +140,24 @@ impl<S> Timed<S> {
         match (self.head_began, head) {
             (Some((since, before)), Some(head)) if before == now.begun => since + head,
             // The site's own time, or that of a body, which has a pace of its own.
-            _ if now.running > 0 => Instant::now() + self.idle,
+            _ if now.running > 0 => at + self.idle,
             _ if now.leaving > 0 => now.moved_at + self.idle,
             _ => now.turned_at + self.idle,
         }
     }
 
-    /// Ready when the client has had its time; else sees to it that the task wakes in time to notice.
+    /// Ready when the client has had its time; else sees to it that the task wakes in time to notice. An alarm that is
+    /// too early stays as it is: to wake for nothing now and then costs less than to move it with every request.
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            let due = self.due();
-            if due <= Instant::now() {
+            let now = Instant::now();
+            let due = self.due(now);
+            if due <= now {
                 return Poll::Ready(());
             }
-            self.alarm.as_mut().reset(due);
+            if self.alarm.is_elapsed() || self.alarm.deadline() > due {
+                self.alarm.as_mut().reset(due);
+            }
             if self.alarm.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
