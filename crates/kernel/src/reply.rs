@@ -77,7 +77,8 @@ impl Reply {
         value: &T,
     ) -> Result<Self, Fault> {
         let mut body = Vec::with_capacity(bytes);
-        serde_json::to_writer(&mut body, value).map_err(Fault::internal)?;
+        // Escapes long texts several times as fast as serde_json; what it writes is the same.
+        sonic_rs::to_writer(&mut body, value).map_err(Fault::internal)?;
         Ok(Self::bytes(status, "application/json; charset=utf-8", body))
     }
 
@@ -100,5 +101,37 @@ impl Reply {
     pub fn with_text(mut self, name: HeaderName, value: &str) -> Result<Self, Fault> {
         self.headers.append(name, HeaderValue::from_str(value).map_err(Fault::internal)?);
         Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn written(value: &Value) -> Vec<u8> {
+        use futures_util::FutureExt as _;
+        let reply = Reply::ok(value).unwrap();
+        reply.body.collect().now_or_never().unwrap().unwrap().to_bytes().to_vec()
+    }
+
+    #[test]
+    fn what_has_to_be_escaped_is_and_numbers_are_as_ever() {
+        let every: String = (0..0x2100).filter_map(char::from_u32).chain(['\u{feff}', '\u{1f600}']).collect();
+        let value = json!({
+            "text": every, "\"\u{7}": [0, -1, u64::MAX, i64::MIN, 0.1, 1e300, 5e-324, 1.0],
+            "nested": { "none": null, "yes": true, "empty": [[], {}, ""] },
+        });
+        assert_eq!(written(&value), serde_json::to_vec(&value).unwrap());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_written_as_serde_json_writes_it(texts in proptest::collection::vec(".{0,80}", 0..8)) {
+            let value = json!(texts);
+            prop_assert_eq!(written(&value), serde_json::to_vec(&value).unwrap());
+        }
     }
 }
