@@ -1,5 +1,6 @@
 //! The service: what it keeps, how it is opened, and how it speaks.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -317,8 +318,8 @@ impl Service for Arm {
     type Target = ();
     const NAME: &'static str = "arm";
 
-    fn audiences(&self, _: &RequestHead) -> Vec<String> {
-        self.names.audiences.clone()
+    fn audiences(&self, _: &RequestHead) -> Vec<Cow<'_, str>> {
+        self.names.audiences.iter().map(Cow::from).collect()
     }
 
     async fn locate(&self, op: &OpInfo, head: &RequestHead) -> Result<Located<()>, Fault> {

@@ -93,7 +93,7 @@ fn an_application_token_names_its_caller() {
     assert_eq!((caller.app_id.to_string(), caller.name.as_str()), (APP.into(), APP));
     assert_eq!(caller.issuer, issuer());
     assert_eq!((caller.resource_id.as_deref(), caller.delegated_scopes.as_deref()), (None, None));
-    assert_eq!((verified.audience.as_str(), verified.expires_at), ("https://vault.azure.net", NOW + 3600));
+    assert_eq!((verified.audience.as_ref(), verified.expires_at), ("https://vault.azure.net", NOW + 3600));
 }
 
 #[test]

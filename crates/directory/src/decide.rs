@@ -36,7 +36,7 @@ impl Directory {
             return Decision::Denied(DenyReason::NoSuchPrincipal);
         }
         match allowed_by(&snapshot, question) {
-            Some(by) => Decision::Allowed { by: by.to_owned() },
+            Some(by) => Decision::Allowed { by: by.into() },
             None => Decision::Denied(DenyReason::NoAssignment),
         }
     }

@@ -52,7 +52,10 @@ impl ArmId {
             text.push('/');
         }
         let folded = text.to_lowercase();
-        Self { text: text.into(), folded: folded.into() }
+        let text: Arc<str> = text.into();
+        // As it is in most identifiers that a site makes itself.
+        let folded = if folded == *text { text.clone() } else { folded.into() };
+        Self { text, folded }
     }
 
     /// `/`: the scope that contains every other.
@@ -62,6 +65,11 @@ impl ArmId {
 
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// As [`ArmId::as_str`], for whoever keeps it.
+    pub fn shared(&self) -> Arc<str> {
+        self.text.clone()
     }
 
     /// The lower-case form: what keys and comparisons use.

@@ -31,9 +31,9 @@ pub struct AuditEvent {
     pub time: Timestamp,
     /// The same for every record of one request; it is also the answer's `x-ms-request-id`.
     pub request_id: Uuid,
-    pub service: String,
-    pub operation: String,
-    pub action: String,
+    pub service: Cow<'static, str>,
+    pub operation: Cow<'static, str>,
+    pub action: Cow<'static, str>,
     pub scope: ArmId,
     pub caller_kind: CallerKind,
     pub caller_object_id: Uuid,
@@ -43,7 +43,7 @@ pub struct AuditEvent {
     pub remote: Option<String>,
     /// The role assignment that allowed it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub assignment: Option<String>,
+    pub assignment: Option<Arc<str>>,
     #[serde(flatten)]
     pub outcome: Outcome,
 }
@@ -112,16 +112,16 @@ impl AuditStamp {
         AuditEvent {
             time: facts.clock.now(),
             request_id: facts.request_id,
-            service: facts.service.to_owned(),
-            operation: facts.operation.clone().into_owned(),
-            action: facts.action.clone().into_owned(),
+            service: facts.service.into(),
+            operation: facts.operation.clone(),
+            action: facts.action.clone(),
             scope: facts.scope.clone(),
             caller_kind: caller.kind,
             caller_object_id: caller.object_id,
             caller_app_id: caller.app_id,
             caller_name: caller.name.clone(),
             remote: facts.remote.map(|address| address.to_string()),
-            assignment: facts.assignment.as_deref().map(str::to_owned),
+            assignment: facts.assignment.clone(),
             outcome,
         }
     }

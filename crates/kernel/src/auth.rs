@@ -40,7 +40,7 @@ pub enum AuthFailure {
 #[derive(Clone, Debug)]
 pub struct VerifiedToken {
     pub caller: Arc<Caller>,
-    pub audience: String,
+    pub audience: Arc<str>,
     /// Seconds since 1970.
     pub expires_at: i64,
 }

@@ -1,5 +1,7 @@
 //! The access decision's question and answer. The engine that answers lives in `arm` (roles) and `directory`.
 
+use std::sync::Arc;
+
 use crate::{ArmId, Caller, Plane};
 
 /// May this caller do this here?
@@ -15,7 +17,7 @@ pub struct Question<'a> {
 pub enum Decision {
     /// `by` names what allowed it: a role assignment's identifier, or a directory role.
     Allowed {
-        by: String,
+        by: Arc<str>,
     },
     Denied(DenyReason),
 }

@@ -1,6 +1,7 @@
 //! The one path that every request takes: find the row, prove the caller, find the target, decide, read the
 //! input, run, render, record.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -197,7 +198,8 @@ impl<S: Service> Dispatcher<S> {
         let verified = self.gate.authenticator.verify(token, now).map_err(AuthFailure::Token)?;
         let expected = self.service.audiences(head);
         if !expected.iter().any(|audience| is_same_audience(audience, &verified.audience)) {
-            let fault = TokenFault::Audience { expected, found: verified.audience };
+            let expected = expected.into_iter().map(Cow::into_owned).collect();
+            let fault = TokenFault::Audience { expected, found: verified.audience.as_ref().to_owned() };
             return Err(AuthFailure::Token(fault));
         }
         Ok(verified.caller)
@@ -312,7 +314,7 @@ impl<S: Service> Asked<S> {
         };
         let Self { caller, scope, .. } = self;
         match self.decider.decide(&Question { caller, action: &action, plane, scope }) {
-            Decision::Allowed { by } => Ok(Some(by.into())),
+            Decision::Allowed { by } => Ok(Some(by)),
             // No role is asked for, but a token does not outlive its principal.
             Decision::Denied(reason) if plane == Plane::None && reason != DenyReason::NoSuchPrincipal => {
                 Ok(None)

@@ -1,5 +1,6 @@
 //! Fuzz targets for what every request goes through before any service sees it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -137,8 +138,8 @@ impl Service for Things {
     type Target = ();
     const NAME: &'static str = "things";
 
-    fn audiences(&self, _: &RequestHead) -> Vec<String> {
-        vec!["https://things/".to_owned()]
+    fn audiences(&self, _: &RequestHead) -> Vec<Cow<'_, str>> {
+        vec![Cow::from("https://things/")]
     }
 
     async fn locate(&self, _: &OpInfo, head: &RequestHead) -> Result<Located<()>, Fault> {
@@ -186,7 +187,7 @@ impl Authenticator for Seen {
     fn verify(&self, token: &str, now: i64) -> Result<VerifiedToken, TokenFault> {
         let caller = Arc::new(Caller::system("someone"));
         let audience = token.strip_prefix("good:").ok_or(TokenFault::Signature)?.to_owned();
-        Ok(VerifiedToken { caller, audience, expires_at: now })
+        Ok(VerifiedToken { caller, audience: audience.into(), expires_at: now })
     }
 }
 
@@ -194,7 +195,7 @@ impl Decider for Seen {
     fn decide(&self, question: &Question<'_>) -> Decision {
         self.decided.fetch_add(1, Ordering::Relaxed);
         if question.scope.folded() == "/things/mine" {
-            Decision::Allowed { by: "it is mine".to_owned() }
+            Decision::Allowed { by: "it is mine".into() }
         } else {
             Decision::Denied(DenyReason::NoAssignment)
         }

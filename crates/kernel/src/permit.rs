@@ -77,7 +77,7 @@ impl<A: Action> Permit<A> {
         let action = B::name();
         match self.ask(&action, B::PLANE, scope) {
             Decision::Allowed { by } => {
-                let grant = Grant { scope: scope.clone(), by: Some(by.into()), ..self.grant.clone() };
+                let grant = Grant { scope: scope.clone(), by: Some(by), ..self.grant.clone() };
                 Ok(Permit::new(grant))
             }
             Decision::Denied(reason) => {

@@ -1,5 +1,7 @@
 //! What a service tells the dispatcher about itself.
 
+use std::borrow::Cow;
+
 use crate::{ArmId, AuthFailure, Denial, Fault, OpInfo, Proven, Reply, RequestHead, split_path};
 
 /// What a request is about: the scope that is decided on, and what the service found there.
@@ -24,7 +26,7 @@ pub trait Service: Send + Sync + Sized + 'static {
     }
 
     /// The audiences a token for this service may name; compared by [`crate::trim_audience`].
-    fn audiences(&self, head: &RequestHead) -> Vec<String>;
+    fn audiences(&self, head: &RequestHead) -> Vec<Cow<'_, str>>;
 
     /// A credential other than a bearer token, such as a signature with an account's key, at `now` seconds since
     /// 1970. `None` when the request carries none of the service's own; a fault when it carries one that is

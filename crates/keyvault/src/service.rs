@@ -1,5 +1,6 @@
 //! The service behind the vaults' host names: whose vault, which scope, and in which words.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
@@ -8,18 +9,21 @@ use arcadia_kernel::{
     ArmId, AuditStamp, AuthFailure, Caller, Decider, Decision, Denial, Fault, HeaderName, HeaderValue,
     Located, OpInfo, Plane, Question, Reply, RequestHead, Service, StatusCode, TokenFault, header,
 };
-use arcadia_store::{Batch, CommitError, Store, StoreError};
+use arcadia_store::{Batch, CommitError, Recent, Store, StoreError};
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
 use crate::KeyVaultNames;
 use crate::faults;
-use crate::records::{NAMES, folded};
+use crate::records::{NAMES, SECRETS, Secret, folded};
 use crate::vault::policy::{self, PolicyFirst};
 use crate::vault::{PROVIDER, Vault, VaultIndex, network};
 use crate::version::ApiVersion;
 
 /// How often a change is planned anew because another request changed what it had read.
 const TRIES_MAX: usize = 32;
+/// Secrets whose facts are kept in memory.
+const RECENT_ROWS_MAX: usize = 4096;
 const NAME_CHARS_MAX: usize = 127;
 const CLIENT_REQUEST_ID_CHARS_MAX: usize = 128;
 const SHOWN_CHARS_MAX: usize = 512;
@@ -47,6 +51,8 @@ pub struct KeyVault {
     pub(crate) names: KeyVaultNames,
     pub(crate) directory: Arc<dyn PrincipalSource>,
     pub(crate) vaults: Arc<VaultIndex>,
+    /// Names and facts of secrets, never their values.
+    pub(crate) recent_secrets: Recent<(Uuid, String), Secret>,
     roles: OnceLock<Arc<dyn Decider>>,
 }
 
@@ -65,6 +71,7 @@ impl KeyVault {
         directory: Arc<dyn PrincipalSource>,
     ) -> Result<Arc<Self>, StoreError> {
         let vaults = Arc::new(VaultIndex::default());
+        let recent_secrets = Recent::of(&store, SECRETS, RECENT_ROWS_MAX);
         let following = vaults.clone();
         store.observe(RESOURCES, move |changes| following.follow(changes));
         for row in store.all_with_segment(RESOURCES, PROVIDER).await? {
@@ -72,7 +79,7 @@ impl KeyVault {
                 vaults.insert(vault);
             }
         }
-        Ok(Arc::new(Self { store, names, directory, vaults, roles: OnceLock::new() }))
+        Ok(Arc::new(Self { store, names, directory, vaults, recent_secrets, roles: OnceLock::new() }))
     }
 
     /// The decision for a whole site: access policies for the data of vaults that use them, `roles` (the
@@ -171,8 +178,8 @@ impl Service for KeyVault {
 
     const NAME: &'static str = "keyvault";
 
-    fn audiences(&self, _head: &RequestHead) -> Vec<String> {
-        self.names.audiences.clone()
+    fn audiences(&self, _head: &RequestHead) -> Vec<Cow<'_, str>> {
+        self.names.audiences.iter().map(Cow::from).collect()
     }
 
     async fn locate(&self, op: &OpInfo, head: &RequestHead) -> Result<Located<Asked>, Fault> {

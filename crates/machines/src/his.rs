@@ -3,6 +3,7 @@
 //! Azure's Hybrid Identity Service is not a public protocol, so this is Arcadia's own, kept to one row:
 //! `POST /machines/heartbeat` with a bearer token of the machine's own identity for [`crate::HIS_AUDIENCE`].
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arcadia_arm::{RESOURCES, Resource};
@@ -146,8 +147,8 @@ impl Service for His {
     type Target = ();
     const NAME: &'static str = "his";
 
-    fn audiences(&self, _head: &RequestHead) -> Vec<String> {
-        vec![self.audience.clone()]
+    fn audiences(&self, _head: &RequestHead) -> Vec<Cow<'_, str>> {
+        vec![Cow::from(&self.audience)]
     }
 
     async fn locate(&self, _op: &OpInfo, _head: &RequestHead) -> Result<Located<()>, Fault> {

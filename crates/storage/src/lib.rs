@@ -20,7 +20,6 @@ mod headers;
 mod kinds;
 mod names;
 mod paths;
-mod recent;
 mod records;
 mod service;
 mod shared_key;

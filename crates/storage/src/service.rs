@@ -1,5 +1,6 @@
 //! The service behind the accounts' host names: whose account, which scope, which credential, and in which words.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,12 +10,11 @@ use arcadia_kernel::{
     HeaderValue, Located, Method, OpInfo, Plane, Proven, Question, Reply, RequestHead, Service, StatusCode,
     header,
 };
-use arcadia_store::{Store, StoreError};
+use arcadia_store::{Recent, Store, StoreError};
 use uuid::Uuid;
 
 use crate::account::{Account, AccountIndex, PROVIDER};
 use crate::bytes::{ByteStore, BytesFault};
-use crate::recent::Recent;
 use crate::records::{BLOBS, Blob, CONTAINERS, Container, KEYS};
 use crate::xml::{DECLARATION, element};
 use crate::{StorageNames, data, faults, paths, shared_key};
@@ -141,7 +141,7 @@ impl Decider for WholeAccount {
         let is_here = self.id.contains(question.scope);
         match question.plane {
             Plane::Control | Plane::Data if is_here => {
-                Decision::Allowed { by: format!("{}/{}", self.id, self.key) }
+                Decision::Allowed { by: format!("{}/{}", self.id, self.key).into() }
             }
             _ => Decision::Denied(DenyReason::NoAssignment),
         }
@@ -184,10 +184,9 @@ impl Service for Storage {
         paths::split(path)
     }
 
-    fn audiences(&self, head: &RequestHead) -> Vec<String> {
-        let mut audiences = self.names.audiences.clone();
-        audiences.extend(self.account_of(head).map(|account| self.names.blob_origin(account.name())));
-        audiences
+    fn audiences(&self, head: &RequestHead) -> Vec<Cow<'_, str>> {
+        let own = self.account_of(head).map(|account| self.names.blob_origin(account.name()).into());
+        self.names.audiences.iter().map(Cow::from).chain(own).collect()
     }
 
     async fn credential(&self, head: &RequestHead, now: i64) -> Result<Option<Proven>, Fault> {

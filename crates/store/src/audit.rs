@@ -20,6 +20,8 @@ use crate::{Revision, RowMark, StoreError};
 
 /// The longest record, in bytes of JSON.
 const RECORD_BYTES_MAX: usize = 128 * 1024;
+/// Room for what a record usually is.
+const RECORD_BYTES_USUAL: usize = 1024;
 const HEAD_AAD: &[u8] = b"\0audit head";
 /// Sealed with each record, at a guess, by versions that did not count.
 const SEALS_PER_RECORD: u64 = 8;
@@ -226,8 +228,9 @@ pub(crate) fn draft(
     keys: Arc<Keys>,
     event: &AuditEvent,
 ) -> Result<AuditDraft, StoreError> {
-    let record =
-        serde_json::to_vec(event).map_err(|error| StoreError::record("audit", "written as JSON", error))?;
+    let mut record = Vec::with_capacity(RECORD_BYTES_USUAL);
+    serde_json::to_writer(&mut record, event)
+        .map_err(|error| StoreError::record("audit", "written as JSON", error))?;
     if record.len() > RECORD_BYTES_MAX {
         let found = record.len();
         return Err(StoreError::TooLarge { what: "an audit record's bytes", found, max: RECORD_BYTES_MAX });

@@ -196,7 +196,7 @@ pub struct Health {
 /// A place for rows. The conformance suite in `tests/it/suite.rs` says in code what each method must do.
 #[async_trait::async_trait]
 pub trait Backend: Send + Sync + 'static {
-    async fn get(&self, key: &[u8]) -> Result<Option<RawRow>, StoreError>;
+    async fn get(&self, key: &[u8]) -> Result<Option<Arc<RawRow>>, StoreError>;
 
     /// As of one moment, in the order of `keys`.
     async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<RawRow>>, StoreError>;

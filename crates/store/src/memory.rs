@@ -154,8 +154,8 @@ impl State {
 
 #[async_trait::async_trait]
 impl Backend for MemoryBackend {
-    async fn get(&self, key: &[u8]) -> Result<Option<RawRow>, StoreError> {
-        Ok(self.state().row(key))
+    async fn get(&self, key: &[u8]) -> Result<Option<Arc<RawRow>>, StoreError> {
+        Ok(self.state().row(key).map(Arc::new))
     }
 
     async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<RawRow>>, StoreError> {

@@ -1,5 +1,6 @@
 //! Names of others that lead to pages of the site.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arcadia_kernel::{
@@ -40,7 +41,7 @@ impl Service for Pages {
     type Target = ();
     const NAME: &'static str = "pages";
 
-    fn audiences(&self, _: &RequestHead) -> Vec<String> {
+    fn audiences(&self, _: &RequestHead) -> Vec<Cow<'_, str>> {
         Vec::new()
     }
 
@@ -95,7 +96,7 @@ impl Service for Unserved {
     type Target = ();
     const NAME: &'static str = "unserved";
 
-    fn audiences(&self, _: &RequestHead) -> Vec<String> {
+    fn audiences(&self, _: &RequestHead) -> Vec<Cow<'_, str>> {
         Vec::new()
     }
 

@@ -85,7 +85,7 @@ impl Explainer {
         let mut explanation = self.arm.explain(&question);
         // Roles are not the whole decision: vaults may have access policies instead, principals may be disabled.
         (explanation.allowed, explanation.because) = match self.decider.decide(&question) {
-            Decision::Allowed { by } => (true, by),
+            Decision::Allowed { by } => (true, by.as_ref().to_owned()),
             Decision::Denied(reason) => (false, reason.to_string()),
         };
         Reply::ok(&Answer { principal_name: caller.name, explanation })

@@ -66,7 +66,7 @@ pub struct Explanation {
 impl Access {
     pub(crate) fn explain(&self, question: &Question<'_>) -> Explanation {
         let (allowed, because) = match self.decide(question) {
-            Decision::Allowed { by } => (true, by),
+            Decision::Allowed { by } => (true, by.as_ref().to_owned()),
             Decision::Denied(reason) => (false, reason.to_string()),
         };
         let object_id = question.caller.object_id;

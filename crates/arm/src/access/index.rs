@@ -264,7 +264,7 @@ impl Access {
         self.visit(&principals, question.scope, |_, held, role| {
             let allowed = Self::verdict(held, role, &action, question.plane, attributes) >= enough;
             if allowed {
-                by = Some(held.id.to_string());
+                by = Some(held.id.shared());
             }
             allowed
         });

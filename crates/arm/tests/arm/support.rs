@@ -180,7 +180,7 @@ impl Authenticator for Tokens {
             name: format!("{}@example.net", object_id.simple()),
             ..Caller::anonymous()
         };
-        Ok(VerifiedToken { caller: Arc::new(caller), audience: audience.to_owned(), expires_at: now + 60 })
+        Ok(VerifiedToken { caller: Arc::new(caller), audience: audience.into(), expires_at: now + 60 })
     }
 }
 

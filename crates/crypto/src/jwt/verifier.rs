@@ -9,7 +9,6 @@ use uuid::Uuid;
 use super::cache::TokenCache;
 use super::compact::{Parts, numeric_date, text};
 use super::keys::KeySet;
-use crate::hash::sha256;
 
 /// The difference between clocks that services usually allow, and the most that is allowed here.
 pub const LEEWAY_SECONDS: u32 = 300;
@@ -122,8 +121,8 @@ impl Authenticator for TokenVerifier {
             return Err(TokenFault::Malformed);
         }
         let (keys, generation) = self.keys();
-        let digest = sha256(token.as_bytes());
-        if let Some(known) = self.cache.find(&digest, generation, now) {
+        let mark = self.cache.mark(token);
+        if let Some(known) = mark.and_then(|mark| self.cache.find(&mark, generation, now)) {
             return Ok(known);
         }
         let claims = Self::signed_claims(token, &keys)?;
@@ -131,10 +130,12 @@ impl Authenticator for TokenVerifier {
         let times = self.check_times(&claims, now)?;
         let verified = VerifiedToken {
             caller: Arc::new(caller(&claims, issuer).ok_or(TokenFault::Malformed)?),
-            audience: text(&claims, "aud").ok_or(TokenFault::Malformed)?.to_owned(),
+            audience: text(&claims, "aud").ok_or(TokenFault::Malformed)?.into(),
             expires_at: times.1 as i64,
         };
-        self.cache.insert(digest, verified.clone(), times, generation);
+        if let Some(mark) = mark {
+            self.cache.insert(mark, verified.clone(), times, generation);
+        }
         Ok(verified)
     }
 }

@@ -19,6 +19,7 @@ mod roles;
 mod table;
 mod users;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arcadia_kernel::{
@@ -118,8 +119,9 @@ impl Service for Graph {
 
     const NAME: &'static str = "graph";
 
-    fn audiences(&self, _: &RequestHead) -> Vec<String> {
-        vec![format!("https://{}", self.directory.names().graph_host), GRAPH_APP_ID.to_string()]
+    fn audiences(&self, _: &RequestHead) -> Vec<Cow<'_, str>> {
+        let origin = format!("https://{}", self.directory.names().graph_host);
+        vec![origin.into(), GRAPH_APP_ID.to_string().into()]
     }
 
     async fn locate(&self, _: &OpInfo, head: &RequestHead) -> Result<Located<GraphTarget>, Fault> {

@@ -18,6 +18,7 @@ mod tenant;
 mod ticket;
 mod token;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arcadia_kernel::{
@@ -129,7 +130,7 @@ impl Service for Login {
 
     const NAME: &'static str = "login";
 
-    fn audiences(&self, _: &RequestHead) -> Vec<String> {
+    fn audiences(&self, _: &RequestHead) -> Vec<Cow<'_, str>> {
         Vec::new()
     }
 

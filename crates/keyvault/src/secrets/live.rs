@@ -92,7 +92,8 @@ pub(super) async fn get(
     let name = request.param("name");
     let asked = input::version(&request)?;
     let vault = &at.target.vault;
-    let secret = at.secret(vault, name).await?.ok_or_else(|| faults::secret_not_found(name))?.value;
+    let secret = at.recent_secrets.get(&at.store, &place(vault, name)).await?;
+    let secret = secret.ok_or_else(|| faults::secret_not_found(name))?;
     let version = at.secret_version(vault, &secret, name, asked.as_deref()).await?.value;
     if !version.facts.enabled {
         return Err(faults::secret_disabled());

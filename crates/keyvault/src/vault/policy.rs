@@ -267,7 +267,7 @@ pub(crate) fn decide(vault: &Vault, directory: &dyn PrincipalSource, question: &
             && policy.permissions.of(object).iter().any(|have| have == "all" || have == verb)
     };
     match vault.properties.access_policies.iter().find(allows) {
-        Some(policy) => Decision::Allowed { by: format!("{ALLOWED_BY_POLICY}{}", policy.object_id) },
+        Some(policy) => Decision::Allowed { by: format!("{ALLOWED_BY_POLICY}{}", policy.object_id).into() },
         None => Decision::Denied(DenyReason::NoAssignment),
     }
 }

@@ -64,7 +64,10 @@ impl Gateway {
         let verified = self.trust.authenticator.verify(token, now).map_err(|fault| fault.to_string())?;
         let audiences = &self.postgres.names.audiences;
         if !audiences.iter().any(|known| trim_audience(known) == trim_audience(&verified.audience)) {
-            let fault = TokenFault::Audience { expected: audiences.clone(), found: verified.audience };
+            let fault = TokenFault::Audience {
+                expected: audiences.clone(),
+                found: verified.audience.as_ref().to_owned(),
+            };
             return Err(format!("{fault}; ask for one for {}", audiences.join(" or ")));
         }
         let caller = &verified.caller;
@@ -119,9 +122,9 @@ impl Gateway {
         let event = AuditEvent {
             time: self.trust.clock.now(),
             request_id: self.trust.entropy.uuid(),
-            service: "postgres".to_owned(),
-            operation: "Login".to_owned(),
-            action: LOGIN.to_owned(),
+            service: "postgres".into(),
+            operation: "Login".into(),
+            action: LOGIN.into(),
             scope: admitted.server.id.clone(),
             caller_kind: kind,
             caller_object_id: object_id,

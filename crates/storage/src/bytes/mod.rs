@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arcadia_crypto::{ChunkKey, b64url, b64url_decode};
 use arcadia_kernel::Entropy;
-use arcadia_store::{Record, Store, Table};
+use arcadia_store::{Recent, Record, Store, Table};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -39,7 +39,6 @@ pub use pin::BytePin;
 pub(crate) use reading::Span;
 pub(crate) use upload::Stored;
 
-use crate::recent::Recent;
 use crate::service::RECENT_ROWS_MAX;
 use files::Files;
 use segments::Segments;

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::backend::RawRow;
 
@@ -27,8 +27,8 @@ pub(super) struct RowCache {
 #[derive(Default)]
 struct Shard {
     /// By full key; `None` where there is no such row. When it is half of what may be kept, it grows old.
-    young: HashMap<Vec<u8>, Option<RawRow>>,
-    old: HashMap<Vec<u8>, Option<RawRow>>,
+    young: HashMap<Vec<u8>, Option<Arc<RawRow>>>,
+    old: HashMap<Vec<u8>, Option<Arc<RawRow>>>,
     young_bytes: usize,
     /// Counts the changes that began.
     changes: u64,
@@ -38,7 +38,7 @@ struct Shard {
 
 /// What a look found.
 pub(super) enum Look {
-    Found(Option<RawRow>),
+    Found(Option<Arc<RawRow>>),
     /// Read it, and keep it with what this says.
     Missing(Seen),
 }
@@ -60,7 +60,7 @@ impl RowCache {
     }
 
     /// Keeps what was read after a look that missed, unless something changed meanwhile.
-    pub fn keep(&self, key: &[u8], row: Option<&RawRow>, seen: &Seen) {
+    pub fn keep(&self, key: &[u8], row: Option<&Arc<RawRow>>, seen: &Seen) {
         let mut shard = self.shard(key);
         if shard.under_way == 0 && seen.0 == Some(shard.changes) {
             shard.add(key.to_vec(), row.cloned(), self.shard_bytes_max);
@@ -117,7 +117,7 @@ impl Changing<'_> {
     pub fn put(&self, row: RawRow) {
         let mut shard = self.cache.shard(&row.key);
         shard.remove(&row.key);
-        shard.add(row.key.clone(), Some(row), self.cache.shard_bytes_max);
+        shard.add(row.key.clone(), Some(Arc::new(row)), self.cache.shard_bytes_max);
     }
 
     /// A row that is gone, or not known to be as it was put.
@@ -135,7 +135,7 @@ impl Drop for Changing<'_> {
 }
 
 impl Shard {
-    fn find(&mut self, key: &[u8], bytes_max: usize) -> Option<Option<RawRow>> {
+    fn find(&mut self, key: &[u8], bytes_max: usize) -> Option<Option<Arc<RawRow>>> {
         if let Some(row) = self.young.get(key) {
             return Some(row.clone());
         }
@@ -144,7 +144,7 @@ impl Shard {
         Some(row)
     }
 
-    fn add(&mut self, key: Vec<u8>, row: Option<RawRow>, bytes_max: usize) {
+    fn add(&mut self, key: Vec<u8>, row: Option<Arc<RawRow>>, bytes_max: usize) {
         let bytes =
             key.len() + OVERHEAD_BYTES + row.as_ref().map_or(0, |row| row.key.len() + row.value.len());
         if bytes > ROW_BYTES_MAX.min(bytes_max / 2) {
@@ -169,8 +169,8 @@ mod tests {
     use super::*;
     use crate::Revision;
 
-    fn row(key: &[u8], revision: u64, bytes: usize) -> RawRow {
-        RawRow { key: key.to_vec(), revision: Revision(revision), value: vec![7; bytes] }
+    fn row(key: &[u8], revision: u64, bytes: usize) -> Arc<RawRow> {
+        Arc::new(RawRow { key: key.to_vec(), revision: Revision(revision), value: vec![7; bytes] })
     }
 
     fn missing(cache: &RowCache, key: &[u8]) -> Seen {
@@ -180,7 +180,7 @@ mod tests {
         }
     }
 
-    fn found(cache: &RowCache, key: &[u8]) -> Option<RawRow> {
+    fn found(cache: &RowCache, key: &[u8]) -> Option<Arc<RawRow>> {
         match cache.look(key) {
             Look::Found(row) => row,
             Look::Missing(_) => panic!("missing"),
@@ -212,11 +212,11 @@ mod tests {
         let changing = cache.change([b"a".as_slice(), b"b"].into_iter());
         missing(&cache, b"a");
         assert!(changing.knew(b"a") && !changing.knew(b"b"));
-        changing.put(row(b"a", 3, 4));
+        changing.put((*row(b"a", 3, 4)).clone());
         drop(changing);
         assert_eq!(found(&cache, b"a"), Some(row(b"a", 3, 4)));
         let changing = cache.change([b"a".as_slice()].into_iter());
-        changing.put(row(b"a", 4, 4));
+        changing.put((*row(b"a", 4, 4)).clone());
         changing.forget(b"a");
         drop(changing);
         missing(&cache, b"a");

@@ -181,12 +181,12 @@ impl Drop for SqliteBackend {
 
 #[async_trait::async_trait]
 impl Backend for SqliteBackend {
-    async fn get(&self, key: &[u8]) -> Result<Option<RawRow>, StoreError> {
+    async fn get(&self, key: &[u8]) -> Result<Option<Arc<RawRow>>, StoreError> {
         let seen = match self.shared.cache.look(key) {
             Look::Found(row) => return self.shared.guard.glance().map(|()| row),
             Look::Missing(seen) => seen,
         };
-        let row = self.read(|connection| reader::row(connection, key))?;
+        let row = self.read(|connection| reader::row(connection, key))?.map(Arc::new);
         self.shared.cache.keep(key, row.as_ref(), &seen);
         Ok(row)
     }

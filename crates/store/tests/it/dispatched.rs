@@ -1,6 +1,7 @@
 //! The store behind a real dispatcher: each request has its record, a change exactly one and in its own commit,
 //! and without a record there is no answer.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arcadia_crypto::SystemEntropy;
@@ -24,8 +25,8 @@ impl Service for Notes {
     type Target = ();
     const NAME: &'static str = "notes";
 
-    fn audiences(&self, _: &RequestHead) -> Vec<String> {
-        vec!["notes".to_owned()]
+    fn audiences(&self, _: &RequestHead) -> Vec<Cow<'_, str>> {
+        vec!["notes".into()]
     }
 
     async fn locate(&self, _: &OpInfo, head: &RequestHead) -> Result<Located<()>, Fault> {
@@ -72,14 +73,14 @@ struct ByName;
 impl Authenticator for ByName {
     fn verify(&self, token: &str, now: i64) -> Result<VerifiedToken, TokenFault> {
         let caller = Caller { kind: CallerKind::User, name: token.to_owned(), ..Caller::anonymous() };
-        Ok(VerifiedToken { caller: Arc::new(caller), audience: "notes".to_owned(), expires_at: now + 1 })
+        Ok(VerifiedToken { caller: Arc::new(caller), audience: "notes".into(), expires_at: now + 1 })
     }
 }
 
 impl Decider for ByName {
     fn decide(&self, question: &Question<'_>) -> Decision {
         match (question.caller.name.as_str(), question.action.ends_with("/read")) {
-            ("reader", true) | ("writer", false) => Decision::Allowed { by: "assignment".to_owned() },
+            ("reader", true) | ("writer", false) => Decision::Allowed { by: "assignment".into() },
             _ => Decision::Denied(DenyReason::NoAssignment),
         }
     }
@@ -120,7 +121,7 @@ async fn ask(site: &Arc<Dispatcher<Notes>>, caller: &str, method: Method, name: 
 
 async fn outcomes(store: &Store) -> Vec<(String, Outcome)> {
     let page = store.audit_page(0, 1000).await.unwrap();
-    page.into_iter().map(|(_, event)| (event.operation, event.outcome)).collect()
+    page.into_iter().map(|(_, event)| (event.operation.into_owned(), event.outcome)).collect()
 }
 
 #[tokio::test]

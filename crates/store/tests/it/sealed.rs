@@ -108,7 +108,7 @@ async fn an_observer_is_not_told_half_of_a_change() {
         put(&store, key, key).await;
     }
     let moved = backend.get(&NOTES.key_bytes("a")).await.unwrap().unwrap();
-    let put_there = vec![(NOTES.key_bytes("b"), moved.value)];
+    let put_there = vec![(NOTES.key_bytes("b"), moved.value.clone())];
     backend.commit(RawBatch { put: put_there, ..RawBatch::default() }).await.unwrap();
     assert!(matches!(store.get(NOTES, "b").await, Err(StoreError::NotAuthentic { .. })));
     assert!(store.all(NOTES, &()).await.is_err());

@@ -49,9 +49,9 @@ async fn keys(backend: &Shared, prefix: &[u8], after: Option<&[u8]>, limit: usiz
 async fn what_is_put_is_read(backend: Shared) {
     assert_eq!(backend.get(b"t\0a").await.unwrap(), None);
     assert_eq!(backend.commit(put(b"t\0a", b"1")).await.unwrap(), Revision(1));
-    assert_eq!(backend.get(b"t\0a").await.unwrap(), Some(row(b"t\0a", 1, b"1")));
+    assert_eq!(backend.get(b"t\0a").await.unwrap(), Some(row(b"t\0a", 1, b"1").into()));
     assert_eq!(backend.commit(put(b"t\0a", b"2")).await.unwrap(), Revision(2));
-    assert_eq!(backend.get(b"t\0a").await.unwrap(), Some(row(b"t\0a", 2, b"2")));
+    assert_eq!(backend.get(b"t\0a").await.unwrap(), Some(row(b"t\0a", 2, b"2").into()));
     assert_eq!(backend.commit(delete(b"t\0a")).await.unwrap(), Revision(3));
     assert_eq!(backend.get(b"t\0a").await.unwrap(), None);
     backend.commit(delete(b"t\0a")).await.unwrap();
@@ -70,7 +70,7 @@ async fn keys_and_values_are_any_bytes(backend: Shared) {
         (b"t\0large", &large),
     ] {
         let revision = backend.commit(put(key, value)).await.unwrap();
-        assert_eq!(backend.get(key).await.unwrap(), Some(row(key, revision.0, value)));
+        assert_eq!(backend.get(key).await.unwrap(), Some(row(key, revision.0, value).into()));
     }
 }
 
@@ -181,7 +181,7 @@ async fn concurrent_commits_are_serial(backend: Shared) {
                     let batch = RawBatch {
                         require: vec![Requirement::Revision(found.key.clone(), found.revision)],
                         put: vec![
-                            (found.key, (count + 1).to_be_bytes().to_vec()),
+                            (found.key.clone(), (count + 1).to_be_bytes().to_vec()),
                             (format!("t\0task {task} {round}").into_bytes(), vec![]),
                         ],
                         audit: vec![draft("counted")],

@@ -88,7 +88,7 @@ pub fn stamp(store: &Store) -> AuditStamp {
 /// The record of a read that was refused.
 pub fn refusal(store: &Store, operation: &str) -> AuditEvent {
     let mut event = stamp(store).record().event;
-    event.operation = operation.to_owned();
+    event.operation = operation.to_owned().into();
     event.outcome = Outcome::Denied { reason: "no role assignment allows it".to_owned() };
     event
 }

@@ -204,7 +204,7 @@ async fn refusals_are_recorded_without_a_change() {
     put(&store, "a", "one").await;
     sink.append(refusal(&store, "SecretList")).await.unwrap();
     let names: Vec<_> = store.audit_page(0, 9).await.unwrap();
-    let names: Vec<_> = names.iter().map(|(n, event)| (*n, event.operation.as_str())).collect();
+    let names: Vec<_> = names.iter().map(|(n, event)| (*n, event.operation.as_ref())).collect();
     assert_eq!(names, [(1, "SecretGet"), (2, "sweep"), (3, "SecretList")]);
     assert_eq!(store.audit_page(1, 1).await.unwrap()[0].0, 2);
     assert!(matches!(store.audit_page(0, 1).await.unwrap()[0].1.outcome, Outcome::Denied { .. }));

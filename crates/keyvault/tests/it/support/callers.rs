@@ -109,6 +109,6 @@ impl Authenticator for Tokens {
         }
         let (name, audience) = token.split_once('|').ok_or(TokenFault::Malformed)?;
         let caller = self.0.kernel_caller(name);
-        Ok(VerifiedToken { caller: Arc::new(caller), audience: audience.to_owned(), expires_at: now + 3600 })
+        Ok(VerifiedToken { caller: Arc::new(caller), audience: audience.into(), expires_at: now + 3600 })
     }
 }

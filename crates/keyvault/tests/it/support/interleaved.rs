@@ -3,6 +3,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arcadia_store::{
@@ -31,7 +32,7 @@ impl Interleaved {
 
 #[async_trait::async_trait]
 impl Backend for Interleaved {
-    async fn get(&self, key: &[u8]) -> Result<Option<RawRow>, StoreError> {
+    async fn get(&self, key: &[u8]) -> Result<Option<Arc<RawRow>>, StoreError> {
         let row = self.rows.get(key).await;
         self.let_others_run().await;
         row

@@ -1,12 +1,13 @@
-//! Rows that were read lately, kept in memory until a commit changes them.
+//! Rows that were read lately, kept in memory as they were read until a commit changes them: for what is no secret and is
+//! asked for with almost every request.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arcadia_store::{Change, Key, Record, Store, StoreError, Table};
+use crate::{Change, Key, Record, Store, StoreError, Table};
 
 /// Rows of one table. Bounded; what was not asked for in a while goes first.
-pub(crate) struct Recent<K: ?Sized, V> {
+pub struct Recent<K: ?Sized, V> {
     table: Table<K, V>,
     kept: Arc<Mutex<Kept<V>>>,
 }
