@@ -431,21 +431,29 @@ fn value(connection: &Connection, key: &[u8]) -> rusqlite::Result<Option<Vec<u8>
         .optional()
 }
 
+/// Nothing is prepared that is not needed: most batches have a record and no rows.
 fn write_rows(connection: &Connection, batch: &RawBatch, revision: u64) -> rusqlite::Result<()> {
+    if batch.delete.is_empty() && batch.put.is_empty() {
+        return Ok(());
+    }
     let mut log = connection.prepare_cached("INSERT OR IGNORE INTO log VALUES (?1, ?2)")?;
-    let mut delete = connection.prepare_cached("DELETE FROM rows WHERE key = ?1")?;
-    for key in &batch.delete {
-        if delete.execute([key])? > 0 {
-            log.execute((revision, key))?;
+    if !batch.delete.is_empty() {
+        let mut delete = connection.prepare_cached("DELETE FROM rows WHERE key = ?1")?;
+        for key in &batch.delete {
+            if delete.execute([key])? > 0 {
+                log.execute((revision, key))?;
+            }
         }
     }
-    let mut put = connection.prepare_cached(
-        "INSERT INTO rows VALUES (?1, ?2, ?3)
-         ON CONFLICT (key) DO UPDATE SET revision = excluded.revision, value = excluded.value",
-    )?;
-    for (key, value) in &batch.put {
-        put.execute((key, revision, value))?;
-        log.execute((revision, key))?;
+    if !batch.put.is_empty() {
+        let mut put = connection.prepare_cached(
+            "INSERT INTO rows VALUES (?1, ?2, ?3)
+             ON CONFLICT (key) DO UPDATE SET revision = excluded.revision, value = excluded.value",
+        )?;
+        for (key, value) in &batch.put {
+            put.execute((key, revision, value))?;
+            log.execute((revision, key))?;
+        }
     }
     Ok(())
 }
