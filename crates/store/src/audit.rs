@@ -2,8 +2,9 @@
 //! in between unseen.
 //!
 //! `hash(n) = SHA-256(hash(n-1) | n as 8 bytes big endian | record n as JSON)`, from `hash(0)` = 32 zero bytes.
-//! Records are sealed under their number. The head, sealed apart, says which record is the last, so that
-//! cutting off the end shows as well; and what the rows are ([`crate::rows`]).
+//! Records that are committed together are sealed together, one per line, under the number of the last. The head,
+//! sealed apart, says which record is the last, so that cutting off the end shows as well; and what the rows are
+//! ([`crate::rows`]).
 
 use std::any::Any;
 use std::ops::ControlFlow;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use arcadia_crypto::{KeyRing, Wiped, sha256};
 use arcadia_kernel::AuditEvent;
 
-use crate::backend::{AuditDraft, AuditEntry, AuditRow, ChainHead};
+use crate::backend::{AuditDraft, AuditRow, ChainHead, Settled};
 use crate::rows::RowsSum;
 use crate::seal::{Keys, Sealer};
 use crate::sqlite::LogEnd;
@@ -22,6 +23,12 @@ use crate::{Revision, RowMark, StoreError};
 const RECORD_BYTES_MAX: usize = 128 * 1024;
 /// Room for what a record usually is.
 const RECORD_BYTES_USUAL: usize = 1024;
+/// Records are sealed together up to so many bytes.
+const TOGETHER_BYTES_MAX: usize = RECORD_BYTES_MAX;
+/// Between records that are sealed together. JSON as it is written here has it nowhere.
+const BETWEEN: u8 = b'\n';
+/// How many pieces of the log are read at once for a page of events.
+const PAGE_STEP_PIECES: usize = 64;
 const HEAD_AAD: &[u8] = b"\0audit head";
 /// Sealed with each record, at a guess, by versions that did not count.
 const SEALS_PER_RECORD: u64 = 8;
@@ -53,11 +60,31 @@ impl Head {
         Self { sequence, hash }
     }
 
-    /// The head after `row`, or `None` when `row` is not what was written there.
-    pub fn follow(&self, sealer: &Sealer, row: &AuditRow) -> Option<Self> {
-        let record = open_record(sealer, row).ok()?;
-        let next = self.after(&record);
-        (next.sequence == row.sequence && next.hash == row.hash).then_some(next)
+    /// The head after `records`, or `None` when they are not what was written there.
+    fn follow(&self, row: &AuditRow, records: &Records) -> Option<Self> {
+        let end = records.each().fold(*self, |head, (_, record)| head.after(record));
+        (end.sequence == row.sequence && end.hash == row.hash).then_some(end)
+    }
+}
+
+/// Records that were sealed together.
+struct Records {
+    lines: Wiped,
+    first: u64,
+}
+
+impl Records {
+    fn open(sealer: &Sealer, row: &AuditRow) -> Result<Self, StoreError> {
+        let what = || format!("audit record {}", row.sequence);
+        let lines = sealer.open(&records_aad(row.sequence), &row.records, what)?;
+        let more = lines.iter().filter(|byte| **byte == BETWEEN).count() as u64;
+        // Whoever holds the key numbers from 1.
+        Ok(Self { first: row.sequence.saturating_sub(more), lines })
+    }
+
+    /// With their numbers.
+    fn each(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        (self.first..).zip(self.lines.split(|byte| *byte == BETWEEN))
     }
 }
 
@@ -92,33 +119,81 @@ struct Reached {
     head: Head,
     rows: RowsSum,
     sealer: Arc<Sealer>,
+    /// The last record that is not settled.
+    drafted: Option<Arc<Drafted>>,
+}
+
+/// A record that waits for the end of its transaction, and those before it.
+struct Drafted {
+    head: Head,
+    record: Arc<Vec<u8>>,
+    before: Option<Arc<Drafted>>,
 }
 
 impl Reached {
     fn from(sealer: &Arc<Sealer>, head: Option<&dyn ChainHead>) -> Result<Self, StoreError> {
         if let Some(reached) = head.and_then(|head| (head as &dyn Any).downcast_ref::<Self>()) {
-            let Self { head, rows, sealer } = reached;
-            return Ok(Self { head: *head, rows: rows.clone(), sealer: sealer.clone() });
+            return Ok(Self { drafted: reached.drafted.clone(), ..reached.without_drafts() });
         }
-        let kept = head.map(|head| Summit::open(sealer, &head.sealed()?)).transpose()?;
+        let kept = head.map(|head| Summit::open(sealer, &head.settled()?.head)).transpose()?;
         let (head, rows) = kept.map_or((Head::START, None), |summit| (summit.head, summit.rows));
         let rows = rows.or_else(|| sealer.found_rows()).ok_or_else(|| StoreError::Damaged {
             what: "the head of the audit log".to_owned(),
             detail: "it says nothing of the rows".to_owned(),
         })?;
-        Ok(Self { head, rows, sealer: sealer.clone() })
+        Ok(Self { head, rows, sealer: sealer.clone(), drafted: None })
     }
-}
 
-impl ChainHead for Reached {
-    fn sealed(&self) -> Result<Vec<u8>, StoreError> {
-        let keys = self.sealer.keys();
+    fn without_drafts(&self) -> Self {
+        let Self { head, rows, sealer, .. } = self;
+        Self { head: *head, rows: rows.clone(), sealer: sealer.clone(), drafted: None }
+    }
+
+    fn add(&mut self, record: &Arc<Vec<u8>>) {
+        self.head = self.head.after(record);
+        let before = self.drafted.take();
+        self.drafted = Some(Arc::new(Drafted { head: self.head, record: record.clone(), before }));
+    }
+
+    /// The drafted records in as few pieces as they fit into.
+    fn sealed_records(&self, keys: &Keys) -> Result<Vec<AuditRow>, StoreError> {
+        let mut drafted: Vec<_> =
+            std::iter::successors(self.drafted.as_deref(), |record| record.before.as_deref()).collect();
+        drafted.reverse();
+        let bytes: usize = drafted.iter().map(|drafted| drafted.record.len() + 1).sum();
+        let mut rows = Vec::new();
+        let mut lines = Wiped::from(Vec::with_capacity(bytes.min(TOGETHER_BYTES_MAX)));
+        for (at, Drafted { head, record, .. }) in drafted.iter().enumerate() {
+            if !lines.is_empty() {
+                lines.push(BETWEEN);
+            }
+            lines.extend_from_slice(record);
+            let next = drafted.get(at + 1).map(|next| next.record.len());
+            if next.is_none_or(|bytes| lines.len() + bytes >= TOGETHER_BYTES_MAX) {
+                let records = self.sealer.seal_with(keys, &records_aad(head.sequence), &lines)?;
+                rows.push(AuditRow { sequence: head.sequence, hash: head.hash, records });
+                lines.clear();
+            }
+        }
+        Ok(rows)
+    }
+
+    fn sealed_head(&self, keys: &Keys) -> Result<Vec<u8>, StoreError> {
         let mut plain = Wiped::from(Vec::with_capacity(48 + RowsSum::BYTES));
         plain.extend_from_slice(&self.head.sequence.to_be_bytes());
         plain.extend_from_slice(&self.head.hash);
         plain.extend_from_slice(&(keys.seals() + 1).to_be_bytes());
         self.rows.append_to(&mut plain);
-        self.sealer.seal_with(&keys, HEAD_AAD, &plain)
+        self.sealer.seal_with(keys, HEAD_AAD, &plain)
+    }
+}
+
+impl ChainHead for Reached {
+    fn settled(&self) -> Result<Settled, StoreError> {
+        let keys = self.sealer.keys();
+        let records = self.sealed_records(&keys)?;
+        let head = self.sealed_head(&keys)?;
+        Ok(Settled { head, records, next: Arc::new(self.without_drafts()), held: Some(keys) })
     }
 }
 
@@ -177,13 +252,15 @@ impl Walk {
     }
 
     pub fn take(&mut self, sealer: &Sealer, rows: &[AuditRow]) {
-        self.records += rows.len() as u64;
         for row in rows {
             self.seen = row.sequence;
+            let records = Records::open(sealer, row);
+            // What does not open is one record at least.
+            self.records += records.as_ref().map_or(1, |records| records.each().count() as u64);
             if self.first_broken.is_some() {
                 continue;
             }
-            match self.head.follow(sealer, row) {
+            match records.ok().and_then(|records| self.head.follow(row, &records)) {
                 Some(next) => self.head = next,
                 None => self.first_broken = Some(self.head.sequence + 1),
             }
@@ -235,15 +312,13 @@ pub(crate) fn draft(
         let found = record.len();
         return Err(StoreError::TooLarge { what: "an audit record's bytes", found, max: RECORD_BYTES_MAX });
     }
+    let record = Arc::new(record);
     Ok(Box::new(move |head, changes| {
         let _ = &keys;
         let mut reached = Reached::from(&sealer, head)?;
-        let next = reached.head.after(&record);
-        let sealed = sealer.seal(&record_aad(next.sequence), &record)?;
-        reached.head = next;
+        reached.add(&record);
         reached.rows.apply(changes);
-        let row = AuditRow { sequence: next.sequence, hash: next.hash, record: sealed };
-        Ok(AuditEntry { row: Some(row), head: Arc::new(reached) })
+        Ok(Arc::new(reached))
     }))
 }
 
@@ -252,29 +327,220 @@ pub(crate) fn resealing(sealer: Arc<Sealer>) -> AuditDraft {
     Box::new(move |head, changes| {
         let mut reached = Reached::from(&sealer, head)?;
         reached.rows.apply(changes);
-        Ok(AuditEntry { row: None, head: Arc::new(reached) })
+        Ok(Arc::new(reached))
     })
 }
 
-/// A record under its new seal; `None` when it is under the current key already.
+/// Records under their new seal; `None` when they are under the current key already.
 pub(crate) fn resealed(sealer: &Sealer, row: &AuditRow) -> Result<Option<Vec<u8>>, StoreError> {
-    if KeyRing::key_id_of(&row.record) == Some(sealer.keys().current_key_id()) {
+    if KeyRing::key_id_of(&row.records) == Some(sealer.keys().current_key_id()) {
         return Ok(None);
     }
-    let record = open_record(sealer, row)?;
-    sealer.seal(&record_aad(row.sequence), &record).map(Some)
+    let records = Records::open(sealer, row)?;
+    sealer.seal(&records_aad(row.sequence), &records.lines).map(Some)
 }
 
-/// The event of a row.
-pub(crate) fn event(sealer: &Sealer, row: &AuditRow) -> Result<AuditEvent, StoreError> {
-    let record = open_record(sealer, row)?;
-    serde_json::from_slice(&record).map_err(|error| StoreError::record("audit", "read", error))
+/// A page of events with their numbers, collected from one piece of the log after the other.
+pub(crate) struct EventPage {
+    pub events: Vec<(u64, AuditEvent)>,
+    /// What the next piece is to be after.
+    pub after: u64,
+    limit: usize,
 }
 
-fn open_record(sealer: &Sealer, row: &AuditRow) -> Result<Wiped, StoreError> {
-    sealer.open(&record_aad(row.sequence), &row.record, || format!("audit record {}", row.sequence))
+impl EventPage {
+    pub fn after(after: u64, limit: usize) -> Self {
+        Self { events: Vec::new(), after, limit }
+    }
+
+    /// How many pieces to read next; `None` when the page is full.
+    pub fn pieces(&self) -> Option<usize> {
+        let missing = self.limit.saturating_sub(self.events.len());
+        (missing > 0).then_some(missing.min(PAGE_STEP_PIECES))
+    }
+
+    /// Returns whether there may be more.
+    pub fn take(&mut self, sealer: &Sealer, rows: &[AuditRow]) -> Result<bool, StoreError> {
+        for row in rows {
+            let after = self.after;
+            for (number, record) in Records::open(sealer, row)?.each().filter(|(number, _)| *number > after) {
+                if self.events.len() == self.limit {
+                    return Ok(false);
+                }
+                let event = serde_json::from_slice(record);
+                self.events
+                    .push((number, event.map_err(|error| StoreError::record("audit", "read", error))?));
+                self.after = number;
+            }
+        }
+        Ok(!rows.is_empty())
+    }
 }
 
-fn record_aad(sequence: u64) -> Vec<u8> {
+fn records_aad(sequence: u64) -> Vec<u8> {
     [b"\0audit ".as_slice(), &sequence.to_be_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use arcadia_crypto::SystemEntropy;
+    use arcadia_kernel::FixedClock;
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::backend::RawBatch;
+    use crate::{Store, StoreReader};
+
+    fn event(name: &str) -> AuditEvent {
+        let nil = "00000000-0000-0000-0000-000000000000";
+        serde_json::from_value(serde_json::json!({
+            "time": "2026-01-01T00:00:00Z", "requestId": nil, "service": "site", "operation": "sweep", "action": "a",
+            "scope": "/", "callerKind": "system", "callerObjectId": nil, "callerAppId": nil, "callerName": name,
+            "result": "committed",
+        }))
+        .unwrap()
+    }
+
+    fn open(directory: &Path, ring: &KeyRing) -> Result<Store, StoreError> {
+        let clock = Arc::new(FixedClock::at_epoch_seconds(1));
+        Store::open(directory, ring.clone(), clock, Arc::new(SystemEntropy))
+    }
+
+    fn reader(directory: &Path, ring: &KeyRing) -> StoreReader {
+        StoreReader::open_unchecked(directory, ring.clone(), Arc::new(SystemEntropy)).unwrap()
+    }
+
+    /// Records of these callers, in one transaction.
+    async fn commit(store: &Store, names: &[&str]) {
+        let sealer = store.sealer();
+        let draft = |name: &&str| draft(sealer.clone(), sealer.keys(), &event(name)).unwrap();
+        let audit = names.iter().map(draft).collect();
+        store.backend().commit(RawBatch { audit, ..RawBatch::default() }).await.unwrap();
+    }
+
+    async fn names(store: &Store, after: u64, limit: usize) -> Vec<(u64, String)> {
+        let page = store.audit_page(after, limit).await.unwrap();
+        page.into_iter().map(|(number, event)| (number, event.caller_name)).collect()
+    }
+
+    fn sequences(directory: &Path) -> Vec<u64> {
+        let file = Connection::open(directory.join(crate::sqlite::DATABASE)).unwrap();
+        let mut query = file.prepare("SELECT sequence FROM audit ORDER BY sequence").unwrap();
+        let found = query.query_map([], |row| row.get(0)).unwrap();
+        found.map(Result::unwrap).collect()
+    }
+
+    const WHOLE: fn(u64) -> AuditCheck = |records| AuditCheck { records, first_broken: None };
+
+    #[tokio::test]
+    async fn records_of_one_transaction_are_sealed_together_and_read_one_by_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let ring = KeyRing::generate(&SystemEntropy).unwrap();
+        let store = open(directory.path(), &ring).unwrap();
+        let before = store.seals();
+        commit(&store, &["a"]).await;
+        commit(&store, &["b", "c\n\"c\u{2028}", "d", "e"]).await;
+        commit(&store, &["f"]).await;
+        assert_eq!(store.seals() - before, 3 + 3, "each transaction's records, and its head");
+        assert_eq!(sequences(directory.path()), [1, 5, 6]);
+        let all: Vec<_> = (1..).zip(["a", "b", "c\n\"c\u{2028}", "d", "e", "f"].map(str::to_owned)).collect();
+        for after in 0..=6 {
+            for limit in 1..=7 {
+                let expected: Vec<_> = all.iter().skip(after).take(limit).cloned().collect();
+                assert_eq!(names(&store, after as u64, limit).await, expected, "{limit} after {after}");
+            }
+        }
+        assert_eq!(store.audit_verify().await.unwrap(), WHOLE(6));
+        assert_eq!(store.health().await.unwrap().audit_records, 6);
+        let reader = reader(directory.path(), &ring);
+        assert_eq!(
+            reader.audit_page(2, 3).unwrap().iter().map(|(number, _)| *number).sum::<u64>(),
+            3 + 4 + 5
+        );
+        assert_eq!((reader.audit_verify().unwrap(), reader.last_record().unwrap()), (WHOLE(6), 6));
+        let counts = StoreReader::key_counts(directory.path()).unwrap();
+        assert_eq!(counts[&1].records, 6, "records, not pieces");
+        drop((reader, store));
+        let store = open(directory.path(), &ring).unwrap();
+        commit(&store, &["g", "h"]).await;
+        assert_eq!(store.audit_verify().await.unwrap(), WHOLE(8));
+    }
+
+    #[tokio::test]
+    async fn many_records_are_sealed_in_several_pieces() {
+        let directory = tempfile::tempdir().unwrap();
+        let ring = KeyRing::generate(&SystemEntropy).unwrap();
+        let store = open(directory.path(), &ring).unwrap();
+        let rest = serde_json::to_vec(&event("")).unwrap().len();
+        let (long, longest) = ("x".repeat(50 * 1024), "x".repeat(RECORD_BYTES_MAX - rest));
+        commit(&store, &[&long, &long, &long, &longest, "a", "b"]).await;
+        assert_eq!(sequences(directory.path()), [2, 3, 4, 6]);
+        for row in store.backend().audit(0, 9).await.unwrap() {
+            assert!(row.records.len() <= TOGETHER_BYTES_MAX + arcadia_crypto::SEAL_OVERHEAD_BYTES);
+        }
+        assert_eq!(store.audit_verify().await.unwrap(), WHOLE(6));
+        assert_eq!(names(&store, 4, 9).await, [(5, "a".to_owned()), (6, "b".to_owned())]);
+    }
+
+    #[tokio::test]
+    async fn what_becomes_of_records_that_were_sealed_together_is_found_out() {
+        let cases = [
+            ("DELETE FROM audit WHERE sequence = 5", 3, 2),
+            ("UPDATE audit SET hash = zeroblob(32) WHERE sequence = 5", 7, 2),
+            (
+                "UPDATE audit SET record = CAST(substr(record, 1, length(record) - 1) || x'00' AS BLOB) WHERE sequence = 5",
+                4,
+                2,
+            ),
+            ("UPDATE audit SET sequence = 4 WHERE sequence = 5", 4, 2),
+            (
+                "UPDATE audit SET record = (SELECT record FROM audit WHERE sequence = 1) WHERE sequence = 5",
+                4,
+                2,
+            ),
+            ("INSERT INTO audit SELECT 3, hash, record FROM audit WHERE sequence = 5", 8, 2),
+            ("DELETE FROM audit WHERE sequence >= 5", 1, 2),
+        ];
+        for (sql, records, first_broken) in cases {
+            let directory = tempfile::tempdir().unwrap();
+            let ring = KeyRing::generate(&SystemEntropy).unwrap();
+            let store = open(directory.path(), &ring).unwrap();
+            for names in [&["a"][..], &["b", "c", "d", "e"], &["f", "g"]] {
+                commit(&store, names).await;
+            }
+            drop(store);
+            let file = Connection::open(directory.path().join(crate::sqlite::DATABASE)).unwrap();
+            file.execute_batch(sql).unwrap();
+            let expected = AuditCheck { records, first_broken: Some(first_broken) };
+            assert_eq!(reader(directory.path(), &ring).audit_verify().unwrap(), expected, "{sql}");
+        }
+    }
+
+    /// Stores of before there was more than one record in a row are read, and refused by who wrote them once they are
+    /// written to.
+    #[tokio::test]
+    async fn a_store_of_single_records_is_read_and_goes_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let ring = KeyRing::generate(&SystemEntropy).unwrap();
+        let store = open(directory.path(), &ring).unwrap();
+        for name in ["a", "b", "c"] {
+            commit(&store, &[name]).await;
+        }
+        let alone = store.backend().audit(1, 1).await.unwrap().remove(0);
+        let plain = ring.open(b"\0audit \0\0\0\0\0\0\0\x02", &alone.records).unwrap();
+        assert_eq!(*plain, serde_json::to_vec(&event("b")).unwrap(), "as it was then");
+        drop(store);
+        let file = || Connection::open(directory.path().join(crate::sqlite::DATABASE)).unwrap();
+        let version = || file().query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).unwrap();
+        file().execute_batch("PRAGMA user_version = 1").unwrap();
+        assert_eq!(reader(directory.path(), &ring).audit_verify().unwrap(), WHOLE(3));
+        let store = open(directory.path(), &ring).unwrap();
+        assert_eq!(names(&store, 2, 9).await, [(3, "c".to_owned())]);
+        assert_eq!(version(), 1, "looking changes nothing");
+        commit(&store, &["d", "e"]).await;
+        assert_eq!(version(), 2);
+        assert_eq!(store.audit_verify().await.unwrap(), WHOLE(5));
+    }
 }

@@ -73,51 +73,56 @@ pub struct RawBatch {
 pub enum Reseal {
     /// Left as it is when the row is not of this revision any more.
     Row(RawRow),
-    /// A record of the audit log, by its number.
-    Record(u64, Vec<u8>),
+    /// Records of the audit log, by the number of the last.
+    Records(u64, Vec<u8>),
 }
 
 impl Reseal {
     pub(crate) fn row(&self) -> Option<&RawRow> {
         match self {
             Self::Row(row) => Some(row),
-            Self::Record(..) => None,
+            Self::Records(..) => None,
         }
     }
 
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Row(row) => row.key.len() + row.value.len(),
-            Self::Record(_, record) => record.len(),
+            Self::Records(_, records) => records.len(),
         }
     }
 }
 
-/// Turns the head of the audit chain (`None` before the first record) and what the batch does to rows into the next
-/// record and head. The first draft of a batch is told of its rows, others of none.
+/// Turns the head of the audit chain (`None` before the first record) and what the batch does to rows into the head
+/// after the next record. The first draft of a batch is told of its rows, others of none.
 /// May be called again when a backend has to run a transaction again.
-pub type AuditDraft =
-    Box<dyn Fn(Option<&dyn ChainHead>, &[RowChange<'_>]) -> Result<AuditEntry, StoreError> + Send + Sync>;
+pub type AuditDraft = Box<
+    dyn Fn(Option<&dyn ChainHead>, &[RowChange<'_>]) -> Result<Arc<dyn ChainHead>, StoreError> + Send + Sync,
+>;
 
-/// One record of the chain, and the head after it.
-pub struct AuditEntry {
-    /// `None` when only the head changes.
-    pub row: Option<AuditRow>,
-    /// Which record is the last, and what the rows are. Kept once, replaced by each record.
-    pub head: Arc<dyn ChainHead>,
+/// The head of the audit chain: which record is the last, and what the rows are. Drafts hand it on to each other with
+/// the records that are not kept yet, so that one seal serves all records of a transaction, and one the head.
+pub trait ChainHead: Any + Send + Sync {
+    /// What a transaction keeps of all that was drafted in it.
+    fn settled(&self) -> Result<Settled, StoreError>;
 }
 
-/// The head of the audit chain. Drafts hand it on to each other; what is kept is what the last one of a transaction
-/// left, so that one seal serves all of its records.
-pub trait ChainHead: Any + Send + Sync {
-    /// As it is kept.
-    fn sealed(&self) -> Result<Vec<u8>, StoreError>;
+/// What is kept at the end of a transaction.
+pub struct Settled {
+    /// The head, sealed. Kept once, replaced each time.
+    pub head: Vec<u8>,
+    /// The records since the head was settled last.
+    pub records: Vec<AuditRow>,
+    /// What the next draft follows: the same head, with nothing that is still to be kept.
+    pub next: Arc<dyn ChainHead>,
+    /// To be dropped once all of it is written or given up.
+    pub held: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 /// As it was kept.
 impl ChainHead for Vec<u8> {
-    fn sealed(&self) -> Result<Vec<u8>, StoreError> {
-        Ok(self.clone())
+    fn settled(&self) -> Result<Settled, StoreError> {
+        Ok(Settled { head: self.clone(), records: Vec::new(), next: Arc::new(self.clone()), held: None })
     }
 }
 
@@ -149,13 +154,15 @@ pub struct RowChange<'a> {
     pub after: Option<RowMark>,
 }
 
+/// Records that were committed together, in one piece.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditRow {
-    /// From 1, without gaps.
+    /// The number of the last of them; records are numbered from 1, without gaps.
     pub sequence: u64,
+    /// The last one's.
     pub hash: [u8; 32],
-    /// Sealed.
-    pub record: Vec<u8>,
+    /// All of them, sealed.
+    pub records: Vec<u8>,
 }
 
 /// Who wants to be told of a batch. The backend calls `keys`, reads the rows, calls `prepare` before anything
@@ -223,7 +230,7 @@ pub trait Backend: Send + Sync + 'static {
     /// [`StoreError::ChangesGone`] when `since` lies too far back.
     async fn changes(&self, since: Revision, limit: usize) -> Result<RawChanges, StoreError>;
 
-    /// Audit records above `after`, in order.
+    /// Where audit records above `after` are, in order. Ends early, after at least one, at [`PAGE_BYTES_MAX`].
     async fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditRow>, StoreError>;
 
     /// The head that the last record left.

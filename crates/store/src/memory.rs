@@ -17,6 +17,7 @@ struct State {
     log: BTreeMap<u64, Vec<Vec<u8>>>,
     audit: Vec<AuditRow>,
     head: Option<Arc<dyn ChainHead>>,
+    sealed_head: Option<Vec<u8>>,
     revision: Revision,
     observer_failed: bool,
     condemned: Option<StoreError>,
@@ -80,9 +81,9 @@ impl State {
                         found.1.clone_from(&row.value);
                     }
                 }
-                Reseal::Record(sequence, record) => {
+                Reseal::Records(sequence, records) => {
                     if let Some(found) = self.audit.iter_mut().find(|row| row.sequence == *sequence) {
-                        found.record.clone_from(record);
+                        found.records.clone_from(records);
                     }
                 }
             }
@@ -122,15 +123,15 @@ impl State {
             Some(watch) => Some(prepared(&**watch, watch.keys().into_iter().map(before).collect())?),
             None => None,
         };
-        let (mut records, mut head) = (Vec::new(), self.head.clone());
-        let changes = self.changes(&batch);
+        let (mut head, changes) = (self.head.clone(), self.changes(&batch));
         for (at, draft) in batch.audit.iter().enumerate() {
-            let entry = draft(head.as_deref(), if at == 0 { &changes } else { &[] })?;
-            records.extend(entry.row);
-            head = Some(entry.head);
+            head = Some(draft(head.as_deref(), if at == 0 { &changes } else { &[] })?);
         }
-        self.audit.extend(records);
-        self.head = head;
+        if let Some(head) = head {
+            let settled = head.settled()?;
+            self.audit.extend(settled.records);
+            (self.head, self.sealed_head) = (Some(settled.next), Some(settled.head));
+        }
         self.reseal(&batch.reseal);
         if batch.put.is_empty() && batch.delete.is_empty() {
             return Ok((self.revision, announce));
@@ -186,7 +187,7 @@ impl Backend for MemoryBackend {
                 return Err(StoreError::Closed);
             }
         }
-        state.head.as_ref().map(|head| head.sealed()).transpose()
+        Ok(state.sealed_head.clone())
     }
 
     async fn commit(&self, batch: RawBatch) -> Result<Revision, CommitError> {
@@ -224,11 +225,17 @@ impl Backend for MemoryBackend {
     async fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditRow>, StoreError> {
         let state = self.state();
         let start = state.audit.partition_point(|row| row.sequence <= after);
-        Ok(state.audit[start..].iter().take(limit).cloned().collect())
+        let mut bytes = 0;
+        let rows = state.audit[start..].iter().take(limit).take_while(|row| {
+            let fits = bytes < PAGE_BYTES_MAX;
+            bytes += row.records.len();
+            fits
+        });
+        Ok(rows.cloned().collect())
     }
 
     async fn audit_head(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        self.state().head.as_ref().map(|head| head.sealed()).transpose()
+        Ok(self.state().sealed_head.clone())
     }
 
     async fn backup(&self, _path: &Path) -> Result<(), StoreError> {
@@ -240,7 +247,7 @@ impl Backend for MemoryBackend {
         let size = |(key, (_, value)): (&Vec<u8>, &(Revision, Vec<u8>))| (key.len() + value.len()) as u64;
         Ok(Health {
             revision: state.revision,
-            audit_records: state.audit.len() as u64,
+            audit_records: state.audit.last().map_or(0, |row| row.sequence),
             size_bytes: state.rows.iter().map(size).sum(),
             created_epoch_seconds: self.created_epoch_seconds,
             last_failure: state.observer_failed.then(|| StoreError::ObserverFailed.to_string()),

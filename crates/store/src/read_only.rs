@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arcadia_crypto::KeyRing;
 use arcadia_kernel::{AuditEvent, Continuation, Entropy, Page};
 
-use crate::audit::{AuditCheck, Walk, check_end, check_rows, event};
+use crate::audit::{AuditCheck, EventPage, Walk, check_end, check_rows};
 use crate::backend::PAGE_ROWS_MAX;
 use crate::seal::Sealer;
 use crate::sqlite::{DATABASE, SqliteReader};
@@ -129,8 +129,11 @@ impl StoreReader {
         after_sequence: u64,
         limit: usize,
     ) -> Result<Vec<(u64, AuditEvent)>, StoreError> {
-        let rows = self.file.audit(after_sequence, limit.clamp(1, PAGE_ROWS_MAX))?;
-        rows.iter().map(|row| Ok((row.sequence, event(&self.sealer, row)?))).collect()
+        let mut page = EventPage::after(after_sequence, limit.clamp(1, PAGE_ROWS_MAX));
+        while let Some(pieces) = page.pieces()
+            && page.take(&self.sealer, &self.file.audit(page.after, pieces)?)?
+        {}
+        Ok(page.events)
     }
 
     /// As [`crate::Store::audit_verify`], up to the last record that the store's anchor knows of at least.

@@ -105,9 +105,9 @@ impl Store {
                 break;
             }
             pass.records_after = row.sequence;
-            if let Some(record) = resealed(self.sealer(), &row)? {
-                bytes += record.len();
-                values.push(Reseal::Record(row.sequence, record));
+            if let Some(records) = resealed(self.sealer(), &row)? {
+                bytes += records.len();
+                values.push(Reseal::Records(row.sequence, records));
             }
         }
         Ok(values)

@@ -10,7 +10,7 @@ use arcadia_kernel::{
     ArmId, AuditEvent, AuditFault, AuditSink, AuditStamp, Clock, Continuation, Entropy, Page,
 };
 
-use crate::audit::{AuditCheck, Walk, check_end, check_rows, draft, event};
+use crate::audit::{AuditCheck, EventPage, Walk, check_end, check_rows, draft};
 use crate::backend::{BATCH_ROWS_MAX, Backend, Health, PAGE_ROWS_MAX, RawBatch, RawPage, RawRow, Revision};
 use crate::key::segment_bytes;
 use crate::observe::{BatchWatch, Observers};
@@ -245,8 +245,11 @@ impl Store {
         after_sequence: u64,
         limit: usize,
     ) -> Result<Vec<(u64, AuditEvent)>, StoreError> {
-        let rows = self.0.backend.audit(after_sequence, limit.clamp(1, PAGE_ROWS_MAX)).await?;
-        rows.iter().map(|row| Ok((row.sequence, event(&self.0.sealer, row)?))).collect()
+        let mut page = EventPage::after(after_sequence, limit.clamp(1, PAGE_ROWS_MAX));
+        while let Some(pieces) = page.pieces()
+            && page.take(&self.0.sealer, &self.0.backend.audit(page.after, pieces).await?)?
+        {}
+        Ok(page.events)
     }
 
     /// Walks the whole chain up to the head as it is when called.

@@ -88,12 +88,18 @@ pub(super) fn audit(connection: &Connection, after: u64, limit: usize) -> rusqli
     let Ok(after) = i64::try_from(after) else { return Ok(Vec::new()) };
     let sql = "SELECT sequence, hash, record FROM audit WHERE sequence > ?1 ORDER BY sequence LIMIT ?2";
     let mut query = connection.prepare_cached(sql)?;
-    let found = query.query_map((after, i64::try_from(limit).unwrap_or(i64::MAX)), |row| {
+    let mut found = query.query((after, i64::try_from(limit).unwrap_or(i64::MAX)))?;
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    while bytes < PAGE_BYTES_MAX
+        && let Some(row) = found.next()?
+    {
         // A hash of another length was not written by us; as zeros it fits no chain.
         let hash = row.get::<_, Vec<u8>>(1)?.try_into().unwrap_or([0; 32]);
-        Ok(AuditRow { sequence: row.get(0)?, hash, record: row.get(2)? })
-    })?;
-    found.collect()
+        let row = AuditRow { sequence: row.get(0)?, hash, records: row.get(2)? };
+        bytes += row.records.len();
+        rows.push(row);
+    }
+    Ok(rows)
 }
 
 pub(super) fn changes(

@@ -14,11 +14,11 @@ pub(super) fn write(connection: &Connection, values: &[Reseal]) -> rusqlite::Res
         return Ok(());
     }
     let mut row = connection.prepare_cached("UPDATE rows SET value = ?3 WHERE key = ?1 AND revision = ?2")?;
-    let mut record = connection.prepare_cached("UPDATE audit SET record = ?2 WHERE sequence = ?1")?;
+    let mut records = connection.prepare_cached("UPDATE audit SET record = ?2 WHERE sequence = ?1")?;
     for value in values {
         match value {
             Reseal::Row(raw) => row.execute((&raw.key, raw.revision.0, &raw.value))?,
-            Reseal::Record(sequence, sealed) => record.execute((sequence, sealed))?,
+            Reseal::Records(sequence, sealed) => records.execute((sequence, sealed))?,
         };
     }
     Ok(())
@@ -76,7 +76,14 @@ pub(super) fn counts(connection: &Connection) -> rusqlite::Result<BTreeMap<u32, 
     let mut counts: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
     for (rows, sql) in [
         (true, "SELECT substr(value, 2, 4), count(*) FROM rows GROUP BY 1"),
-        (false, "SELECT substr(record, 2, 4), count(*) FROM audit GROUP BY 1"),
+        // A row has the records after those of the row before it.
+        (
+            false,
+            "SELECT id, sum(records) FROM (
+                 SELECT substr(record, 2, 4) AS id, sequence - lag(sequence, 1, 0) OVER (ORDER BY sequence) AS records
+                 FROM audit
+             ) GROUP BY 1",
+        ),
     ] {
         let mut query = moment.prepare(sql)?;
         let mut found = query.query([])?;

@@ -8,8 +8,11 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension as _, TransactionBehavio
 use super::{SqliteOptions, failed};
 use crate::StoreError;
 
-/// Raised with every change to the tables that an older version could not work with.
-const SCHEMA: i64 = 1;
+/// Raised with every change that an older version could not work with. Since 2 a row of `audit` has all records that were
+/// committed together; before, it had one.
+const SCHEMA: i64 = 2;
+/// What is read still. It is of the present schema from the first commit on.
+const SCHEMA_OLDEST: i64 = 1;
 /// `ARCD`: what `file(1)` and a curious administrator see.
 const APPLICATION_ID: i64 = 0x4152_4344;
 const PAGE_BYTES: u64 = 4096;
@@ -23,7 +26,8 @@ pub(super) const CREATED: &str = "created";
 /// The sealed head of the audit chain.
 pub(super) const HEAD: &str = "audit_head";
 
-/// `log` has one row per changed key and revision; its oldest revisions are removed as new ones come.
+/// `log` has one row per changed key and revision; its oldest revisions are removed as new ones come. A row of `audit` has
+/// the number and the hash of its last record.
 const TABLES: &str = "
     CREATE TABLE rows (
         key BLOB PRIMARY KEY NOT NULL,
@@ -67,7 +71,7 @@ pub(super) fn prepare(
 pub(super) fn recognise(connection: &Connection, path: &Path) -> Result<bool, StoreError> {
     let (version, application, tables) = identity(connection).map_err(|error| sorted(error, path))?;
     match (version, application) {
-        (SCHEMA, APPLICATION_ID) => Ok(true),
+        (SCHEMA_OLDEST..=SCHEMA, APPLICATION_ID) => Ok(true),
         (found, APPLICATION_ID) if found > SCHEMA => {
             Err(StoreError::NewerSchema { path: path.to_owned(), found, known: SCHEMA })
         }
@@ -114,6 +118,12 @@ fn create(connection: &mut Connection, now_epoch_seconds: i64) -> rusqlite::Resu
     creation.pragma_update(None, "application_id", APPLICATION_ID)?;
     creation.pragma_update(None, "user_version", SCHEMA)?;
     creation.commit()
+}
+
+/// Marks the file as one that versions of an older schema refuse; part of the first transaction that writes to it.
+pub(super) fn raise(connection: &Connection) -> rusqlite::Result<()> {
+    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if found < SCHEMA { connection.pragma_update(None, "user_version", SCHEMA) } else { Ok(()) }
 }
 
 /// Reads every page, those of the log included, and looks whether they fit together.

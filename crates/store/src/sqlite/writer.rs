@@ -15,7 +15,7 @@ use super::guard::Guard;
 use super::{Shared, failed, reseal, schema};
 use crate::backend::{
     Announce, AuditRow, ChainHead, RawBatch, RawRow, Requirement, Reseal, Revision, RowChange, RowMark,
-    announced, prepared,
+    Settled, announced, prepared,
 };
 use crate::{CommitError, StoreError};
 
@@ -43,7 +43,6 @@ pub(super) struct Job {
 }
 
 /// What the next batch follows.
-#[derive(Clone)]
 struct State {
     revision: u64,
     head: Option<Arc<dyn ChainHead>>,
@@ -254,11 +253,14 @@ impl Writer {
         let Self { connection, .. } = self;
         let failed = |error| failed("write", error);
         begin(connection).map_err(failed)?;
+        if !self.wrote {
+            schema::raise(connection).map_err(failed)?;
+        }
         let mut state = match state {
             Some(state) => state,
             None => State::load(connection).map_err(failed)?,
         };
-        let before = state.clone();
+        let before = state.revision;
         let mut outcomes = Vec::with_capacity(batches.len());
         for batch in batches {
             match apply(connection, &mut state, batch) {
@@ -267,10 +269,11 @@ impl Writer {
                 Err(Stop::Group(error)) => return Err(failed(error)),
             }
         }
-        if outcomes.iter().any(Result::is_ok) {
-            let head = state.head.as_ref().map(|head| head.sealed()).transpose()?;
-            note(connection, (&before, &state), head, self.changes_revisions_max).map_err(failed)?;
-        }
+        let settled = match &state.head {
+            Some(head) if outcomes.iter().any(Result::is_ok) => Some(head.settled()?),
+            _ => None,
+        };
+        note(connection, before, &mut state, settled.as_ref(), self.changes_revisions_max).map_err(failed)?;
         connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([])).map_err(failed)?;
         Ok((outcomes, state))
     }
@@ -317,19 +320,23 @@ fn begin(connection: &Connection) -> rusqlite::Result<()> {
     connection.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(|_| ())
 }
 
-/// What a group leaves besides its rows and records.
+/// What a group leaves besides its rows.
 fn note(
     connection: &Connection,
-    (before, after): (&State, &State),
-    head: Option<Vec<u8>>,
+    revision_before: u64,
+    state: &mut State,
+    settled: Option<&Settled>,
     changes_revisions_max: u64,
 ) -> rusqlite::Result<()> {
-    if let Some(head) = head {
-        schema::put(connection, schema::HEAD, head)?;
+    if let Some(settled) = settled {
+        write_records(connection, &settled.records)?;
+        schema::put(connection, schema::HEAD, &settled.head)?;
+        state.head = Some(settled.next.clone());
+        state.record = settled.records.last().map(|row| (row.sequence, row.hash)).or(state.record);
     }
-    if before.revision != after.revision {
-        schema::put(connection, schema::REVISION, after.revision)?;
-        trim(connection, before.revision, after.revision, changes_revisions_max)?;
+    if revision_before != state.revision {
+        schema::put(connection, schema::REVISION, state.revision)?;
+        trim(connection, revision_before, state.revision, changes_revisions_max)?;
     }
     Ok(())
 }
@@ -373,20 +380,16 @@ fn apply(
         }
         None => None,
     };
-    let (mut records, mut head) = (Vec::with_capacity(batch.audit.len()), state.head.clone());
     let changes = !(batch.put.is_empty() && batch.delete.is_empty());
     let revision = state.revision + u64::from(changes);
     let changed = if batch.audit.is_empty() { Vec::new() } else { row_changes(connection, batch, revision)? };
+    let mut head = state.head.clone();
     for (at, draft) in batch.audit.iter().enumerate() {
-        let entry = draft(head.as_deref(), if at == 0 { &changed } else { &[] })?;
-        records.extend(entry.row);
-        head = Some(entry.head);
+        head = Some(draft(head.as_deref(), if at == 0 { &changed } else { &[] })?);
     }
     write_rows(connection, batch, revision)?;
     reseal::write(connection, &batch.reseal)?;
-    write_records(connection, &records)?;
-    let record = records.last().map(|row| (row.sequence, row.hash)).or(state.record);
-    *state = State { revision, head, record };
+    (state.revision, state.head) = (revision, head);
     Ok((Revision(revision), announce))
 }
 
@@ -461,7 +464,7 @@ fn write_rows(connection: &Connection, batch: &RawBatch, revision: u64) -> rusql
 fn write_records(connection: &Connection, records: &[AuditRow]) -> rusqlite::Result<()> {
     let mut insert = connection.prepare_cached("INSERT INTO audit VALUES (?1, ?2, ?3)")?;
     for row in records {
-        insert.execute((row.sequence, row.hash, &row.record))?;
+        insert.execute((row.sequence, row.hash, &row.records))?;
     }
     Ok(())
 }

@@ -273,9 +273,9 @@ async fn another_key_ring_is_refused() {
 async fn newer_and_foreign_files_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     audited(directory.path()).await;
-    tamper(directory.path(), "PRAGMA user_version = 2");
+    tamper(directory.path(), "PRAGMA user_version = 3");
     let refused = try_open(directory.path(), ring(directory.path())).err().unwrap();
-    assert!(matches!(refused, StoreError::NewerSchema { found: 2, known: 1, .. }), "{refused}");
+    assert!(matches!(refused, StoreError::NewerSchema { found: 3, known: 2, .. }), "{refused}");
     assert!(refused.to_string().contains("newer version"));
 
     tamper(directory.path(), "PRAGMA application_id = 1");

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arcadia_store::{
-    Announce, AuditDraft, AuditEntry, AuditRow, Backend, CommitError, MemoryBackend, PAGE_BYTES_MAX,
-    RawBatch, RawRow, Requirement, Reseal, Revision, RowMark, StoreError, VALUE_BYTES_MAX, Watch,
+    Announce, AuditDraft, AuditRow, Backend, ChainHead, CommitError, MemoryBackend, PAGE_BYTES_MAX, RawBatch,
+    RawRow, Requirement, Reseal, Revision, RowMark, Settled, StoreError, VALUE_BYTES_MAX, Watch,
 };
 
 use crate::support;
@@ -26,14 +26,36 @@ fn row(key: &[u8], revision: u64, value: &[u8]) -> RawRow {
     RawRow { key: key.to_vec(), revision: Revision(revision), value: value.to_vec() }
 }
 
-/// A record in the clear, whose head is its number.
+/// Records in the clear, and the number of the last as the head.
+struct Plain {
+    last: u64,
+    drafted: Vec<AuditRow>,
+}
+
+impl ChainHead for Plain {
+    fn settled(&self) -> Result<Settled, StoreError> {
+        Ok(Settled {
+            head: self.last.to_be_bytes().to_vec(),
+            records: self.drafted.clone(),
+            next: Arc::new(Self { last: self.last, drafted: Vec::new() }),
+            held: None,
+        })
+    }
+}
+
+fn plain(head: Option<&dyn ChainHead>) -> Plain {
+    let Some(head) = head else { return Plain { last: 0, drafted: Vec::new() } };
+    let kept = head.settled().unwrap();
+    Plain { last: u64::from_be_bytes(kept.head.try_into().unwrap()), drafted: kept.records }
+}
+
 fn draft(text: &str) -> AuditDraft {
     let text = text.as_bytes().to_vec();
     Box::new(move |head, _| {
-        let last =
-            head.map_or(0, |head| u64::from_be_bytes(head.sealed().unwrap().as_slice().try_into().unwrap()));
-        let row = Some(AuditRow { sequence: last + 1, hash: [1; 32], record: text.clone() });
-        Ok(AuditEntry { row, head: Arc::new((last + 1).to_be_bytes().to_vec()) })
+        let mut head = plain(head);
+        head.last += 1;
+        head.drafted.push(AuditRow { sequence: head.last, hash: [1; 32], records: text.clone() });
+        Ok(Arc::new(head))
     })
 }
 
@@ -234,13 +256,22 @@ async fn audit_records_are_chained_in_commit_order(backend: Shared) {
     let alone = RawBatch { audit: vec![draft("c")], ..RawBatch::default() };
     assert_eq!(backend.commit(alone).await.unwrap(), Revision(1), "a record alone changes no row");
     let all = backend.audit(0, 9).await.unwrap();
-    let seen: Vec<_> = all.iter().map(|row| (row.sequence, row.record.as_slice())).collect();
+    let seen: Vec<_> = all.iter().map(|row| (row.sequence, row.records.as_slice())).collect();
     assert_eq!(seen, [(1, &b"a"[..]), (2, b"b"), (3, b"c")]);
     assert_eq!(backend.audit(1, 1).await.unwrap(), all[1..2]);
     assert_eq!(backend.audit(3, 9).await.unwrap(), []);
     assert_eq!(backend.audit(u64::MAX, 9).await.unwrap(), []);
     assert_eq!(backend.audit_head().await.unwrap().unwrap(), 3_u64.to_be_bytes());
     assert_eq!(backend.health().await.unwrap().audit_records, 3);
+}
+
+async fn a_page_of_the_audit_log_has_a_largest_size(backend: Shared) {
+    let long = "x".repeat(PAGE_BYTES_MAX / 2);
+    for _ in 0..3 {
+        backend.commit(RawBatch { audit: vec![draft(&long)], ..RawBatch::default() }).await.unwrap();
+    }
+    assert_eq!(backend.audit(0, 9).await.unwrap().len(), 2);
+    assert_eq!(backend.audit(2, 9).await.unwrap().len(), 1);
 }
 
 async fn a_draft_that_fails_refuses_its_batch(backend: Shared) {
@@ -452,12 +483,15 @@ async fn a_new_seal_is_no_change(backend: Shared) {
         same(b"t\0a", 1),
         same(b"t\0b", 2),
         same(b"t\0gone", 1),
-        Reseal::Record(2, b"new".to_vec()),
-        Reseal::Record(9, b"new".to_vec()),
+        Reseal::Records(2, b"new".to_vec()),
+        Reseal::Records(9, b"new".to_vec()),
     ];
     let draft: AuditDraft = {
         let note = noting(&noted);
-        Box::new(move |head, changes| Ok(AuditEntry { row: None, ..note(head, changes)? }))
+        Box::new(move |head, changes| {
+            note(head, changes)?;
+            Ok(Arc::new(plain(head)))
+        })
     };
     let revision = backend.commit(RawBatch { reseal, audit: vec![draft], ..RawBatch::default() }).await;
     assert_eq!(revision.unwrap(), Revision(3), "no revision of its own");
@@ -467,7 +501,7 @@ async fn a_new_seal_is_no_change(backend: Shared) {
     let page = backend.walk(None, 9).await.unwrap();
     assert_eq!(page.rows, [row(b"t\0a", 1, b"new"), row(b"t\0b", 3, b"changed")]);
     assert_eq!(backend.changes(Revision(3), 9).await.unwrap().changed, []);
-    let records: Vec<_> = backend.audit(0, 9).await.unwrap().into_iter().map(|row| row.record).collect();
+    let records: Vec<_> = backend.audit(0, 9).await.unwrap().into_iter().map(|row| row.records).collect();
     assert_eq!(records, [b"old", b"new"]);
 }
 
@@ -539,6 +573,7 @@ on_every_backend!(
     concurrent_commits_are_serial,
     only_one_of_many_creates_a_row,
     audit_records_are_chained_in_commit_order,
+    a_page_of_the_audit_log_has_a_largest_size,
     a_draft_that_fails_refuses_its_batch,
     announcements_come_before_the_answer_and_in_order,
     a_refused_batch_is_not_announced,
