@@ -56,17 +56,24 @@ impl Row {
     }
 }
 
-/// Adds the runs to what is kept, and writes the table of it.
-pub fn keep(root: &Path, outcomes: &[Outcome]) -> Result<()> {
-    let (json, document) = (root.join(JSON), root.join(TABLE));
-    let mut figures = match fs::read(&json) {
-        Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("cannot understand {JSON}"))?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Figures::default(),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {JSON}")),
-    };
-    for outcome in outcomes {
-        figures.targets.entry(outcome.target.name.clone()).or_default().add(outcome);
+fn read(root: &Path) -> Result<Figures> {
+    match fs::read(root.join(JSON)) {
+        Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("cannot understand {JSON}")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Figures::default()),
+        Err(error) => Err(error).with_context(|| format!("cannot read {JSON}")),
     }
+}
+
+/// The processor time that each target has had since its last failure, in seconds.
+pub fn had(root: &Path) -> Result<BTreeMap<String, f64>> {
+    Ok(read(root)?.targets.into_iter().map(|(name, row)| (name, row.cpu_seconds)).collect())
+}
+
+/// Adds a run to what is kept, and writes the table of it.
+pub fn keep(root: &Path, outcome: &Outcome) -> Result<()> {
+    let (json, document) = (root.join(JSON), root.join(TABLE));
+    let mut figures = read(root)?;
+    figures.targets.entry(outcome.target.name.clone()).or_default().add(outcome);
     let text = fs::read_to_string(&document).with_context(|| format!("cannot read {TABLE}"))?;
     let written =
         with_table(&text, &figures).with_context(|| format!("{TABLE} has no line {}", MARK.trim()))?;

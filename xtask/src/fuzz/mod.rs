@@ -36,8 +36,8 @@ pub struct Options {
     /// Replace the found examples in the tree by the fewest that reach what all found inputs reach.
     #[arg(long, conflicts_with = "keep")]
     minimize: bool,
-    /// Add the figures to docs/fuzzing.json and to the table of docs/fuzzing.md. A failure sets its target back to
-    /// nothing.
+    /// Go on where kept runs left off: a target gets what it lacks of its time, and once it ends its figures are added to
+    /// docs/fuzzing.json and to the table of docs/fuzzing.md. A failure sets its target back to nothing.
     #[arg(long)]
     keep: bool,
     /// Print the results as JSON.
@@ -96,12 +96,20 @@ pub fn run(root: &Path, options: &Options) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let outcomes = run::all(root, &targets, &programs, options)?;
-    if options.keep {
-        figures::keep(root, &outcomes)?;
-    }
+    let outcomes = run::all(root, &work(root, &targets, options)?, &programs, options)?;
     run::show(&outcomes, options.json);
     Ok(if outcomes.iter().all(|outcome| outcome.clean) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The targets and the processor time that each gets, in seconds.
+fn work<'a>(root: &Path, targets: &'a [Target], options: &Options) -> Result<Vec<(&'a Target, f64)>> {
+    let wanted = options.minutes * 60.0;
+    if !options.keep {
+        return Ok(targets.iter().map(|target| (target, wanted)).collect());
+    }
+    let had = figures::had(root)?;
+    let lacks = |target: &Target| wanted - had.get(&target.name).copied().unwrap_or(0.0);
+    Ok(targets.iter().map(|target| (target, lacks(target))).filter(|(_, lacks)| *lacks > 0.0).collect())
 }
 
 fn list(targets: &[Target], as_json: bool) -> ExitCode {

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde_json::{Value, json};
 
 use super::build::Programs;
-use super::{Options, Target};
+use super::{Options, Target, figures};
 use crate::output::{note, say};
 
 /// Longest input, in bytes.
@@ -46,16 +46,25 @@ pub fn place(root: &Path, target: &Target, part: &str) -> PathBuf {
     root.join("target/fuzz").join(&target.name).join(part)
 }
 
-/// In the order of the targets' names.
-pub fn all(root: &Path, targets: &[Target], programs: &Programs, options: &Options) -> Result<Vec<Outcome>> {
-    let waiting: Mutex<VecDeque<&Target>> = Mutex::new(targets.iter().collect());
+/// Runs each target for its seconds of processor time. Outcomes are in the order of the targets' names.
+pub fn all(
+    root: &Path,
+    work: &[(&Target, f64)],
+    programs: &Programs,
+    options: &Options,
+) -> Result<Vec<Outcome>> {
+    let waiting: Mutex<VecDeque<&(&Target, f64)>> = Mutex::new(work.iter().collect());
     let outcomes = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        for _ in 0..options.jobs.clamp(1, targets.len().max(1)) {
+        for _ in 0..options.jobs.clamp(1, work.len().max(1)) {
             scope.spawn(|| {
-                while let Some(target) = next(&waiting) {
-                    let outcome = programs.of(target).and_then(|program| one(root, target, program, options));
-                    outcomes.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
+                while let Some((target, seconds)) = next(&waiting) {
+                    let outcome =
+                        programs.of(target).and_then(|program| one(root, target, program, *seconds));
+                    // One at a time: what is kept is read and written anew.
+                    let mut outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+                    let kept = |outcome| if options.keep { keep(root, outcome) } else { Ok(outcome) };
+                    outcomes.push(outcome.and_then(kept));
                 }
             });
         }
@@ -66,7 +75,12 @@ pub fn all(root: &Path, targets: &[Target], programs: &Programs, options: &Optio
     Ok(outcomes)
 }
 
-fn next<'a>(waiting: &Mutex<VecDeque<&'a Target>>) -> Option<&'a Target> {
+fn keep(root: &Path, outcome: Outcome) -> Result<Outcome> {
+    figures::keep(root, &outcome)?;
+    Ok(outcome)
+}
+
+fn next<'a>(waiting: &Mutex<VecDeque<&'a (&'a Target, f64)>>) -> Option<&'a (&'a Target, f64)> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
 }
 
@@ -80,7 +94,7 @@ pub fn fuzzer(target: &Target, program: &Path, arguments: &[String]) -> Command 
     command
 }
 
-fn one(root: &Path, target: &Target, program: &Path, options: &Options) -> Result<Outcome> {
+fn one(root: &Path, target: &Target, program: &Path, seconds: f64) -> Result<Outcome> {
     let (found, failures) = (place(root, target, "found"), place(root, target, "failures"));
     for folder in [&found, &failures] {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -99,7 +113,7 @@ fn one(root: &Path, target: &Target, program: &Path, options: &Options) -> Resul
     let mut command = fuzzer(target, program, &arguments);
     let child = command.stdout(output.try_clone()?).stderr(output).spawn();
     let child = child.with_context(|| format!("cannot run {}", program.display()))?;
-    let (status, cpu_seconds) = let_run(child, options.minutes * 60.0)?;
+    let (status, cpu_seconds) = let_run(child, seconds)?;
     let text = fs::read(&log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())?;
     let executions = number_after(&text, "stat::number_of_executed_units:").unwrap_or(0);
     let outcome = Outcome {
