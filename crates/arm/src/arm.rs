@@ -313,7 +313,6 @@ fn decided_scope(segments: &[String]) -> Result<ArmId, Fault> {
     ArmId::from_segments(segments[..kept].iter().map(String::as_str)).map_err(malformed)
 }
 
-#[async_trait::async_trait]
 impl Service for Arm {
     type Target = ();
     const NAME: &'static str = "arm";
@@ -322,7 +321,7 @@ impl Service for Arm {
         self.names.audiences.iter().map(Cow::from).collect()
     }
 
-    async fn locate(&self, op: &OpInfo, head: &RequestHead) -> Result<Located<()>, Fault> {
+    fn locate(&self, op: &OpInfo, head: &RequestHead) -> Result<Located<()>, Fault> {
         if matches!(op.access, Needs::Public { .. }) {
             return Ok(Located { scope: ArmId::root(), target: () });
         }

@@ -138,12 +138,12 @@ impl<S: Service> Dispatcher<S> {
     ) -> Result<Reply, Fault> {
         // A stranger is challenged before anything else is said, even about paths that do not exist.
         let open = row.as_ref().is_some_and(|row| matches!(row.info.access, Access::Public { .. }));
-        let proven = if open { Proven::anonymous() } else { self.authenticate(&head).await? };
+        let proven = if open { Proven::anonymous() } else { self.authenticate(&head)? };
         let Some(row) = row else {
             let other_method = self.table.iter().any(|row| row.info.fits(&head));
             return Err(self.service.no_such_operation(&head, other_method));
         };
-        match self.service.locate(&row.info, &head).await {
+        match self.service.locate(&row.info, &head) {
             Ok(located) => self.permitted(row, head, proven, located, body).await,
             Err(fault) => {
                 // Nothing to decide on. Who asked for what does not exist is on record all the same.
@@ -166,8 +166,8 @@ impl<S: Service> Dispatcher<S> {
     }
 
     /// The service's own credentials first, then a bearer token.
-    async fn authenticate(&self, head: &RequestHead) -> Result<Proven, Fault> {
-        if let Some(proven) = self.service.credential(head, self.gate.clock.epoch_seconds()).await? {
+    fn authenticate(&self, head: &RequestHead) -> Result<Proven, Fault> {
+        if let Some(proven) = self.service.credential(head, self.gate.clock.epoch_seconds())? {
             return Ok(proven);
         }
         self.bearer(head).map(|caller| Proven { caller, decider: None }).map_err(|failure| {

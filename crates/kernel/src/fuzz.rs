@@ -133,7 +133,6 @@ action!(WriteThing, Data, "x/things/write");
 
 struct Things(Arc<Seen>);
 
-#[async_trait::async_trait]
 impl Service for Things {
     type Target = ();
     const NAME: &'static str = "things";
@@ -142,7 +141,7 @@ impl Service for Things {
         vec![Cow::from("https://things/")]
     }
 
-    async fn locate(&self, _: &OpInfo, head: &RequestHead) -> Result<Located<()>, Fault> {
+    fn locate(&self, _: &OpInfo, head: &RequestHead) -> Result<Located<()>, Fault> {
         let scope = ArmId::parse(&format!("/things/{}", head.param("name")));
         let scope = scope.map_err(|_| Fault::bad_request("Name", "That is no name."))?;
         Ok(Located { scope, target: () })

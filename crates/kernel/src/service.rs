@@ -11,7 +11,6 @@ pub struct Located<T> {
 }
 
 /// A part of Arcadia that answers under its own host names, in its own words.
-#[async_trait::async_trait]
 pub trait Service: Send + Sync + Sized + 'static {
     /// What [`Service::locate`] finds: a vault, an account, or `()` where the path says it all.
     type Target: Send + Sync + 'static;
@@ -31,14 +30,14 @@ pub trait Service: Send + Sync + Sized + 'static {
     /// A credential other than a bearer token, such as a signature with an account's key, at `now` seconds since
     /// 1970. `None` when the request carries none of the service's own; a fault when it carries one that is
     /// wrong. Must check all of it: what this returns is trusted.
-    async fn credential(&self, head: &RequestHead, now: i64) -> Result<Option<Proven>, Fault> {
+    fn credential(&self, head: &RequestHead, now: i64) -> Result<Option<Proven>, Fault> {
         let _ = (head, now);
         Ok(None)
     }
 
-    /// The resource that `op` acts on. Runs after the caller is known and before the decision, so what it
-    /// reveals by failing must be fit for any signed-in caller.
-    async fn locate(&self, op: &OpInfo, head: &RequestHead) -> Result<Located<Self::Target>, Fault>;
+    /// The resource that `op` acts on, from what is in memory. Runs after the caller is known and before the decision, so
+    /// what it reveals by failing must be fit for any signed-in caller.
+    fn locate(&self, op: &OpInfo, head: &RequestHead) -> Result<Located<Self::Target>, Fault>;
 
     /// Whether requests like this one reach the target at all, whoever sends them: network rules. Runs after the
     /// target is located and before roles are asked; a refusal is recorded like theirs.

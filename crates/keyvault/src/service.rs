@@ -172,7 +172,6 @@ impl Tries {
     }
 }
 
-#[async_trait::async_trait]
 impl Service for KeyVault {
     type Target = Asked;
 
@@ -182,7 +181,7 @@ impl Service for KeyVault {
         self.names.audiences.iter().map(Cow::from).collect()
     }
 
-    async fn locate(&self, op: &OpInfo, head: &RequestHead) -> Result<Located<Asked>, Fault> {
+    fn locate(&self, op: &OpInfo, head: &RequestHead) -> Result<Located<Asked>, Fault> {
         let vault = self.vault_of(head).ok_or_else(|| faults::no_such_vault(&head.host))?;
         let version = ApiVersion::of(&head.query)?;
         let scope = Self::scope(op, &vault, head)?;

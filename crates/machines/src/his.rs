@@ -142,7 +142,6 @@ fn not_a_machine(caller: &Caller) -> Fault {
     .denied("the caller is not the identity of a connected machine")
 }
 
-#[async_trait::async_trait]
 impl Service for His {
     type Target = ();
     const NAME: &'static str = "his";
@@ -151,7 +150,7 @@ impl Service for His {
         vec![Cow::from(&self.audience)]
     }
 
-    async fn locate(&self, _op: &OpInfo, _head: &RequestHead) -> Result<Located<()>, Fault> {
+    fn locate(&self, _op: &OpInfo, _head: &RequestHead) -> Result<Located<()>, Fault> {
         Ok(Located { scope: ArmId::root(), target: () })
     }
 

@@ -174,7 +174,6 @@ fn check_query(op: &OpInfo, head: &RequestHead) -> Result<(), Fault> {
     Ok(())
 }
 
-#[async_trait::async_trait]
 impl Service for Storage {
     type Target = Asked;
 
@@ -189,7 +188,7 @@ impl Service for Storage {
         self.names.audiences.iter().map(Cow::from).chain(own).collect()
     }
 
-    async fn credential(&self, head: &RequestHead, now: i64) -> Result<Option<Proven>, Fault> {
+    fn credential(&self, head: &RequestHead, now: i64) -> Result<Option<Proven>, Fault> {
         if head.query.first("sig").is_some() {
             let detail =
                 "Shared access signatures are not served by this site; use a token or an account key.";
@@ -218,7 +217,7 @@ impl Service for Storage {
         Ok(None)
     }
 
-    async fn locate(&self, op: &OpInfo, head: &RequestHead) -> Result<Located<Asked>, Fault> {
+    fn locate(&self, op: &OpInfo, head: &RequestHead) -> Result<Located<Asked>, Fault> {
         let account = self.account_of(head).ok_or_else(faults::account_not_found)?;
         check_query(op, head)?;
         let (container, blob) = (head.param("container"), head.param("blob"));

@@ -36,7 +36,6 @@ async fn token_page(at: At<Pages>, _: Permit<Open>, (): ()) -> Result<Reply, Fau
 
 const NO_SUCH_PAGE: &str = "There is no such page here; the token page is at /.";
 
-#[async_trait::async_trait]
 impl Service for Pages {
     type Target = ();
     const NAME: &'static str = "pages";
@@ -45,7 +44,7 @@ impl Service for Pages {
         Vec::new()
     }
 
-    async fn locate(&self, _: &OpInfo, _: &RequestHead) -> Result<Located<()>, Fault> {
+    fn locate(&self, _: &OpInfo, _: &RequestHead) -> Result<Located<()>, Fault> {
         Ok(Located { scope: ArmId::root(), target: () })
     }
 
@@ -91,7 +90,6 @@ impl Unserved {
     }
 }
 
-#[async_trait::async_trait]
 impl Service for Unserved {
     type Target = ();
     const NAME: &'static str = "unserved";
@@ -100,7 +98,7 @@ impl Service for Unserved {
         Vec::new()
     }
 
-    async fn locate(&self, _: &OpInfo, _: &RequestHead) -> Result<Located<()>, Fault> {
+    fn locate(&self, _: &OpInfo, _: &RequestHead) -> Result<Located<()>, Fault> {
         Ok(Located { scope: ArmId::root(), target: () })
     }
 

@@ -113,7 +113,6 @@ impl GraphTarget {
     }
 }
 
-#[async_trait::async_trait]
 impl Service for Graph {
     type Target = GraphTarget;
 
@@ -124,7 +123,7 @@ impl Service for Graph {
         vec![origin.into(), GRAPH_APP_ID.to_string().into()]
     }
 
-    async fn locate(&self, _: &OpInfo, head: &RequestHead) -> Result<Located<GraphTarget>, Fault> {
+    fn locate(&self, _: &OpInfo, head: &RequestHead) -> Result<Located<GraphTarget>, Fault> {
         let api = head.param("api");
         if !api.is_empty() && !["v1.0", "beta"].contains(&api.to_ascii_lowercase().as_str()) {
             let message = format!("Invalid version: {}", crate::login::faults::shown(api));

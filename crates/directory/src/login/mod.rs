@@ -124,7 +124,6 @@ pub fn login_ops() -> Vec<Op<Login>> {
     ops
 }
 
-#[async_trait::async_trait]
 impl Service for Login {
     type Target = ();
 
@@ -134,7 +133,7 @@ impl Service for Login {
         Vec::new()
     }
 
-    async fn locate(&self, _: &OpInfo, _: &RequestHead) -> Result<Located<()>, Fault> {
+    fn locate(&self, _: &OpInfo, _: &RequestHead) -> Result<Located<()>, Fault> {
         let tenant = self.directory.tenant();
         let scope = match tenant {
             Some(tenant) => ArmId::parse(&format!("/tenants/{}", tenant.id)).map_err(Fault::internal)?,

@@ -20,7 +20,6 @@ action!(WriteNote, Data, "Arcadia.Tests/notes/write");
 
 struct Notes(Store);
 
-#[async_trait::async_trait]
 impl Service for Notes {
     type Target = ();
     const NAME: &'static str = "notes";
@@ -29,7 +28,7 @@ impl Service for Notes {
         vec!["notes".into()]
     }
 
-    async fn locate(&self, _: &OpInfo, head: &RequestHead) -> Result<Located<()>, Fault> {
+    fn locate(&self, _: &OpInfo, head: &RequestHead) -> Result<Located<()>, Fault> {
         Ok(Located { scope: ArmId::parse(&head.path).map_err(Fault::internal)?, target: () })
     }
 
