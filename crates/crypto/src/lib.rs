@@ -33,7 +33,7 @@ pub use root::{
     check_new_passphrase,
 };
 pub use rsa::{KeyFault, RsaBits, RsaKeyPair, RsaPublicKey};
-pub use seal::{KeyRing, PLAINTEXT_BYTES_MAX, SEAL_OVERHEAD_BYTES, SealFault, WrappedKey};
+pub use seal::{KeyRing, PLAINTEXT_BYTES_MAX, SEAL_OVERHEAD_BYTES, SealFault, SealNonce, WrappedKey};
 pub use x509::{
     CertificateSummary, IpSubnet, IssueFault, IssuedLeaf, SiteCa, certificate_summary, self_signed,
 };

@@ -67,6 +67,26 @@ impl DataKey {
     }
 }
 
+/// What one value is sealed with besides the key; used up by it. Not secret, but never to be met twice.
+pub struct SealNonce([u8; NONCE_LEN]);
+
+impl SealNonce {
+    pub fn draw(entropy: &dyn Entropy) -> Self {
+        let mut nonce = [0; NONCE_LEN];
+        entropy.fill(&mut nonce);
+        Self(nonce)
+    }
+
+    /// For values that are sealed one after the other: one call of the generator costs as much as the sealing of
+    /// several. Drawn when they are needed and dropped with what is left, so that nothing waits that a copy of the
+    /// process or its machine could use as well.
+    pub fn draw_many(count: usize, entropy: &dyn Entropy) -> Vec<Self> {
+        let mut nonces = vec![[0; NONCE_LEN]; count];
+        entropy.fill(nonces.as_flattened_mut());
+        nonces.into_iter().map(Self).collect()
+    }
+}
+
 /// The data keys, ready for use. The one with the highest id seals; all of them open. Clones share the keys.
 #[derive(Clone)]
 pub struct KeyRing {
@@ -102,7 +122,8 @@ impl KeyRing {
         let root = cipher(root.bytes())?;
         let wrap = |(key_id, key): (&u32, &Arc<DataKey>)| {
             let mut out = Vec::with_capacity(NONCE_LEN + KEY_BYTES + TAG_BYTES);
-            seal_onto(&mut out, &root, &wrapping_data(*key_id), key.bytes.as_slice(), entropy)?;
+            let nonce = SealNonce::draw(entropy);
+            seal_onto(&mut out, &root, &wrapping_data(*key_id), key.bytes.as_slice(), nonce)?;
             Ok(WrappedKey { key_id: *key_id, wrapped: b64url(&out) })
         };
         self.keys.iter().map(wrap).collect()
@@ -145,6 +166,11 @@ impl KeyRing {
 
     /// Seals `plaintext` under the current data key, bound to `aad`; [`SEAL_OVERHEAD_BYTES`] longer.
     pub fn seal(&self, aad: &[u8], plaintext: &[u8], entropy: &dyn Entropy) -> Result<Vec<u8>, SealFault> {
+        self.seal_with(SealNonce::draw(entropy), aad, plaintext)
+    }
+
+    /// As [`KeyRing::seal`], with a nonce that was drawn before.
+    pub fn seal_with(&self, nonce: SealNonce, aad: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, SealFault> {
         if plaintext.len() > PLAINTEXT_BYTES_MAX {
             return Err(SealFault::TooLong);
         }
@@ -152,7 +178,7 @@ impl KeyRing {
         let header = header(self.current);
         let mut out = Vec::with_capacity(plaintext.len() + SEAL_OVERHEAD_BYTES);
         out.extend_from_slice(&header);
-        seal_onto(&mut out, &key.cipher, &[&header, aad].concat(), plaintext, entropy)?;
+        seal_onto(&mut out, &key.cipher, &[&header, aad].concat(), plaintext, nonce)?;
         Ok(out)
     }
 
@@ -186,7 +212,8 @@ impl RootKey {
     /// Seals this root key under another one, for whoever holds that one.
     pub fn sealed_under(&self, holder: &RootKey, entropy: &dyn Entropy) -> Result<String, SealFault> {
         let mut out = Vec::new();
-        seal_onto(&mut out, &cipher(holder.bytes())?, HANDOVER_DATA, self.bytes(), entropy)?;
+        let nonce = SealNonce::draw(entropy);
+        seal_onto(&mut out, &cipher(holder.bytes())?, HANDOVER_DATA, self.bytes(), nonce)?;
         Ok(b64url(&out))
     }
 
@@ -232,10 +259,8 @@ fn seal_onto(
     key: &LessSafeKey,
     aad: &[u8],
     plaintext: &[u8],
-    entropy: &dyn Entropy,
+    SealNonce(nonce): SealNonce,
 ) -> Result<(), SealFault> {
-    let mut nonce = [0; NONCE_LEN];
-    entropy.fill(&mut nonce);
     out.extend_from_slice(&nonce);
     let start = out.len();
     out.extend_from_slice(plaintext);
@@ -283,6 +308,25 @@ mod tests {
         let ring = ring();
         let seal = || ring.seal(b"", b"value", &SystemEntropy).unwrap();
         assert_ne!(seal(), seal());
+    }
+
+    #[test]
+    fn nonces_that_are_drawn_together_are_all_of_the_generator_and_each_used_once() {
+        struct Counting(std::sync::atomic::AtomicU8);
+        impl Entropy for Counting {
+            fn fill(&self, buffer: &mut [u8]) {
+                let next = || self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                buffer.iter_mut().for_each(|byte| *byte = next());
+            }
+        }
+        let ring = ring();
+        let nonces = SealNonce::draw_many(3, &Counting(0.into()));
+        let seal = |nonce| ring.seal_with(nonce, b"k", b"v").unwrap();
+        let sealed: Vec<_> = nonces.into_iter().map(seal).collect();
+        let used: Vec<u8> = sealed.iter().flat_map(|sealed| sealed[5..17].to_vec()).collect();
+        assert_eq!(used, (0..36).collect::<Vec<u8>>());
+        sealed.iter().for_each(|sealed| assert_eq!(*ring.open(b"k", sealed).unwrap(), b"v"));
+        assert_eq!(SealNonce::draw_many(0, &SystemEntropy).len(), 0);
     }
 
     #[test]

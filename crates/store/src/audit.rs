@@ -15,7 +15,7 @@ use arcadia_kernel::AuditEvent;
 
 use crate::backend::{AuditDraft, AuditRow, ChainHead, Settled};
 use crate::rows::RowsSum;
-use crate::seal::{Keys, Sealer};
+use crate::seal::{Keys, Sealer, Sealing};
 use crate::sqlite::LogEnd;
 use crate::{Revision, RowMark, StoreError};
 
@@ -156,7 +156,7 @@ impl Reached {
     }
 
     /// The drafted records in as few pieces as they fit into.
-    fn sealed_records(&self, keys: &Keys) -> Result<Vec<AuditRow>, StoreError> {
+    fn sealed_records(&self, sealing: &mut Sealing<'_>) -> Result<Vec<AuditRow>, StoreError> {
         let mut drafted: Vec<_> =
             std::iter::successors(self.drafted.as_deref(), |record| record.before.as_deref()).collect();
         drafted.reverse();
@@ -170,7 +170,7 @@ impl Reached {
             lines.extend_from_slice(record);
             let next = drafted.get(at + 1).map(|next| next.record.len());
             if next.is_none_or(|bytes| lines.len() + bytes >= TOGETHER_BYTES_MAX) {
-                let records = self.sealer.seal_with(keys, &records_aad(head.sequence), &lines)?;
+                let records = sealing.seal(&records_aad(head.sequence), &lines)?;
                 rows.push(AuditRow { sequence: head.sequence, hash: head.hash, records });
                 lines.clear();
             }
@@ -178,22 +178,24 @@ impl Reached {
         Ok(rows)
     }
 
-    fn sealed_head(&self, keys: &Keys) -> Result<Vec<u8>, StoreError> {
+    fn sealed_head(&self, sealing: &mut Sealing<'_>) -> Result<Vec<u8>, StoreError> {
         let mut plain = Wiped::from(Vec::with_capacity(48 + RowsSum::BYTES));
         plain.extend_from_slice(&self.head.sequence.to_be_bytes());
         plain.extend_from_slice(&self.head.hash);
-        plain.extend_from_slice(&(keys.seals() + 1).to_be_bytes());
+        plain.extend_from_slice(&(sealing.keys().seals() + 1).to_be_bytes());
         self.rows.append_to(&mut plain);
-        self.sealer.seal_with(keys, HEAD_AAD, &plain)
+        sealing.seal(HEAD_AAD, &plain)
     }
 }
 
 impl ChainHead for Reached {
     fn settled(&self) -> Result<Settled, StoreError> {
-        let keys = self.sealer.keys();
-        let records = self.sealed_records(&keys)?;
-        let head = self.sealed_head(&keys)?;
-        Ok(Settled { head, records, next: Arc::new(self.without_drafts()), held: Some(keys) })
+        // As a rule one piece, and the head.
+        let mut sealing = self.sealer.sealing(2);
+        let records = self.sealed_records(&mut sealing)?;
+        let head = self.sealed_head(&mut sealing)?;
+        let held = Some(sealing.keys().clone() as _);
+        Ok(Settled { head, records, next: Arc::new(self.without_drafts()), held })
     }
 }
 
@@ -337,7 +339,7 @@ pub(crate) fn resealed(sealer: &Sealer, row: &AuditRow) -> Result<Option<Vec<u8>
         return Ok(None);
     }
     let records = Records::open(sealer, row)?;
-    sealer.seal(&records_aad(row.sequence), &records.lines).map(Some)
+    sealer.sealing(1).seal(&records_aad(row.sequence), &records.lines).map(Some)
 }
 
 /// A page of events with their numbers, collected from one piece of the log after the other.

@@ -78,7 +78,7 @@ impl Store {
 
     async fn old_rows(&self, pass: &mut ResealPass) -> Result<Vec<Reseal>, StoreError> {
         let page = self.backend().walk(pass.rows_after.as_deref(), STEP_ROWS_MAX).await?;
-        let (keys, mut values, mut bytes) = (self.sealer().keys(), Vec::new(), 0);
+        let (mut sealing, mut values, mut bytes) = (self.sealer().sealing(0), Vec::new(), 0);
         pass.rows_done = !page.more;
         for mut row in page.rows {
             if bytes >= STEP_BYTES_MAX {
@@ -86,11 +86,11 @@ impl Store {
                 break;
             }
             pass.rows_after = Some(row.key.clone());
-            if KeyRing::key_id_of(&row.value) == Some(keys.current_key_id()) {
+            if KeyRing::key_id_of(&row.value) == Some(sealing.keys().current_key_id()) {
                 continue;
             }
             let plaintext = self.sealer().open_row(&row.key, &row.value)?;
-            row.value = self.sealer().seal_with(&keys, &row.key, &plaintext)?;
+            row.value = sealing.seal(&row.key, &plaintext)?;
             bytes += row.value.len();
             values.push(Reseal::Row(row));
         }

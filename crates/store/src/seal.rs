@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 
-use arcadia_crypto::{KeyRing, SealFault, Wiped};
+use arcadia_crypto::{KeyRing, SealFault, SealNonce, Wiped};
 use arcadia_kernel::Entropy;
 
 use crate::StoreError;
@@ -110,17 +110,9 @@ impl Sealer {
         *self.found_rows.lock().unwrap_or_else(PoisonError::into_inner) = Some(rows);
     }
 
-    pub fn seal(&self, aad: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, StoreError> {
-        self.seal_with(&self.keys(), aad, plaintext)
-    }
-
-    pub fn seal_with(&self, keys: &Keys, aad: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, StoreError> {
-        if keys.seals.fetch_add(1, Ordering::AcqRel) >= SEALS_MAX {
-            return Err(StoreError::KeyUsedUp);
-        }
-        keys.ring
-            .seal(aad, plaintext, &*self.entropy)
-            .map_err(|fault| StoreError::backend("seal a value", fault))
+    /// To seal about `values` one after the other.
+    pub fn sealing(&self, values: usize) -> Sealing<'_> {
+        Sealing { sealer: self, keys: self.keys(), nonces: SealNonce::draw_many(values, &*self.entropy) }
     }
 
     /// `what` names the thing in the error.
@@ -148,6 +140,30 @@ impl Sealer {
     }
 }
 
+/// Values that are sealed together, under the same key. Held until they are written or given up.
+pub(crate) struct Sealing<'a> {
+    sealer: &'a Sealer,
+    keys: Arc<Keys>,
+    nonces: Vec<SealNonce>,
+}
+
+impl Sealing<'_> {
+    pub fn keys(&self) -> &Arc<Keys> {
+        &self.keys
+    }
+
+    pub fn seal(&mut self, aad: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, StoreError> {
+        if self.keys.seals.fetch_add(1, Ordering::AcqRel) >= SEALS_MAX {
+            return Err(StoreError::KeyUsedUp);
+        }
+        let nonce = self.nonces.pop().unwrap_or_else(|| SealNonce::draw(&*self.sealer.entropy));
+        self.keys
+            .ring
+            .seal_with(nonce, aad, plaintext)
+            .map_err(|fault| StoreError::backend("seal a value", fault))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use arcadia_crypto::SystemEntropy;
@@ -167,11 +183,13 @@ mod tests {
         let sealer = Sealer::new(old, Arc::new(SystemEntropy));
         sealer.count_from(1, SEALS_MAX - SEALS_UNCOUNTED_MAX - 1);
         sealer.count_from(2, 0);
-        sealer.seal(b"a", b"the last one").unwrap();
-        assert!(matches!(sealer.seal(b"a", b"one more"), Err(StoreError::KeyUsedUp)));
+        sealer.sealing(1).seal(b"a", b"the last one").unwrap();
+        assert!(matches!(sealer.sealing(1).seal(b"a", b"one more"), Err(StoreError::KeyUsedUp)));
         sealer.renew(new);
-        sealer.seal(b"a", b"under the next key").unwrap();
-        assert_eq!(sealer.keys().seals(), 1);
+        let mut sealing = sealer.sealing(1);
+        sealing.seal(b"a", b"under the next key").unwrap();
+        sealing.seal(b"a", b"one more than was told before").unwrap();
+        assert_eq!(sealer.keys().seals(), 2);
     }
 
     #[test]

@@ -289,11 +289,11 @@ impl Store {
         let Inner { sealer, observers, .. } = &*self.0;
         let mut raw = RawBatch { require: batch.require, ..RawBatch::default() };
         // First, as it holds on to the keys that the rows are sealed under.
-        let keys = sealer.keys();
-        raw.audit.push(draft(sealer.clone(), keys.clone(), event)?);
+        let mut sealing = sealer.sealing(batch.rows.values().flatten().count());
+        raw.audit.push(draft(sealer.clone(), sealing.keys().clone(), event)?);
         for (key, value) in &batch.rows {
             match value {
-                Some(plaintext) => raw.put.push((key.clone(), sealer.seal_with(&keys, key, plaintext)?)),
+                Some(plaintext) => raw.put.push((key.clone(), sealing.seal(key, plaintext)?)),
                 None => raw.delete.push(key.clone()),
             }
         }
@@ -376,7 +376,7 @@ mod tests {
     async fn write(store: &Store, key: &[u8], value: &[u8]) -> Result<Revision, CommitError> {
         let sealer = store.sealer();
         let audit = vec![crate::audit::resealing(sealer.clone())];
-        let put = vec![(key.to_vec(), sealer.seal(key, value)?)];
+        let put = vec![(key.to_vec(), sealer.sealing(1).seal(key, value)?)];
         store.backend().commit(RawBatch { put, audit, ..RawBatch::default() }).await
     }
 
