@@ -2,9 +2,8 @@
 //! in between unseen.
 //!
 //! `hash(n) = SHA-256(hash(n-1) | n as 8 bytes big endian | record n as JSON)`, from `hash(0)` = 32 zero bytes.
-//! Records that are committed together are sealed together, one per line, under the number of the last. The head,
-//! sealed apart, says which record is the last, so that cutting off the end shows as well; and what the rows are
-//! ([`crate::rows`]).
+//! Records that are committed together are sealed together ([`crate::piece`]). The head, sealed apart, says which
+//! record is the last, so that cutting off the end shows as well; and what the rows are ([`crate::rows`]).
 
 use std::any::Any;
 use std::ops::ControlFlow;
@@ -14,19 +13,14 @@ use arcadia_crypto::{KeyRing, Wiped, sha256};
 use arcadia_kernel::AuditEvent;
 
 use crate::backend::{AuditDraft, AuditRow, ChainHead, Settled};
+use crate::piece::{Piece, RECORD_BYTES_MAX, Records};
 use crate::rows::RowsSum;
 use crate::seal::{Keys, Sealer, Sealing};
 use crate::sqlite::LogEnd;
 use crate::{Revision, RowMark, StoreError};
 
-/// The longest record, in bytes of JSON.
-const RECORD_BYTES_MAX: usize = 128 * 1024;
 /// Room for what a record usually is.
 const RECORD_BYTES_USUAL: usize = 1024;
-/// Records are sealed together up to so many bytes.
-const TOGETHER_BYTES_MAX: usize = RECORD_BYTES_MAX;
-/// Between records that are sealed together. JSON as it is written here has it nowhere.
-const BETWEEN: u8 = b'\n';
 /// How many pieces of the log are read at once for a page of events.
 const PAGE_STEP_PIECES: usize = 64;
 const HEAD_AAD: &[u8] = b"\0audit head";
@@ -64,27 +58,6 @@ impl Head {
     fn follow(&self, row: &AuditRow, records: &Records) -> Option<Self> {
         let end = records.each().fold(*self, |head, (_, record)| head.after(record));
         (end.sequence == row.sequence && end.hash == row.hash).then_some(end)
-    }
-}
-
-/// Records that were sealed together.
-struct Records {
-    lines: Wiped,
-    first: u64,
-}
-
-impl Records {
-    fn open(sealer: &Sealer, row: &AuditRow) -> Result<Self, StoreError> {
-        let what = || format!("audit record {}", row.sequence);
-        let lines = sealer.open(&records_aad(row.sequence), &row.records, what)?;
-        let more = lines.iter().filter(|byte| **byte == BETWEEN).count() as u64;
-        // Whoever holds the key numbers from 1.
-        Ok(Self { first: row.sequence.saturating_sub(more), lines })
-    }
-
-    /// With their numbers.
-    fn each(&self) -> impl Iterator<Item = (u64, &[u8])> {
-        (self.first..).zip(self.lines.split(|byte| *byte == BETWEEN))
     }
 }
 
@@ -160,19 +133,15 @@ impl Reached {
         let mut drafted: Vec<_> =
             std::iter::successors(self.drafted.as_deref(), |record| record.before.as_deref()).collect();
         drafted.reverse();
-        let bytes: usize = drafted.iter().map(|drafted| drafted.record.len() + 1).sum();
-        let mut rows = Vec::new();
-        let mut lines = Wiped::from(Vec::with_capacity(bytes.min(TOGETHER_BYTES_MAX)));
+        let mut bytes: usize = drafted.iter().map(|drafted| drafted.record.len() + 1).sum();
+        let (mut rows, mut piece) = (Vec::new(), Piece::of(bytes));
         for (at, Drafted { head, record, .. }) in drafted.iter().enumerate() {
-            if !lines.is_empty() {
-                lines.push(BETWEEN);
-            }
-            lines.extend_from_slice(record);
-            let next = drafted.get(at + 1).map(|next| next.record.len());
-            if next.is_none_or(|bytes| lines.len() + bytes >= TOGETHER_BYTES_MAX) {
-                let records = sealing.seal(&records_aad(head.sequence), &lines)?;
+            piece.add(record);
+            bytes -= record.len() + 1;
+            if drafted.get(at + 1).is_none_or(|next| !piece.takes(&next.record)) {
+                let full = std::mem::replace(&mut piece, Piece::of(bytes));
+                let records = full.sealed(sealing, head.sequence)?;
                 rows.push(AuditRow { sequence: head.sequence, hash: head.hash, records });
-                lines.clear();
             }
         }
         Ok(rows)
@@ -339,7 +308,7 @@ pub(crate) fn resealed(sealer: &Sealer, row: &AuditRow) -> Result<Option<Vec<u8>
         return Ok(None);
     }
     let records = Records::open(sealer, row)?;
-    sealer.sealing(1).seal(&records_aad(row.sequence), &records.lines).map(Some)
+    records.sealed_again(sealer, row.sequence).map(Some)
 }
 
 /// A page of events with their numbers, collected from one piece of the log after the other.
@@ -377,10 +346,6 @@ impl EventPage {
         }
         Ok(!rows.is_empty())
     }
-}
-
-fn records_aad(sequence: u64) -> Vec<u8> {
-    [b"\0audit ".as_slice(), &sequence.to_be_bytes()].concat()
 }
 
 #[cfg(test)]
@@ -480,7 +445,7 @@ mod tests {
         commit(&store, &[&long, &long, &long, &longest, "a", "b"]).await;
         assert_eq!(sequences(directory.path()), [2, 3, 4, 6]);
         for row in store.backend().audit(0, 9).await.unwrap() {
-            assert!(row.records.len() <= TOGETHER_BYTES_MAX + arcadia_crypto::SEAL_OVERHEAD_BYTES);
+            assert!(row.records.len() <= RECORD_BYTES_MAX + arcadia_crypto::SEAL_OVERHEAD_BYTES);
         }
         assert_eq!(store.audit_verify().await.unwrap(), WHOLE(6));
         assert_eq!(names(&store, 4, 9).await, [(5, "a".to_owned()), (6, "b".to_owned())]);

@@ -5,8 +5,8 @@
 //! is the row's whole key, so a value moved to another row does not open), and chains an audit record into every
 //! commit.
 //!
-//! What the seal does not hide: keys (names of tables, resources and secrets), sizes, revisions and times of
-//! writing. A row that was put back to an earlier state, removed or added while nobody had the store open is found
+//! What the seal does not hide: keys (names of tables, resources and secrets), sizes (those of audit records after
+//! packing), revisions and times of writing. A row that was put back to an earlier state, removed or added while nobody had the store open is found
 //! when it is opened. What nothing here can tell: that the whole store was put back to an earlier state.
 
 mod audit;
@@ -16,6 +16,7 @@ mod error;
 mod key;
 mod memory;
 mod observe;
+mod piece;
 mod read_only;
 mod recent;
 mod record;
