@@ -23,12 +23,12 @@ use crate::{CommitError, StoreError};
 const GROUP_COMMITS_MAX: usize = 512;
 /// A group takes no further commit once it carries this many bytes.
 const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Where more than one commit came at a time, the next ones are waited for, for as long as each of these brings some:
-/// a group costs about as much as ten of its commits. Who commits alone never waits.
+/// Where more than one commit came at a time, as many are waited for the next time, for as long as each of these brings
+/// some: a group costs about as much as twenty of its commits. Who commits alone never waits.
 const GATHERING: Duration = Duration::from_micros(200);
 const GATHERINGS_MAX: usize = 5;
 /// A group of this size is worth its cost.
-const GATHERED_ENOUGH: usize = 32;
+const GATHERED_ENOUGH: usize = 64;
 /// The checkpoint thread is asked after about this many bytes of log.
 const CHECKPOINT_BYTES: usize = 4 * 1024 * 1024;
 /// When the checkpoint thread falls behind, and the log has this many pages, commits do its work.
@@ -115,25 +115,23 @@ impl Writer {
 
     /// Until nobody can send any more and all that was sent is answered.
     pub fn run(mut self) {
-        let mut together = 1;
+        let mut expected = 1;
         while let Some(first) = self.jobs.blocking_recv() {
             let mut bytes = size_bytes(&first.batch);
             let mut group = vec![first];
             self.take_waiting(&mut group, &mut bytes);
-            if together > 1 {
-                self.gather(&mut group, &mut bytes);
-            }
-            together = group.len();
+            self.gather(&mut group, &mut bytes, expected);
+            expected = expected_next(expected, group.len());
             self.write(group);
             self.ask_for_checkpoint(bytes);
         }
         self.close();
     }
 
-    fn gather(&mut self, group: &mut Vec<Job>, bytes: &mut usize) {
+    fn gather(&mut self, group: &mut Vec<Job>, bytes: &mut usize, expected: usize) {
         for _ in 0..GATHERINGS_MAX {
             let before = group.len();
-            if before >= GATHERED_ENOUGH {
+            if before >= expected {
                 return;
             }
             std::thread::sleep(GATHERING);
@@ -303,6 +301,12 @@ impl State {
         let revision = schema::number(connection, schema::REVISION)?;
         Ok(Self { revision, head, record: anchor::last_of(connection)? })
     }
+}
+
+/// How many commits to wait for next: about as many as came together lately.
+fn expected_next(expected: usize, came: usize) -> usize {
+    // Less by less, so that one small group among large ones does not part them for good.
+    if came == 1 { 1 } else { came.max(expected - expected.div_ceil(8)).min(GATHERED_ENOUGH) }
 }
 
 /// Counts the pages of the log from now on. SQLite leaves moving them to us then.
@@ -510,4 +514,20 @@ pub(super) fn checkpoints(connection: &Connection, pokes: &Receiver<()>, guard: 
 fn checkpoint(connection: &Connection, how: &str) -> rusqlite::Result<(i64, i64)> {
     let sql = format!("PRAGMA wal_checkpoint({how})");
     connection.query_row(&sql, [], |row| Ok((row.get(1)?, row.get(2)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_are_waited_for_as_came_lately_and_none_by_who_is_alone() {
+        assert_eq!(expected_next(1, 1), 1);
+        assert_eq!(expected_next(50, 1), 1, "nobody else came");
+        assert_eq!(expected_next(1, 20), 20);
+        assert_eq!(expected_next(20, 12), 17, "they may come together again");
+        assert_eq!(expected_next(1, GROUP_COMMITS_MAX), GATHERED_ENOUGH);
+        let fewer = (0..30).fold(GATHERED_ENOUGH, |expected, _| expected_next(expected, 2));
+        assert_eq!(fewer, 2);
+    }
 }
