@@ -8,6 +8,7 @@
 mod admission;
 mod authenticate;
 mod cancel;
+mod carry;
 #[cfg(test)]
 mod fuzz;
 mod message;
@@ -39,7 +40,6 @@ const STARTUP_SECONDS_MAX: u64 = 15;
 const AUTHENTICATION_SECONDS_MAX: u64 = 60;
 /// How long a refused client may take to read why.
 const LINGER_SECONDS_MAX: u64 = 2;
-const COPY_BYTES: usize = 32 * 1024;
 
 /// Whom the gateway believes, and who hears of it.
 #[derive(Clone)]
@@ -122,7 +122,7 @@ impl Gateway {
     async fn session(&self, mut client: Stream, startup: Startup, peer: &Peer) {
         let limit = Duration::from_secs(AUTHENTICATION_SECONDS_MAX);
         let begun = tokio::time::timeout(limit, self.begin(&mut client, &startup, peer)).await;
-        let (mut server, hold) = match begun {
+        let (server, hold) = match begun {
             Ok(Ok(Some(begun))) => begun,
             Ok(Ok(None)) => return,
             Ok(Err(Ended::Refused(refusal))) => return tell(&mut client, &refusal).await,
@@ -132,9 +132,7 @@ impl Gateway {
             }
             Err(_) => return,
         };
-        let copied =
-            tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, COPY_BYTES, COPY_BYTES);
-        if let Err(error) = copied.await {
+        if let Err(error) = carry::carry(client, server).await {
             tracing::debug!(%error, "a session broke off");
         }
         drop(hold);

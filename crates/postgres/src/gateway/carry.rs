@@ -1,0 +1,186 @@
+//! Carrying the bytes of a session that has begun.
+//!
+//! A query is a few small messages, so what each of them costs beside its bytes is most of what the gateway costs:
+//! how often the thread is woken, and through how many futures that wake goes.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, copy_bidirectional_with_sizes};
+use tokio::task::JoinSet;
+
+use super::stream::Stream;
+
+const COPY_BYTES: usize = 32 * 1024;
+
+/// Carries bytes both ways until both sides have ended, or until this is dropped. In a task of its own, which a
+/// message wakes without everything that waits for the session's end.
+pub(super) async fn carry(mut client: Stream, server: tokio::net::UnixStream) -> io::Result<()> {
+    let mut server = Server::new(server.into_std()?)?;
+    let mut task = JoinSet::new();
+    task.spawn(async move {
+        copy_bidirectional_with_sizes(&mut client, &mut server, COPY_BYTES, COPY_BYTES).await
+    });
+    match task.join_next().await {
+        Some(Ok(carried)) => carried.map(|_| ()),
+        Some(Err(fault)) => Err(io::Error::other(fault)),
+        None => Ok(()),
+    }
+}
+
+/// A server's socket. Linux wakes whoever watches a Unix socket for room each time that its other end has read; so
+/// this one is watched for bytes alone, and for room only while there is none.
+struct Server {
+    socket: AsyncFd<UnixStream>,
+    /// The same socket, while it takes no more.
+    full: Option<AsyncFd<UnixStream>>,
+}
+
+#[allow(
+    deprecated,
+    reason = "a socket owns its descriptor and keeps it, so nothing unsafe is needed to watch it"
+)]
+fn watched(socket: UnixStream, interest: Interest) -> io::Result<AsyncFd<UnixStream>> {
+    AsyncFd::with_interest(socket, interest)
+}
+
+impl Server {
+    /// `socket` does not block.
+    fn new(socket: UnixStream) -> io::Result<Self> {
+        Ok(Self { socket: watched(socket, Interest::READABLE)?, full: None })
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let full = match &self.full {
+            Some(full) => full,
+            None => {
+                let again = self.socket.get_ref().try_clone()?;
+                self.full.insert(watched(again, Interest::WRITABLE)?)
+            }
+        };
+        loop {
+            let mut room = ready!(full.poll_write_ready(cx))?;
+            if let Ok(written) = room.try_io(|socket| socket.get_ref().write(bytes)) {
+                return Poll::Ready(written);
+            }
+        }
+    }
+}
+
+impl AsyncRead for Server {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let mut there = ready!(self.socket.poll_read_ready(cx))?;
+            let room = buffer.initialize_unfilled();
+            let length = room.len();
+            if let Ok(read) = there.try_io(|socket| socket.get_ref().read(room)) {
+                let count = read?;
+                if 0 < count && count < length {
+                    // That was all, and what comes later wakes again: no need to ask.
+                    there.clear_ready();
+                }
+                buffer.advance(count);
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Server {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.full.is_none() {
+            match self.socket.get_ref().write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
+        let written = ready!(self.poll_room(cx, bytes));
+        self.full = None;
+        Poll::Ready(written)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(match self.socket.get_ref().shutdown(Shutdown::Write) {
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            done => done,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    fn pair() -> (Server, UnixStream) {
+        let (near, far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        (Server::new(near).unwrap(), far)
+    }
+
+    /// More than a socket holds, so that writing has to wait for room, again and again.
+    #[tokio::test]
+    async fn much_is_carried_whole_and_in_order() {
+        const BYTES: usize = 4 << 20;
+        let sent: Vec<u8> = (0..BYTES).map(|at| (at / 7) as u8).collect();
+        let (mut server, mut far) = pair();
+        let reading = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            far.read_to_end(&mut all).unwrap();
+            far.write_all(&all).unwrap();
+            all
+        });
+        server.write_all(&sent).await.unwrap();
+        assert!(server.full.is_none(), "room is watched for only while there is none");
+        server.shutdown().await.unwrap();
+        let mut back = Vec::new();
+        server.read_to_end(&mut back).await.unwrap();
+        assert!(back == sent && reading.join().unwrap() == sent);
+    }
+
+    #[tokio::test]
+    async fn an_end_right_after_bytes_is_seen() {
+        let (mut server, mut far) = pair();
+        let mut back = [0; 64];
+        far.write_all(b"first").unwrap();
+        assert_eq!(server.read(&mut back).await.unwrap(), 5);
+        far.write_all(b"last").unwrap();
+        drop(far);
+        assert_eq!(server.read(&mut back).await.unwrap(), 4);
+        assert_eq!(server.read(&mut back).await.unwrap(), 0);
+        assert!(server.write_all(b"x").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn who_is_dropped_carries_nothing_more() {
+        let (client, mut outside) = tokio::io::duplex(64);
+        let (near, far) = UnixStream::pair().unwrap();
+        far.set_nonblocking(true).unwrap();
+        near.set_nonblocking(true).unwrap();
+        let near = tokio::net::UnixStream::from_std(near).unwrap();
+        let mut far = tokio::net::UnixStream::from_std(far).unwrap();
+        let mut carrying = Box::pin(carry(Box::new(client), near));
+        let mut there = [0; 2];
+        outside.write_all(b"in").await.unwrap();
+        tokio::select! {
+            _ = &mut carrying => unreachable!("both sides are open"),
+            read = far.read_exact(&mut there) => assert_eq!(read.unwrap(), 2),
+        }
+        drop(carrying);
+        assert_eq!(far.read(&mut there).await.unwrap(), 0, "the server sees an end");
+        assert_eq!(outside.read(&mut there).await.unwrap(), 0, "and so does the client");
+    }
+}
