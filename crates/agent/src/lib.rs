@@ -25,7 +25,7 @@ mod options;
 mod serve;
 mod tokens;
 
-pub use cli::{azcmagent, azcmagent_to};
+pub use cli::{Environment, azcmagent, azcmagent_to};
 pub use config::AgentConfig;
 pub use daemon::{Agent, run};
 pub use facts::{FactSources, Facts};

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use arcadia_client::Endpoints;
 use arcadia_crypto::Zeroizing;
@@ -72,11 +71,7 @@ struct Place {
 
 impl Place {
     fn options(&self, surroundings: &Surroundings) -> Result<AgentOptions, OnboardFault> {
-        let mut options = surroundings.options(&self.root)?;
-        if !self.address.is_empty() {
-            options.addresses = self.address.clone();
-        }
-        Ok(options)
+        surroundings.options(&self.root, &self.address)
     }
 }
 
@@ -339,25 +334,6 @@ impl Disconnect {
     }
 }
 
-/// The agent's service: answers http://localhost:40342 and tells the site that the machine is there.
-#[derive(Parser)]
-#[command(name = "himds", version = crate::AGENT_VERSION)]
-pub(super) struct Himds {
-    #[command(flatten)]
-    place: Place,
-    /// Seconds between two heartbeats
-    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    heartbeat_seconds: u64,
-}
-
-impl Himds {
-    pub(super) fn options(&self, surroundings: &Surroundings) -> Result<AgentOptions, OnboardFault> {
-        let mut options = self.place.options(surroundings)?;
-        options.heartbeat_interval = Duration::from_secs(self.heartbeat_seconds);
-        Ok(options)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -367,7 +343,6 @@ mod tests {
     #[test]
     fn flags_do_not_clash() {
         Azcmagent::command().debug_assert();
-        Himds::command().debug_assert();
     }
 
     #[test]

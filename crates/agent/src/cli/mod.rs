@@ -4,10 +4,10 @@ mod args;
 mod config_file;
 #[cfg(test)]
 mod fuzz;
+mod himds;
 mod surroundings;
 mod voice;
 
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
@@ -18,26 +18,27 @@ use serde_json::{Map, Value, json};
 
 use crate::onboard::{self, Disconnected, Failure, OnboardFault, Service};
 use crate::{AGENT_VERSION, AgentOptions};
-use args::{Azcmagent, Command, Common, Himds};
+use args::{Azcmagent, Command, Common};
+pub use surroundings::Environment;
 use surroundings::{Surroundings, runtime};
 use voice::Voice;
 
 /// Runs the command line and returns its exit code. `args` starts with the name it was called by: `himds` is the
 /// daemon, anything else `azcmagent`. Must not be called on a thread of an asynchronous runtime.
-pub fn azcmagent(args: Vec<OsString>, env: &HashMap<String, String>) -> i32 {
+pub fn azcmagent(args: Vec<OsString>, env: &Environment) -> i32 {
     azcmagent_to(args, env, &mut std::io::stdout(), &mut std::io::stderr())
 }
 
 /// [`azcmagent`] with its output streams handed in.
 pub fn azcmagent_to(
     args: Vec<OsString>,
-    env: &HashMap<String, String>,
+    env: &Environment,
     out: &mut (dyn Write + Send),
     err: &mut (dyn Write + Send),
 ) -> i32 {
     let called = args.first().map(|name| Path::new(name).file_name().unwrap_or(name).to_owned());
     if called.is_some_and(|name| name == "himds") {
-        return himds(args, env, out, err);
+        return himds::run(args, env, out, err);
     }
     let parsed = config_file::expand(args).and_then(|args| match Azcmagent::try_parse_from(args) {
         Ok(parsed) => Ok(parsed),
@@ -99,7 +100,7 @@ impl Stop {
 fn command(
     command: Command,
     common: &Common,
-    env: &HashMap<String, String>,
+    env: &Environment,
     voice: &mut Voice<'_>,
 ) -> Result<(), OnboardFault> {
     let surroundings = Surroundings::read(env);
@@ -221,38 +222,4 @@ fn help(command: Option<&str>, voice: &mut Voice<'_>) -> Result<(), OnboardFault
     };
     voice.line(text.to_string().trim_end());
     Ok(())
-}
-
-/// The daemon, until SIGTERM or SIGINT.
-fn himds(
-    args: Vec<OsString>,
-    env: &HashMap<String, String>,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> i32 {
-    let parsed = match Himds::try_parse_from(args) {
-        Ok(parsed) => parsed,
-        Err(fault) if is_help(&fault) => {
-            let _ = write!(out, "{fault}");
-            return 0;
-        }
-        Err(fault) => {
-            let _ = write!(err, "{fault}");
-            return 2;
-        }
-    };
-    let outcome = parsed.options(&Surroundings::read(env)).and_then(|options| {
-        runtime()?.block_on(async {
-            let stop = surroundings::told_to_stop()
-                .map_err(|fault| OnboardFault::new(Failure::Internal, fault.to_string()))?;
-            crate::run(options, stop).await.map_err(OnboardFault::from)
-        })
-    });
-    match outcome {
-        Ok(()) => 0,
-        Err(fault) => {
-            let _ = writeln!(err, "himds: {fault}");
-            1
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! What the process finds around it: environment, time, randomness, signals.
 
-use std::collections::HashMap;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,6 +22,9 @@ const SYSTEM_ROOTS: [&str; 4] = [
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 ];
+
+/// A variable's value by its name; what is not text is none that the agent knows.
+pub type Environment<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
 struct SystemClock;
 
@@ -45,15 +48,14 @@ pub(super) struct Surroundings {
 }
 
 impl Surroundings {
-    pub(super) fn read(env: &HashMap<String, String>) -> Self {
-        let first = |names: [&str; 2]| {
-            names.iter().find_map(|name| env.get(*name)).filter(|value| !value.is_empty()).cloned()
-        };
+    pub(super) fn read(env: &Environment) -> Self {
+        let one = |name: &str| env(name).filter(|value| !value.is_empty());
+        let first = |names: [&str; 2]| names.into_iter().find_map(env).filter(|value| !value.is_empty());
         Self {
             https_proxy: first(["HTTPS_PROXY", "https_proxy"]),
             no_proxy: first(["NO_PROXY", "no_proxy"]),
-            certificate_file: env.get("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from),
-            domain: env.get("ARCADIA_DOMAIN").filter(|name| !name.is_empty()).cloned(),
+            certificate_file: one("SSL_CERT_FILE").map(PathBuf::from),
+            domain: one("ARCADIA_DOMAIN"),
         }
     }
 
@@ -66,10 +68,17 @@ impl Surroundings {
     }
 
     /// Options with what the environment says. Where it says nothing, what was kept at `connect` holds; the
-    /// system's roots stand in only where neither names any.
-    pub(super) fn options(&self, root: &Path) -> Result<AgentOptions, OnboardFault> {
+    /// system's roots stand in only where neither names any. Without `addresses` the service is where it usually is.
+    pub(super) fn options(
+        &self,
+        root: &Path,
+        addresses: &[SocketAddr],
+    ) -> Result<AgentOptions, OnboardFault> {
         let mut options = AgentOptions::new(Arc::new(SystemClock), Arc::new(SystemEntropy));
         options.root = root.to_owned();
+        if !addresses.is_empty() {
+            options.addresses = addresses.to_owned();
+        }
         let proxy = self.https_proxy.as_deref().map(Proxy::parse).transpose();
         let proxy = proxy
             .map_err(|fault| OnboardFault::new(Failure::BadArguments, format!("HTTPS_PROXY: {fault}")))?;
@@ -113,18 +122,19 @@ mod tests {
 
     #[test]
     fn the_environment_is_read_in_both_spellings() {
-        let env = |pairs: &[(&str, &str)]| -> HashMap<String, String> {
-            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        let read = |pairs: &[(&str, &str)]| {
+            Surroundings::read(&|name: &str| {
+                pairs.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+            })
         };
-        let read =
-            Surroundings::read(&env(&[("https_proxy", "http://127.0.0.1:1"), ("SSL_CERT_FILE", "/x.pem")]));
-        assert_eq!(read.https_proxy.as_deref(), Some("http://127.0.0.1:1"));
+        let told = read(&[("https_proxy", "http://127.0.0.1:1"), ("SSL_CERT_FILE", "/x.pem")]);
+        assert_eq!(told.https_proxy.as_deref(), Some("http://127.0.0.1:1"));
         let folder = tempfile::tempdir().unwrap();
-        let options = read.options(folder.path()).unwrap();
+        let options = told.options(folder.path(), &[]).unwrap();
         assert_eq!(options.reach.root_files, [PathBuf::from("/x.pem")]);
         assert!(options.reach.proxy.is_some());
-        let wrong = Surroundings::read(&env(&[("HTTPS_PROXY", "socks5://h:1")]));
-        assert_eq!(wrong.options(folder.path()).err().unwrap().failure, Failure::BadArguments);
-        assert!(Surroundings::read(&env(&[("HTTPS_PROXY", "")])).https_proxy.is_none());
+        let wrong = read(&[("HTTPS_PROXY", "socks5://h:1")]);
+        assert_eq!(wrong.options(folder.path(), &[]).err().unwrap().failure, Failure::BadArguments);
+        assert!(read(&[("HTTPS_PROXY", "")]).https_proxy.is_none());
     }
 }

@@ -76,7 +76,7 @@ impl Bench {
         let env = self.env.clone();
         let run = move || {
             let (mut out, mut err) = (Vec::new(), Vec::new());
-            let code = azcmagent_to(all, &env, &mut out, &mut err);
+            let code = azcmagent_to(all, &|name| env.get(name).cloned(), &mut out, &mut err);
             Ran { code, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
         };
         tokio::task::spawn_blocking(run).await.unwrap()
@@ -261,16 +261,17 @@ async fn only_who_may_write_the_agent_s_files_connects() {
             .map(OsString::from)
             .collect();
         let env = bench.env.clone();
-        let code =
-            tokio::task::spawn_blocking(move || azcmagent_to(args, &env, &mut Vec::new(), &mut Vec::new()));
+        let run =
+            move || azcmagent_to(args, &|name| env.get(name).cloned(), &mut Vec::new(), &mut Vec::new());
+        let code = tokio::task::spawn_blocking(run);
         assert!([18, 69].contains(&code.await.unwrap()));
         return;
     }
     let args: Vec<OsString> =
         ["azcmagent"].iter().chain(&CONNECT).chain(&SECRET).map(OsString::from).collect();
     let env = bench.env.clone();
-    let code =
-        tokio::task::spawn_blocking(move || azcmagent_to(args, &env, &mut Vec::new(), &mut Vec::new()));
+    let run = move || azcmagent_to(args, &|name| env.get(name).cloned(), &mut Vec::new(), &mut Vec::new());
+    let code = tokio::task::spawn_blocking(run);
     assert_eq!(code.await.unwrap(), 18);
 }
 

@@ -1,6 +1,5 @@
 //! `arcadia agent`, and the names under which this program is the agent.
 
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
@@ -32,10 +31,6 @@ pub fn answer_by_name() -> Option<ExitCode> {
 }
 
 fn agent(arguments: Vec<OsString>) -> ExitCode {
-    // Variables that are not text are none that the agent knows.
-    let environment: HashMap<String, String> = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect();
-    let code = arcadia_agent::azcmagent(arguments, &environment);
+    let code = arcadia_agent::azcmagent(arguments, &|name| std::env::var(name).ok());
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
