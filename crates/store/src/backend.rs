@@ -212,6 +212,25 @@ pub trait Backend: Send + Sync + 'static {
     /// [`PAGE_ROWS_MAX`]), as of one moment. `prefix` is not empty.
     async fn range(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<RawPage, StoreError>;
 
+    /// As [`Backend::range`], of the rows with `part` in their key; a page may end before one of the others.
+    async fn range_with(
+        &self,
+        prefix: &[u8],
+        part: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<RawPage, StoreError> {
+        let mut after = after.map(<[u8]>::to_vec);
+        loop {
+            let mut page = self.range(prefix, after.as_deref(), limit).await?;
+            after = page.rows.last().map(|row| row.key[prefix.len()..].to_vec());
+            page.rows.retain(|row| row.key.windows(part.len()).any(|found| found == part));
+            if !page.rows.is_empty() || !page.more {
+                return Ok(page);
+            }
+        }
+    }
+
     /// Rows of all tables above `after`, in key order, as [`Backend::range`] otherwise.
     async fn walk(&self, after: Option<&[u8]>, limit: usize) -> Result<RawPage, StoreError>;
 

@@ -171,40 +171,55 @@ impl Store {
         table: Table<K, V>,
         prefix: &P,
     ) -> Result<Vec<Row<V>>, StoreError> {
-        self.collect(table, &table.key_bytes(prefix), |_| true).await
+        self.collect(table, &table.key_bytes(prefix), None).await
     }
 
-    /// As [`Store::all`], but only rows with this segment of a path in their key. Others are not opened.
+    /// As [`Store::all`], but only rows with this segment of a path in their key. Others are not read.
     pub async fn all_with_segment<V: Record>(
         &self,
         table: Table<ArmId, V>,
         segment: &str,
     ) -> Result<Vec<Row<V>>, StoreError> {
-        let segment = segment_bytes(segment);
-        let wanted = |key: &[u8]| key.windows(segment.len()).any(|part| part == segment);
-        self.collect(table, &table.key_bytes(&()), wanted).await
+        self.collect(table, &table.key_bytes(&()), Some(&segment_bytes(segment))).await
     }
 
     async fn collect<K: Key + ?Sized, V: Record>(
         &self,
         table: Table<K, V>,
         prefix: &[u8],
-        wanted: impl Fn(&[u8]) -> bool,
+        part: Option<&[u8]>,
     ) -> Result<Vec<Row<V>>, StoreError> {
-        let (mut rows, mut after) = (Vec::new(), None::<Vec<u8>>);
+        let mut rows = Vec::new();
+        let mut page = self.page(prefix, part, None).await?;
         loop {
-            let page = self.0.backend.range(prefix, after.as_deref(), PAGE_ROWS_MAX).await?;
-            for row in page.rows.iter().filter(|row| wanted(&row.key)) {
+            let last = page.rows.last().filter(|_| page.more);
+            let next = last.map(|last| {
+                let (store, prefix, part) = (self.clone(), prefix.to_vec(), part.map(<[u8]>::to_vec));
+                let after = last.key[prefix.len()..].to_vec();
+                // Read beside the opening of this one's rows.
+                tokio::spawn(async move { store.page(&prefix, part.as_deref(), Some(&after)).await })
+            });
+            for row in &page.rows {
                 rows.push(opened(&self.0.sealer, table, row)?);
             }
             if rows.len() > ALL_ROWS_MAX {
                 let found = rows.len();
                 return Err(StoreError::TooLarge { what: "a table's rows", found, max: ALL_ROWS_MAX });
             }
-            match page.rows.last() {
-                Some(last) if page.more => after = Some(last.key[prefix.len()..].to_vec()),
-                _ => return Ok(rows),
-            }
+            let Some(next) = next else { return Ok(rows) };
+            page = next.await.map_err(|_| StoreError::Closed)??;
+        }
+    }
+
+    async fn page(
+        &self,
+        prefix: &[u8],
+        part: Option<&[u8]>,
+        after: Option<&[u8]>,
+    ) -> Result<RawPage, StoreError> {
+        match part {
+            Some(part) => self.0.backend.range_with(prefix, part, after, PAGE_ROWS_MAX).await,
+            None => self.0.backend.range(prefix, after, PAGE_ROWS_MAX).await,
         }
     }
 

@@ -199,7 +199,18 @@ impl Backend for SqliteBackend {
     }
 
     async fn range(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<RawPage, StoreError> {
-        self.read(|connection| reader::range(connection, prefix, after, limit))
+        self.read(|connection| reader::range(connection, prefix, None, after, limit))
+    }
+
+    /// The others' values are not read.
+    async fn range_with(
+        &self,
+        prefix: &[u8],
+        part: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<RawPage, StoreError> {
+        self.read(|connection| reader::range(connection, prefix, Some(part), after, limit))
     }
 
     async fn walk(&self, after: Option<&[u8]>, limit: usize) -> Result<RawPage, StoreError> {

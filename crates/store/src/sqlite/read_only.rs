@@ -49,7 +49,7 @@ impl SqliteReader {
     }
 
     pub fn range(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<RawPage, StoreError> {
-        reader::range(&self.connection, prefix, after, limit).map_err(|error| failed("read", error))
+        reader::range(&self.connection, prefix, None, after, limit).map_err(|error| failed("read", error))
     }
 
     pub fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditRow>, StoreError> {

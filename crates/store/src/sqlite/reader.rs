@@ -54,21 +54,32 @@ fn raw_row(row: &Row<'_>) -> rusqlite::Result<RawRow> {
     Ok(RawRow { key: row.get(0)?, revision: Revision(row.get(1)?), value: row.get(2)? })
 }
 
+/// `part`: of the rows only that have it in their key. A value is read once its row is known to be one of them.
 pub(super) fn range(
     connection: &Connection,
     prefix: &[u8],
+    part: Option<&[u8]>,
     after: Option<&[u8]>,
     limit: usize,
 ) -> rusqlite::Result<RawPage> {
-    let sql = match after {
-        Some(_) => "SELECT key, revision, value FROM rows WHERE key > ?1 AND key < ?2 ORDER BY key",
-        None => "SELECT key, revision, value FROM rows WHERE key >= ?1 AND key < ?2 ORDER BY key",
+    let sql = match (after, part) {
+        (Some(_), None) => "SELECT key, revision, value FROM rows WHERE key > ?1 AND key < ?2 ORDER BY key",
+        (None, None) => "SELECT key, revision, value FROM rows WHERE key >= ?1 AND key < ?2 ORDER BY key",
+        (Some(_), Some(_)) => {
+            "SELECT key, revision, value FROM rows WHERE key > ?1 AND key < ?2 AND instr(key, ?3) ORDER BY key"
+        }
+        (None, Some(_)) => {
+            "SELECT key, revision, value FROM rows WHERE key >= ?1 AND key < ?2 AND instr(key, ?3) ORDER BY key"
+        }
     };
     let start = [prefix, after.unwrap_or_default()].concat();
     // A prefix of nothing but FF has no end; no table has such a name.
     let Some(end) = prefix_end(prefix) else { return Ok(RawPage::default()) };
     let mut query = connection.prepare_cached(sql)?;
-    let mut found = query.query((start, end))?;
+    let mut found = match part {
+        Some(part) => query.query((start, end, part))?,
+        None => query.query((start, end))?,
+    };
     let mut page = RawPage::default();
     let mut bytes = 0;
     while let Some(row) = found.next()? {

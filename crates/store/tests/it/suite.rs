@@ -96,6 +96,35 @@ async fn keys_and_values_are_any_bytes(backend: Shared) {
     }
 }
 
+async fn rows_are_found_by_a_part_of_their_key(backend: Shared) {
+    let rows: [(&[u8], bool); 6] = [
+        (b"t\0a\0\x01p\0z", true),
+        (b"t\0b\0\x01p", true),
+        (b"t\0c\0\x01q", false),
+        (b"t\0d\0p", false),
+        (b"t\0e\0\x01p\0\x01p", true),
+        (b"u\0e\0\x01p", false),
+    ];
+    for (key, _) in rows {
+        backend.commit(put(key, b"v")).await.unwrap();
+    }
+    let expected: Vec<_> = rows.iter().filter(|(_, has)| *has).map(|(key, _)| key.to_vec()).collect();
+    for limit in [1, 2, 9] {
+        let (mut found, mut after) = (Vec::new(), None::<Vec<u8>>);
+        loop {
+            let page = backend.range_with(b"t\0", b"\0\x01p", after.as_deref(), limit).await.unwrap();
+            assert!(page.rows.len() <= limit && page.rows.iter().all(|row| row.value == b"v"));
+            found.extend(page.rows.into_iter().map(|row| row.key));
+            after = found.last().map(|key| key[2..].to_vec());
+            if !page.more {
+                break;
+            }
+        }
+        assert_eq!(found, expected, "{limit} at a time");
+    }
+    assert!(backend.range_with(b"t\0", b"none", None, 1).await.unwrap().rows.is_empty());
+}
+
 async fn a_batch_is_all_or_nothing(backend: Shared) {
     backend.commit(put(b"t\0a", b"1")).await.unwrap();
     let wrong = [
@@ -566,6 +595,7 @@ macro_rules! on_every_backend {
 on_every_backend!(
     what_is_put_is_read,
     keys_and_values_are_any_bytes,
+    rows_are_found_by_a_part_of_their_key,
     a_batch_is_all_or_nothing,
     a_range_is_ordered_bounded_and_exact,
     a_page_has_a_largest_size,
