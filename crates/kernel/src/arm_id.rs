@@ -104,7 +104,9 @@ impl ArmId {
         let above = if self.is_root() { "" } else { &*self.text };
         let mut text = String::with_capacity(above.len() + MORE_BYTES);
         text.push_str(above);
-        append(&mut text, self.segments().count(), segments)?;
+        // There is one slash before each segment.
+        let count = above.bytes().filter(|byte| *byte == b'/').count();
+        append(&mut text, count, segments)?;
         Ok(Self::of(text))
     }
 
@@ -123,9 +125,8 @@ impl ArmId {
         let inner = if self.is_root() { "" } else { folded };
         std::iter::once("/").chain(
             inner
-                .char_indices()
+                .match_indices('/')
                 .skip(1)
-                .filter(|(_, c)| *c == '/')
                 .map(move |(at, _)| &folded[..at])
                 .chain((!inner.is_empty()).then_some(folded)),
         )

@@ -241,9 +241,9 @@ impl Service for KeyVault {
         }
         headers.insert(REQUEST_ID, head.request_id_value());
         if let Some(vault) = self.vault_of(head)
-            && let Ok(region) = HeaderValue::from_str(&vault.location)
+            && let Some(region) = &vault.region
         {
-            headers.insert(REGION, region);
+            headers.insert(REGION, region.clone());
         }
         if let Some(address) = head.remote
             && let Ok(info) = HeaderValue::try_from(network_info(address))
@@ -259,10 +259,10 @@ impl Service for KeyVault {
 }
 
 fn network_info(address: IpAddr) -> String {
-    match address.to_canonical() {
-        IpAddr::V4(address) => format!("conn_type=Ipv4;addr={address};act_addr_fam=InterNetwork;"),
-        IpAddr::V6(address) => format!("conn_type=Ipv6;addr={address};act_addr_fam=InterNetworkV6;"),
-    }
+    let address = address.to_canonical();
+    let (kind, family) =
+        if address.is_ipv4() { ("Ipv4", "InterNetwork") } else { ("Ipv6", "InterNetworkV6") };
+    ["conn_type=", kind, ";addr=", &address.to_string(), ";act_addr_fam=", family, ";"].concat()
 }
 
 /// The message of a 401.

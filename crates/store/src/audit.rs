@@ -19,8 +19,8 @@ use crate::seal::{Keys, Sealer, Sealing};
 use crate::sqlite::LogEnd;
 use crate::{Revision, RowMark, StoreError};
 
-/// Room for what a record usually is.
-const RECORD_BYTES_USUAL: usize = 1024;
+/// Room for what a record usually is, and to escape its longest text.
+const RECORD_BYTES_USUAL: usize = 2048;
 /// How many pieces of the log are read at once for a page of events.
 const PAGE_STEP_PIECES: usize = 64;
 const HEAD_AAD: &[u8] = b"\0audit head";
@@ -277,7 +277,7 @@ pub(crate) fn draft(
     event: &AuditEvent,
 ) -> Result<AuditDraft, StoreError> {
     let mut record = Vec::with_capacity(RECORD_BYTES_USUAL);
-    serde_json::to_writer(&mut record, event)
+    sonic_rs::to_writer(&mut record, event)
         .map_err(|error| StoreError::record("audit", "written as JSON", error))?;
     if record.len() > RECORD_BYTES_MAX {
         let found = record.len();

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arcadia_arm::Resource;
-use arcadia_kernel::ArmId;
+use arcadia_kernel::{ArmId, HeaderValue};
 use arcadia_store::Change;
 
 use crate::records::folded;
@@ -26,6 +26,8 @@ const VAULT_ID_SEGMENTS: usize = 8;
 pub struct Vault {
     pub(crate) id: ArmId,
     pub(crate) location: String,
+    /// The location as every answer's header says it.
+    pub(crate) region: Option<HeaderValue>,
     pub(crate) properties: VaultProperties,
 }
 
@@ -37,7 +39,9 @@ impl Vault {
         }
         match VaultProperties::stored(resource) {
             Ok(properties) => {
-                Some(Self { id: resource.id.clone(), location: resource.location.clone(), properties })
+                let location = resource.location.clone();
+                let region = HeaderValue::from_str(&location).ok();
+                Some(Self { id: resource.id.clone(), location, region, properties })
             }
             Err(error) => {
                 tracing::error!(vault = %resource.id, %error, "a stored vault cannot be read; it is not served");
