@@ -125,8 +125,10 @@ impl ArmId {
         let inner = if self.is_root() { "" } else { folded };
         std::iter::once("/").chain(
             inner
-                .match_indices('/')
+                .bytes()
+                .enumerate()
                 .skip(1)
+                .filter(|(_, byte)| *byte == b'/')
                 .map(move |(at, _)| &folded[..at])
                 .chain((!inner.is_empty()).then_some(folded)),
         )

@@ -66,7 +66,8 @@ fn http1_builder(limits: &Limits) -> http1::Builder {
     // Silence and slow heads are bounded by `Timed`, which tells an idle connection from a slow one.
     builder.timer(TokioTimer::new()).header_read_timeout(None);
     builder.max_buf_size(limits.head_bytes_max).max_header_size(limits.head_bytes_max);
-    builder.max_headers(limits.headers_max).keep_alive(true);
+    // Its own bound, 100 headers, stays: with another it writes over the room for them before each request.
+    builder.keep_alive(true);
     builder
 }
 

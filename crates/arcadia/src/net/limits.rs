@@ -16,8 +16,6 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// Longest head of a request: room for the largest token and the longest target.
     pub head_bytes_max: usize,
-    /// As many as hyper reads without asking for memory.
-    pub headers_max: usize,
     /// From the first byte of a head to its last, in HTTP/1.
     pub head_timeout: Duration,
     /// Between two requests, and for an answer that its client does not take. Clients keep connections for a minute
@@ -51,7 +49,6 @@ impl Default for Limits {
             connect_head_timeout: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(10),
             head_bytes_max: 64 * 1024,
-            headers_max: 100,
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(100),
             streams_max: 64,

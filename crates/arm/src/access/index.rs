@@ -3,10 +3,10 @@
 //! A decision looks up one entry per principal (the caller and its groups) and per scope from `/` down, so its
 //! time does not depend on how many assignments there are.
 
-use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use arcadia_kernel::{ArmId, Decider, Decision, DenyReason, Plane, Question};
+use foldhash::HashMap;
 use uuid::Uuid;
 
 use crate::access::condition::{Attributes, Condition, Truth};
@@ -217,10 +217,11 @@ impl Access {
         mut visitor: impl FnMut(Uuid, &Held, Option<&Arc<CompiledRole>>) -> bool,
     ) {
         let index = self.read();
+        let lineage: Vec<&str> = scope.folded_lineage().collect();
         for principal in principals {
             let Some(scopes) = index.by_principal.get(principal) else { continue };
-            for ancestor in scope.folded_lineage() {
-                for held in scopes.get(ancestor).into_iter().flatten() {
+            for ancestor in &lineage {
+                for held in scopes.get(*ancestor).into_iter().flatten() {
                     if visitor(*principal, held, index.roles.get(&held.role)) {
                         return;
                     }

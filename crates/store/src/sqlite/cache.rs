@@ -4,10 +4,11 @@
 //! are in the file. Between the two, and for whoever read before, nothing is kept: so whoever has seen a commit in the
 //! file never finds an older row here.
 
-use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use foldhash::HashMap;
+use foldhash::quality::RandomState;
 
 use crate::backend::RawRow;
 
@@ -48,7 +49,11 @@ pub(super) struct Seen(Option<u64>);
 
 impl RowCache {
     pub fn new(bytes_max: usize) -> Self {
-        Self { shards: Default::default(), hasher: RandomState::new(), shard_bytes_max: bytes_max / SHARDS }
+        Self {
+            shards: Default::default(),
+            hasher: RandomState::default(),
+            shard_bytes_max: bytes_max / SHARDS,
+        }
     }
 
     pub fn look(&self, key: &[u8]) -> Look {
