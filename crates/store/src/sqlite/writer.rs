@@ -29,8 +29,8 @@ const GATHERING: Duration = Duration::from_micros(200);
 const GATHERINGS_MAX: usize = 5;
 /// A group of this size is worth its cost.
 const GATHERED_ENOUGH: usize = 64;
-/// The checkpoint thread is asked after about this many bytes of log.
-const CHECKPOINT_BYTES: usize = 4 * 1024 * 1024;
+/// The checkpoint thread is asked whenever the log has grown by this many pages.
+const CHECKPOINT_PAGES: u64 = 1024;
 /// When the checkpoint thread falls behind, and the log has this many pages, commits do its work.
 const LOG_PAGES_MAX: u64 = 4096;
 /// The log of changes is cut every so many revisions.
@@ -83,7 +83,8 @@ pub(super) struct Writer {
     /// `None` after a failure, until it is read anew.
     state: Option<State>,
     changes_revisions_max: u64,
-    unchecked_bytes: usize,
+    /// Pages in the log when the checkpoint thread was last asked.
+    asked_at_pages: u64,
     /// Pages in the log, told by SQLite after each commit.
     log_pages: Arc<AtomicU64>,
 }
@@ -98,7 +99,7 @@ impl Writer {
     ) -> Result<Self, StoreError> {
         let state = Some(State::load(&connection).map_err(|error| failed("read", error))?);
         let log_pages = count_log_pages(&mut connection).map_err(|error| failed("read", error))?;
-        let (wrote, unchecked_bytes) = (false, 0);
+        let (wrote, asked_at_pages) = (false, 0);
         Ok(Self {
             connection,
             anchor,
@@ -108,7 +109,7 @@ impl Writer {
             poke,
             state,
             changes_revisions_max,
-            unchecked_bytes,
+            asked_at_pages,
             log_pages,
         })
     }
@@ -123,7 +124,7 @@ impl Writer {
             self.gather(&mut group, &mut bytes, expected);
             expected = expected_next(expected, group.len());
             self.write(group);
-            self.ask_for_checkpoint(bytes);
+            self.ask_for_checkpoint();
         }
         self.close();
     }
@@ -285,10 +286,12 @@ impl Writer {
         }
     }
 
-    fn ask_for_checkpoint(&mut self, bytes: usize) {
-        self.unchecked_bytes += bytes;
-        if self.unchecked_bytes >= CHECKPOINT_BYTES {
-            self.unchecked_bytes = 0;
+    fn ask_for_checkpoint(&mut self) {
+        let pages = self.log_pages.load(Ordering::Acquire);
+        // Fewer than before: the log was begun anew.
+        self.asked_at_pages = self.asked_at_pages.min(pages);
+        if pages - self.asked_at_pages >= CHECKPOINT_PAGES {
+            self.asked_at_pages = pages;
             // Full means that it was asked already.
             let _ = self.poke.try_send(());
         }
