@@ -6,6 +6,7 @@
 //! Another thread moves the log into the database file, so that a commit seldom waits for it.
 
 mod anchor;
+mod apply;
 mod cache;
 mod files;
 mod guard;

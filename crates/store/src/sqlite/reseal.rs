@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use rusqlite::{Connection, OptionalExtension as _, Row};
+use rusqlite::{Connection, Row};
 
 use super::schema;
 use crate::backend::{PAGE_BYTES_MAX, RawPage, RawRow, Reseal, Revision, RowMark};
@@ -24,13 +24,8 @@ pub(super) fn write(connection: &Connection, values: &[Reseal]) -> rusqlite::Res
     Ok(())
 }
 
-/// The mark of a row as it is now.
-pub(super) fn mark(connection: &Connection, key: &[u8]) -> rusqlite::Result<Option<RowMark>> {
-    let sql = "SELECT revision, substr(value, -16) FROM rows WHERE key = ?1";
-    connection.prepare_cached(sql)?.query_row([key], |row| row_mark(row, 0)).optional()
-}
-
-fn row_mark(row: &Row<'_>, at: usize) -> rusqlite::Result<RowMark> {
+/// The mark of a row, from its revision and the end of its value.
+pub(super) fn row_mark(row: &Row<'_>, at: usize) -> rusqlite::Result<RowMark> {
     let tag = row.get_ref(at + 1)?.as_blob()?;
     Ok(RowMark::of(Revision(row.get(at)?), tag))
 }

@@ -5,18 +5,16 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use rusqlite::Connection;
 use rusqlite::hooks::Wal;
-use rusqlite::{Connection, OptionalExtension as _};
 use tokio::sync::{mpsc, oneshot};
 
-use super::anchor::{self, Anchor, Record};
+use super::anchor::{self, Anchor};
+use super::apply::{Outcome, State, Statements, Stop, apply};
 use super::cache::Changing;
 use super::guard::Guard;
-use super::{Shared, failed, reseal, schema};
-use crate::backend::{
-    Announce, AuditRow, ChainHead, RawBatch, RawRow, Requirement, Reseal, Revision, RowChange, RowMark,
-    Settled, announced, prepared,
-};
+use super::{Shared, failed, schema};
+use crate::backend::{Announce, AuditRow, RawBatch, RawRow, Reseal, Revision, Settled, announced};
 use crate::{CommitError, StoreError};
 
 /// The most commits that share one transaction.
@@ -40,36 +38,6 @@ const TRIM_REVISIONS: u64 = 1024;
 pub(super) struct Job {
     pub batch: RawBatch,
     pub reply: oneshot::Sender<Result<Revision, CommitError>>,
-}
-
-/// What the next batch follows.
-struct State {
-    revision: u64,
-    head: Option<Arc<dyn ChainHead>>,
-    record: Option<Record>,
-}
-
-/// A batch in an open transaction: written, or refused by itself.
-type Outcome = Result<(Revision, Option<Announce>), CommitError>;
-
-/// Why a batch is not written.
-enum Stop {
-    /// Its own fault. Nothing of it was written yet, so the others of its group stand.
-    Batch(CommitError),
-    /// The database failed: the whole group fails.
-    Group(rusqlite::Error),
-}
-
-impl From<rusqlite::Error> for Stop {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Group(error)
-    }
-}
-
-impl From<StoreError> for Stop {
-    fn from(error: StoreError) -> Self {
-        Self::Batch(error.into())
-    }
 }
 
 pub(super) struct Writer {
@@ -261,13 +229,15 @@ impl Writer {
         };
         let before = state.revision;
         let mut outcomes = Vec::with_capacity(batches.len());
+        let mut statements = Statements::new(connection);
         for batch in batches {
-            match apply(connection, &mut state, batch) {
+            match apply(&mut statements, &mut state, batch) {
                 Ok(done) => outcomes.push(Ok(done)),
                 Err(Stop::Batch(error)) => outcomes.push(Err(error)),
                 Err(Stop::Group(error)) => return Err(failed(error)),
             }
         }
+        drop(statements);
         let settled = match &state.head {
             Some(head) if outcomes.iter().any(Result::is_ok) => Some(head.settled()?),
             _ => None,
@@ -295,14 +265,6 @@ impl Writer {
             // Full means that it was asked already.
             let _ = self.poke.try_send(());
         }
-    }
-}
-
-impl State {
-    fn load(connection: &Connection) -> rusqlite::Result<Self> {
-        let head = schema::head(connection)?.map(|head| Arc::new(head) as Arc<dyn ChainHead>);
-        let revision = schema::number(connection, schema::REVISION)?;
-        Ok(Self { revision, head, record: anchor::last_of(connection)? })
     }
 }
 
@@ -365,107 +327,6 @@ fn keep(changing: &Changing<'_>, batches: &[RawBatch], outcomes: &[Outcome]) {
         let resealed = batch.reseal.iter().filter_map(Reseal::row).map(|row| &row.key);
         batch.delete.iter().chain(resealed).for_each(|key| changing.forget(key));
     }
-}
-
-/// Everything that can refuse a batch comes before its first write, so that a refused batch needs no savepoint.
-fn apply(
-    connection: &Connection,
-    state: &mut State,
-    batch: &RawBatch,
-) -> Result<(Revision, Option<Announce>), Stop> {
-    for requirement in &batch.require {
-        if !holds(connection, requirement)? {
-            return Err(Stop::Batch(CommitError::Conflict));
-        }
-    }
-    let announce = match &batch.watch {
-        Some(watch) => {
-            let keys = watch.keys();
-            let before =
-                keys.into_iter().map(|key| value(connection, key)).collect::<rusqlite::Result<Vec<_>>>()?;
-            Some(prepared(&**watch, before)?)
-        }
-        None => None,
-    };
-    let changes = !(batch.put.is_empty() && batch.delete.is_empty());
-    let revision = state.revision + u64::from(changes);
-    let changed = if batch.audit.is_empty() { Vec::new() } else { row_changes(connection, batch, revision)? };
-    let mut head = state.head.clone();
-    for (at, draft) in batch.audit.iter().enumerate() {
-        head = Some(draft(head.as_deref(), if at == 0 { &changed } else { &[] })?);
-    }
-    write_rows(connection, batch, revision)?;
-    reseal::write(connection, &batch.reseal)?;
-    (state.revision, state.head) = (revision, head);
-    Ok((Revision(revision), announce))
-}
-
-/// What tells each row of the batch before and after it.
-fn row_changes<'a>(
-    connection: &Connection,
-    batch: &'a RawBatch,
-    revision: u64,
-) -> rusqlite::Result<Vec<RowChange<'a>>> {
-    let mut changes = Vec::with_capacity(batch.put.len() + batch.delete.len() + batch.reseal.len());
-    for (key, value) in &batch.put {
-        let after = Some(RowMark::of(Revision(revision), value));
-        changes.push(RowChange { key, before: reseal::mark(connection, key)?, after });
-    }
-    for key in &batch.delete {
-        changes.push(RowChange { key, before: reseal::mark(connection, key)?, after: None });
-    }
-    for row in batch.reseal.iter().filter_map(Reseal::row) {
-        let before = reseal::mark(connection, &row.key)?;
-        if before.is_some_and(|before| before.revision == row.revision) {
-            let after = Some(RowMark::of(row.revision, &row.value));
-            changes.push(RowChange { key: &row.key, before, after });
-        }
-    }
-    Ok(changes)
-}
-
-fn holds(connection: &Connection, requirement: &Requirement) -> rusqlite::Result<bool> {
-    let (key, wanted) = match requirement {
-        Requirement::Absent(key) => (key, None),
-        Requirement::Revision(key, revision) => (key, Some(revision.0)),
-    };
-    let mut query = connection.prepare_cached("SELECT revision FROM rows WHERE key = ?1")?;
-    let found: Option<u64> = query.query_row([key], |row| row.get(0)).optional()?;
-    Ok(found == wanted)
-}
-
-fn value(connection: &Connection, key: &[u8]) -> rusqlite::Result<Option<Vec<u8>>> {
-    connection
-        .prepare_cached("SELECT value FROM rows WHERE key = ?1")?
-        .query_row([key], |row| row.get(0))
-        .optional()
-}
-
-/// Nothing is prepared that is not needed: most batches have a record and no rows.
-fn write_rows(connection: &Connection, batch: &RawBatch, revision: u64) -> rusqlite::Result<()> {
-    if batch.delete.is_empty() && batch.put.is_empty() {
-        return Ok(());
-    }
-    let mut log = connection.prepare_cached("INSERT OR IGNORE INTO log VALUES (?1, ?2)")?;
-    if !batch.delete.is_empty() {
-        let mut delete = connection.prepare_cached("DELETE FROM rows WHERE key = ?1")?;
-        for key in &batch.delete {
-            if delete.execute([key])? > 0 {
-                log.execute((revision, key))?;
-            }
-        }
-    }
-    if !batch.put.is_empty() {
-        let mut put = connection.prepare_cached(
-            "INSERT INTO rows VALUES (?1, ?2, ?3)
-             ON CONFLICT (key) DO UPDATE SET revision = excluded.revision, value = excluded.value",
-        )?;
-        for (key, value) in &batch.put {
-            put.execute((key, revision, value))?;
-            log.execute((revision, key))?;
-        }
-    }
-    Ok(())
 }
 
 fn write_records(connection: &Connection, records: &[AuditRow]) -> rusqlite::Result<()> {
