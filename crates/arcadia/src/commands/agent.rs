@@ -31,6 +31,6 @@ pub fn answer_by_name() -> Option<ExitCode> {
 }
 
 fn agent(arguments: Vec<OsString>) -> ExitCode {
-    let code = arcadia_agent::azcmagent(arguments, &|name| std::env::var(name).ok());
+    let code = arcadia_agent::azcmagent(arguments, &crate::host::variable);
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }

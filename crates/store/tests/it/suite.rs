@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arcadia_store::{
-    Announce, AuditDraft, AuditRow, Backend, ChainHead, CommitError, MemoryBackend, PAGE_BYTES_MAX, RawBatch,
-    RawRow, Requirement, Reseal, Revision, RowMark, Settled, StoreError, VALUE_BYTES_MAX, Watch,
+    Announce, AuditDraft, Backend, CommitError, MemoryBackend, PAGE_BYTES_MAX, RawBatch, RawRow, Requirement,
+    Reseal, Revision, RowMark, StoreError, VALUE_BYTES_MAX, Watch,
 };
 
-use crate::support;
+use crate::support::{self, draft, plain};
 
 type Shared = Arc<dyn Backend>;
 
@@ -24,39 +24,6 @@ fn delete(key: &[u8]) -> RawBatch {
 
 fn row(key: &[u8], revision: u64, value: &[u8]) -> RawRow {
     RawRow { key: key.to_vec(), revision: Revision(revision), value: value.to_vec() }
-}
-
-/// Records in the clear, and the number of the last as the head.
-struct Plain {
-    last: u64,
-    drafted: Vec<AuditRow>,
-}
-
-impl ChainHead for Plain {
-    fn settled(&self) -> Result<Settled, StoreError> {
-        Ok(Settled {
-            head: self.last.to_be_bytes().to_vec(),
-            records: self.drafted.clone(),
-            next: Arc::new(Self { last: self.last, drafted: Vec::new() }),
-            held: None,
-        })
-    }
-}
-
-fn plain(head: Option<&dyn ChainHead>) -> Plain {
-    let Some(head) = head else { return Plain { last: 0, drafted: Vec::new() } };
-    let kept = head.settled().unwrap();
-    Plain { last: u64::from_be_bytes(kept.head.try_into().unwrap()), drafted: kept.records }
-}
-
-fn draft(text: &str) -> AuditDraft {
-    let text = text.as_bytes().to_vec();
-    Box::new(move |head, _| {
-        let mut head = plain(head);
-        head.last += 1;
-        head.drafted.push(AuditRow { sequence: head.last, hash: [1; 32], records: text.clone() });
-        Ok(Arc::new(head))
-    })
 }
 
 fn is_conflict(result: &Result<Revision, CommitError>) -> bool {

@@ -1,4 +1,4 @@
-//! What the tests share: a key ring that can be opened again, and stamps from a real gate.
+//! What the tests share: a key ring that can be opened again, stamps from a real gate, and records in the clear.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +8,9 @@ use arcadia_kernel::{
     AuditEvent, AuditStamp, Authenticator, Clock, Decider, Decision, DenyReason, FixedClock, Gate, Limits,
     Outcome, Question, Reason, TokenFault, VerifiedToken,
 };
-use arcadia_store::{Record, SqliteBackend, SqliteOptions, Store, StoreError, Table};
+use arcadia_store::{
+    AuditDraft, AuditRow, ChainHead, Record, Settled, SqliteBackend, SqliteOptions, Store, StoreError, Table,
+};
 
 pub const NOW: i64 = 1_790_000_000;
 
@@ -91,4 +93,37 @@ pub fn refusal(store: &Store, operation: &str) -> AuditEvent {
     event.operation = operation.to_owned().into();
     event.outcome = Outcome::Denied { reason: "no role assignment allows it".to_owned() };
     event
+}
+
+/// Records in the clear, and the number of the last as the head.
+pub struct Plain {
+    last: u64,
+    drafted: Vec<AuditRow>,
+}
+
+impl ChainHead for Plain {
+    fn settled(&self) -> Result<Settled, StoreError> {
+        Ok(Settled {
+            head: self.last.to_be_bytes().to_vec(),
+            records: self.drafted.clone(),
+            next: Arc::new(Self { last: self.last, drafted: Vec::new() }),
+            held: None,
+        })
+    }
+}
+
+pub fn plain(head: Option<&dyn ChainHead>) -> Plain {
+    let Some(head) = head else { return Plain { last: 0, drafted: Vec::new() } };
+    let kept = head.settled().unwrap();
+    Plain { last: u64::from_be_bytes(kept.head.try_into().unwrap()), drafted: kept.records }
+}
+
+pub fn draft(text: &str) -> AuditDraft {
+    let text = text.as_bytes().to_vec();
+    Box::new(move |head, _| {
+        let mut head = plain(head);
+        head.last += 1;
+        head.drafted.push(AuditRow { sequence: head.last, hash: [1; 32], records: text.clone() });
+        Ok(Arc::new(head))
+    })
 }
