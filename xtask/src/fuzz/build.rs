@@ -123,15 +123,16 @@ mod tests {
             program(root, &message).map(|((member, _), _)| member)
         };
         assert_eq!(built("kernel", "lib", "arcadia_kernel", true), Some("kernel".to_owned()));
-        assert_eq!(built("arcadia", "bin", "arcadia", true), Some("arcadia".to_owned()));
+        assert_eq!(built("arcadia", "lib", "arcadia", true), Some("arcadia".to_owned()));
+        assert_eq!(built("bench", "bin", "arcadia-bench", true), Some("bench".to_owned()));
         assert_eq!(built("storage", "test", "it", true), Some("storage".to_owned()));
-        assert_eq!(built("agent", "bin", "azcmagent", true), None);
+        assert_eq!(built("arcadia", "bin", "arcadia", true), None);
         assert_eq!(built("arcadia", "bin", "arcadia", false), None);
         let mut all = crate::fuzz::targets(root).unwrap();
         all.retain(|target| ["jwt", "startup", "proxy_head", "vault_requests"].contains(&&*target.name));
         let kinds = kinds(root, &all);
         let members = |kind: &str| kinds[kind].iter().copied().collect::<Vec<_>>();
-        assert_eq!((kinds.len(), members("--bins")), (3, vec!["arcadia"]));
-        assert_eq!((members("--lib"), members("--test=it")), (vec!["crypto", "postgres"], vec!["keyvault"]));
+        assert_eq!((kinds.len(), members("--test=it")), (2, vec!["keyvault"]));
+        assert_eq!(members("--lib"), ["arcadia", "crypto", "postgres"]);
     }
 }

@@ -1,7 +1,5 @@
-//! `arcadia agent`, and the names under which this program is the agent.
+//! `arcadia agent`.
 
-use std::ffi::OsString;
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -17,20 +15,8 @@ pub enum Command {
     Run,
 }
 
-pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
+pub fn run(command: &Command, agent: crate::Agent) -> ExitCode {
     match command {
-        Command::Run => Ok(agent(vec!["himds".into()])),
+        Command::Run => agent(vec!["himds".into()]),
     }
-}
-
-/// Answers as `azcmagent` or `himds` when called by that name.
-pub fn answer_by_name() -> Option<ExitCode> {
-    let arguments: Vec<OsString> = std::env::args_os().collect();
-    let name = Path::new(arguments.first()?).file_name()?;
-    (name == "azcmagent" || name == "himds").then(|| agent(arguments))
-}
-
-fn agent(arguments: Vec<OsString>) -> ExitCode {
-    let code = arcadia_agent::azcmagent(arguments, &crate::host::variable);
-    ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
