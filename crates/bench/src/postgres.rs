@@ -21,7 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Those of a site's servers (see `arcadia_postgres`).
 const SETTINGS: &str = "max_connections = 100\nsuperuser_reserved_connections = 5\nshared_buffers = 32MB\n\
                         dynamic_shared_memory_type = posix\nfsync = on\npassword_encryption = scram-sha-256\n\
-                        timezone = 'UTC'\nfull_page_writes = on\n";
+                        authentication_timeout = 30s\ntimezone = 'UTC'\nlog_timezone = 'UTC'\n\
+                        datestyle = 'iso, mdy'\nlc_messages = 'C'\nlog_min_messages = warning\n\
+                        full_page_writes = on\n";
 
 /// The programs of the newest version that is installed; nothing where none is.
 pub fn programs() -> Option<PathBuf> {
