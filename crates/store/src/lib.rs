@@ -6,8 +6,9 @@
 //! commit.
 //!
 //! What the seal does not hide: keys (names of tables, resources and secrets), sizes (those of audit records after
-//! packing), revisions and times of writing. A row that was put back to an earlier state, removed or added while nobody had the store open is found
-//! when it is opened. What nothing here can tell: that the whole store was put back to an earlier state.
+//! packing), revisions and times of writing. A row that was put back to an earlier state, removed or added while nobody
+//! had the store open is found when it is opened. What nothing here can tell: that the whole store was put back to an
+//! earlier state.
 
 mod audit;
 mod backend;

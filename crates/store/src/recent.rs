@@ -1,5 +1,5 @@
-//! Rows that were read lately, kept in memory as they were read until a commit changes them: for what is no secret and is
-//! asked for with almost every request.
+//! Rows that were read lately, kept in memory, as they were read, until a commit changes them: for what is asked for with
+//! almost every request. They are in the clear there, so nothing that holds a client's secret is kept here.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
