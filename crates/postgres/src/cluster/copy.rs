@@ -19,8 +19,8 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::files::own;
-use super::process::{self, SOCKET};
-use super::{Account, sql};
+use super::process::{POLL, SOCKET};
+use super::{Account, orphan, sql};
 use crate::fault::ServerFault;
 use crate::kinds::SERVERS;
 use crate::records::{StoredServer, stored};
@@ -95,23 +95,23 @@ impl ServerData {
                     Ok(client) => return Ok(Some(client)),
                     Err(fault) => fault,
                 },
-                Err(_) if !process::runs_in(path) => return Ok(None),
+                Err(_) if !orphan::runs_in(path) => return Ok(None),
                 Err(error) => error.into(),
             };
             let waits = matches!(fault, ServerFault::Connection(_))
                 || fault.code() == Some(CANNOT_CONNECT_NOW)
                 // The socket was there, and the server went.
-                || fault.code().is_none() && !process::runs_in(path);
+                || fault.code().is_none() && !orphan::runs_in(path);
             if !waits {
                 return Err(fault);
             }
-            tokio::time::sleep(process::POLL).await;
+            tokio::time::sleep(POLL).await;
         }
     }
 
     /// Whether it runs, or is just starting or stopping.
     pub fn runs(&self, folder: &Path) -> bool {
-        process::runs_in(&self.directory(folder))
+        orphan::runs_in(&self.directory(folder))
     }
 
     /// Copies the files of a server that does not run, and that nobody starts meanwhile.

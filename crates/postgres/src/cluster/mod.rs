@@ -6,6 +6,7 @@
 mod copy;
 mod files;
 mod install;
+mod orphan;
 mod process;
 pub(crate) mod sql;
 mod template;
@@ -193,7 +194,7 @@ impl Clusters {
     }
 
     async fn remove_directory(&self, path: &Path) -> Result<(), ServerFault> {
-        process::stop_orphan(path).await;
+        orphan::stop(path).await;
         let path = path.to_owned();
         let removed = tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(ServerFault::file(&path)(error)),

@@ -2,8 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -13,13 +12,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::Account;
+use super::{Account, orphan};
 
 /// The socket's name in the server's directory.
 pub(crate) const SOCKET: &str = ".s.PGSQL.5432";
 
 /// What a server writes down of itself, and the line that says how far it is.
-const LOCK: &str = "postmaster.pid";
+pub(super) const LOCK: &str = "postmaster.pid";
 const STATUS_LINE: usize = 8;
 
 /// Pauses before a server that ended is started again: this long at first, then doubled up to the longest.
@@ -62,7 +61,7 @@ pub(super) async fn supervise(
 ) {
     let mut pause = PAUSE_MILLISECONDS_MIN;
     while !*stopping.borrow() {
-        stop_orphan(&server.path).await;
+        orphan::stop(&server.path).await;
         let started = Instant::now();
         match server.spawn() {
             Ok(mut child) => {
@@ -168,56 +167,8 @@ impl Supervised {
     }
 }
 
-const STOP_SIGNALS: [(Signal, u64); 3] = [
+pub(super) const STOP_SIGNALS: [(Signal, u64); 3] = [
     (Signal::INT, FAST_SECONDS_MAX),
     (Signal::QUIT, IMMEDIATE_SECONDS_MAX),
     (Signal::KILL, IMMEDIATE_SECONDS_MAX),
 ];
-
-/// Stops a server that an earlier run of the site left behind in this directory.
-pub(super) async fn stop_orphan(path: &Path) {
-    let lock = path.join(LOCK);
-    let Some(pid) = recorded(&lock) else { return };
-    if !works_in(pid, path) {
-        // The number is another process's by now; with the file there, the server would think that it still runs.
-        if is_alive(pid) {
-            let _ = std::fs::remove_file(&lock);
-        }
-        return;
-    }
-    tracing::info!(pid = pid.as_raw_nonzero().get(), "a database server of an earlier run is stopped");
-    for (signal, seconds) in STOP_SIGNALS {
-        let _ = rustix::process::kill_process(pid, signal);
-        let deadline = Instant::now() + Duration::from_secs(seconds);
-        while Instant::now() < deadline {
-            if !works_in(pid, path) {
-                return;
-            }
-            tokio::time::sleep(POLL).await;
-        }
-    }
-}
-
-/// Whether a server works in this directory, be it one that is just starting or stopping.
-pub(super) fn runs_in(path: &Path) -> bool {
-    recorded(&path.join(LOCK)).is_some_and(|pid| works_in(pid, path))
-}
-
-fn recorded(lock: &Path) -> Option<Pid> {
-    let text = std::fs::read_to_string(lock).ok()?;
-    let number: i32 = text.lines().next()?.trim().parse().ok()?;
-    // A number below 2 names no server, and below 0 a group.
-    Pid::from_raw(number).filter(|pid| pid.as_raw_nonzero().get() > 1)
-}
-
-fn is_alive(pid: Pid) -> bool {
-    rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH)
-}
-
-/// Whether the process is the one that works in this directory; a number alone may have come to mean another.
-fn works_in(pid: Pid, path: &Path) -> bool {
-    let own = std::fs::metadata(path).map(|found| (found.dev(), found.ino()));
-    let its = std::fs::metadata(format!("/proc/{}/cwd", pid.as_raw_nonzero()))
-        .map(|found| (found.dev(), found.ino()));
-    matches!((own, its), (Ok(own), Ok(its)) if own == its)
-}

@@ -1,10 +1,14 @@
 //! Logins by password, through the gateway.
 
 use std::net::IpAddr;
+use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use arcadia_kernel::Method;
+use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
+use tokio::process::Command;
 
 use crate::world::{PASSWORD, World, flexible, flexible_body, single, single_body};
 
@@ -100,15 +104,31 @@ async fn a_server_comes_back_after_a_crash_and_a_restart() {
     let lock = folder.map(|entry| entry.path().join("postmaster.pid")).find(|path| path.exists()).unwrap();
     let pid = || -> i32 { std::fs::read_to_string(&lock).unwrap().lines().next().unwrap().parse().unwrap() };
     let first = pid();
-    let killed = rustix::process::Pid::from_raw(first).unwrap();
-    rustix::process::kill_process(killed, rustix::process::Signal::KILL).unwrap();
+    signal(first, Signal::KILL);
     eventually(&world, &at).await;
     assert_ne!(pid(), first);
+    // A process of the server that does not notice its end, as one that waits for a lock of a killed one.
+    let second = pid();
+    let children = std::fs::read_to_string(format!("/proc/{second}/task/{second}/children")).unwrap();
+    let deaf: i32 = children.split_whitespace().next().unwrap().parse().unwrap();
+    let mut bystander = Command::new("sleep");
+    bystander.arg("600").current_dir(lock.parent().unwrap()).stdout(Stdio::null()).kill_on_drop(true);
+    let mut bystander = bystander.spawn().unwrap();
+    signal(deaf, Signal::STOP);
+    signal(second, Signal::KILL);
+    eventually(&world, &at).await;
+    assert_ne!(pid(), second);
+    assert!(!Path::new(&format!("/proc/{deaf}/fd/0")).exists(), "it was ended");
+    assert!(bystander.try_wait().unwrap().is_none(), "who only stands in the directory was ended as well");
     world.postgres.stop().await;
     World::fails(&world.psql(PASSWORD, &at, "SELECT 1").await, "starting up");
     world.postgres.start().await;
     eventually(&world, &at).await;
     world.postgres.stop().await;
+}
+
+fn signal(pid: i32, signal: Signal) {
+    rustix::process::kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
 
 async fn eventually(world: &World, at: &str) {
