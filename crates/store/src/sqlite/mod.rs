@@ -82,13 +82,13 @@ struct Shared {
     observer_failed: AtomicBool,
     guard: Guard,
     cache: RowCache,
+    readers: Readers,
 }
 
 /// A store in `store.db` of a directory.
 pub struct SqliteBackend {
     jobs: Option<mpsc::Sender<Job>>,
     threads: Vec<JoinHandle<()>>,
-    readers: Readers,
     shared: Arc<Shared>,
     path: PathBuf,
     /// Released last.
@@ -119,30 +119,36 @@ impl SqliteBackend {
             observer_failed: AtomicBool::new(false),
             guard: Guard::new(&path)?,
             cache: RowCache::new(options.cached_bytes_max),
+            readers: Readers::open(&path, options.readers)?,
         });
-        let readers = Readers::open(&path, options.readers)?;
         let checkpoints = connect(&path, true)?;
         let (jobs, incoming) = mpsc::channel(options.waiting_commits_max.max(1));
         let (poke, pokes) = std::sync::mpsc::sync_channel(1);
         let keep = options.changes_revisions_max;
         let writer = Writer::new((connection, anchor), incoming, shared.clone(), poke, keep)?;
-        let guarded = shared.clone();
+        let watched = shared.clone();
         let threads = vec![
             spawn("store-writer", move || writer.run())?,
-            spawn("store-checkpoint", move || writer::checkpoints(&checkpoints, &pokes, &guarded.guard))?,
+            spawn("store-checkpoint", move || writer::checkpoints(&checkpoints, &pokes, &watched))?,
         ];
-        Ok(Self { jobs: Some(jobs), threads, readers, shared, path, _lock: lock })
+        Ok(Self { jobs: Some(jobs), threads, shared, path, _lock: lock })
     }
 
     /// The head of the audit log, its last record, and the last revision.
     pub(crate) fn head(&self) -> Result<LogEnd, StoreError> {
-        self.readers.with(LogEnd::read)
+        self.shared.readers.with(LogEnd::read)
     }
 
     /// Reads, unless the file is not what it was.
     fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         self.shared.guard.glance()?;
-        self.readers.with(read)
+        self.shared.readers.with(read)
+    }
+
+    /// The same for rows, and of rows only.
+    fn read_rows<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        self.shared.guard.glance()?;
+        self.shared.readers.with_rows(read)
     }
 }
 
@@ -187,20 +193,17 @@ impl Backend for SqliteBackend {
             Look::Found(row) => return self.shared.guard.glance().map(|()| row),
             Look::Missing(seen) => seen,
         };
-        let row = self.read(|connection| reader::row(connection, key))?.map(Arc::new);
+        let row = self.read_rows(|connection| reader::row(connection, key))?.map(Arc::new);
         self.shared.cache.keep(key, row.as_ref(), &seen);
         Ok(row)
     }
 
     async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<RawRow>>, StoreError> {
-        self.read(|connection| {
-            let moment = connection.unchecked_transaction()?;
-            keys.iter().map(|key| reader::row(&moment, key)).collect()
-        })
+        self.read_rows(|connection| keys.iter().map(|key| reader::row(connection, key)).collect())
     }
 
     async fn range(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<RawPage, StoreError> {
-        self.read(|connection| reader::range(connection, prefix, None, after, limit))
+        self.read_rows(|connection| reader::range(connection, prefix, None, after, limit))
     }
 
     /// The others' values are not read.
@@ -211,11 +214,11 @@ impl Backend for SqliteBackend {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<RawPage, StoreError> {
-        self.read(|connection| reader::range(connection, prefix, Some(part), after, limit))
+        self.read_rows(|connection| reader::range(connection, prefix, Some(part), after, limit))
     }
 
     async fn walk(&self, after: Option<&[u8]>, limit: usize) -> Result<RawPage, StoreError> {
-        self.read(|connection| reseal::walk(connection, after, limit))
+        self.read_rows(|connection| reseal::walk(connection, after, limit))
     }
 
     fn marks(
@@ -243,7 +246,7 @@ impl Backend for SqliteBackend {
 
     async fn changes(&self, since: Revision, limit: usize) -> Result<RawChanges, StoreError> {
         self.shared.guard.glance()?;
-        self.readers.with_checked(|connection| reader::changes(connection, since, limit.max(1)))
+        self.shared.readers.with_checked(|connection| reader::changes(connection, since, limit.max(1)))
     }
 
     async fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditRow>, StoreError> {

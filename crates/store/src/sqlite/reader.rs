@@ -1,8 +1,12 @@
 //! Reads, on the thread of whoever asks.
+//!
+//! With each transaction that SQLite begins on a file that changed, be it by an audit record alone, it forgets all pages
+//! that it had read. So rows are read in one transaction after the other's change: it stays open until a commit changes
+//! rows, and until what is in the log is to be moved into the file, which an open transaction would hinder.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
@@ -12,8 +16,18 @@ use crate::backend::{AuditRow, PAGE_BYTES_MAX, RawChanges, RawPage, RawRow, Revi
 
 /// A few connections that only read. A caller takes a free one, or waits for one: reads are short.
 pub(super) struct Readers {
-    connections: Vec<Mutex<Connection>>,
+    connections: Vec<Mutex<Reader>>,
     next: AtomicUsize,
+    /// Counts the commits that may have changed rows.
+    changes: AtomicU64,
+    /// Whether transactions may stay open.
+    may_stay: AtomicBool,
+}
+
+struct Reader {
+    connection: Connection,
+    /// With a transaction open: how many changes of rows there had been, at the least, when it began.
+    open: Option<u64>,
 }
 
 impl Readers {
@@ -22,12 +36,18 @@ impl Readers {
             let connection = connect(path, false)?;
             let settled = connection.pragma_update(None, "query_only", true);
             settled.map_err(|error| failed("open its file", error))?;
-            Ok(Mutex::new(connection))
+            Ok(Mutex::new(Reader { connection, open: None }))
         };
         let connections = (0..count.max(1)).map(open).collect::<Result<_, StoreError>>()?;
-        Ok(Self { connections, next: AtomicUsize::new(0) })
+        Ok(Self {
+            connections,
+            next: AtomicUsize::new(0),
+            changes: AtomicU64::new(0),
+            may_stay: AtomicBool::new(true),
+        })
     }
 
+    /// Reads the file as it is now.
     pub fn with<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         self.with_checked(|connection| read(connection).map_err(|error| failed("read", error)))
     }
@@ -36,12 +56,75 @@ impl Readers {
         &self,
         read: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let free = self.connections.iter().find_map(|connection| connection.try_lock().ok());
-        if let Some(connection) = free {
-            return read(&connection);
+        let mut reader = self.free();
+        reader.end().map_err(|error| failed("read", error))?;
+        read(&reader.connection)
+    }
+
+    /// Reads rows, as they are now and all of one moment. Other tables may be as they were before.
+    pub fn with_rows<T>(
+        &self,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let mut reader = self.free();
+        let found =
+            reader.begin(self.changes.load(Ordering::Acquire)).and_then(|()| read(&reader.connection));
+        if found.is_err() || !self.may_stay.load(Ordering::Acquire) {
+            // What was found is none the worse for a transaction that does not end; the next one to come tries again.
+            let _ = reader.end();
         }
-        let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.connections.len();
-        read(&self.connections[turn].lock().unwrap_or_else(PoisonError::into_inner))
+        found.map_err(|error| failed("read", error))
+    }
+
+    /// After a commit that may have changed rows, before anybody is told of it.
+    pub fn rows_changed(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// Ends what is open, so that the log can be moved into the file.
+    pub fn end_all(&self) {
+        for reader in &self.connections {
+            let _ = lock(reader).end();
+        }
+    }
+
+    /// Whether transactions may stay open after their reads.
+    pub fn let_stay(&self, may: bool) {
+        self.may_stay.store(may, Ordering::Release);
+    }
+
+    fn free(&self) -> MutexGuard<'_, Reader> {
+        let free = self.connections.iter().find_map(|reader| reader.try_lock().ok());
+        free.unwrap_or_else(|| {
+            let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.connections.len();
+            lock(&self.connections[turn])
+        })
+    }
+}
+
+fn lock(reader: &Mutex<Reader>) -> MutexGuard<'_, Reader> {
+    reader.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Reader {
+    /// Sees all changes that were counted until now.
+    fn begin(&mut self, changes: u64) -> rusqlite::Result<()> {
+        if self.open == Some(changes) {
+            return Ok(());
+        }
+        self.end()?;
+        self.connection.prepare_cached("BEGIN")?.execute([])?;
+        self.open = Some(changes);
+        Ok(())
+    }
+
+    fn end(&mut self) -> rusqlite::Result<()> {
+        self.open = None;
+        // SQLite ends some failed transactions by itself.
+        if self.connection.is_autocommit() {
+            return Ok(());
+        }
+        self.connection.prepare_cached("COMMIT")?.execute([]).map(|_| ())
     }
 }
 

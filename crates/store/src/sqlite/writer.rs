@@ -12,7 +12,6 @@ use tokio::sync::{mpsc, oneshot};
 use super::anchor::{self, Anchor};
 use super::apply::{Outcome, State, Statements, Stop, apply};
 use super::cache::Changing;
-use super::guard::Guard;
 use super::{Shared, failed, schema};
 use crate::backend::{Announce, AuditRow, RawBatch, RawRow, Reseal, Revision, Settled, announced};
 use crate::{CommitError, StoreError};
@@ -124,7 +123,8 @@ impl Writer {
         if !self.wrote || self.shared.guard.begin().is_err() {
             return;
         }
-        let moved = checkpoint(&self.connection, "PASSIVE").map_err(|error| failed("move its log", error));
+        self.shared.readers.let_stay(false);
+        let moved = self.checkpoint().map_err(|error| failed("move its log", error));
         let closed = moved.and_then(|(pages, moved)| {
             if pages >= 0 && pages == moved {
                 self.anchor.note_complete(&self.connection)?;
@@ -187,6 +187,9 @@ impl Writer {
         let shared = self.shared.clone();
         let changing = shared.cache.change(batches.iter().flat_map(keys));
         let written = self.group(batches).inspect_err(|_| self.roll_back());
+        if batches.iter().any(|batch| keys(batch).next().is_some()) {
+            shared.readers.rows_changed();
+        }
         // What went into a file that nobody finds again was not written.
         self.shared.guard.end()?;
         let outcomes = written?;
@@ -203,12 +206,18 @@ impl Writer {
         let state = self.state.take();
         let (outcomes, state) = self.transaction(batches, state)?;
         self.state = Some(state);
-        if self.log_pages.load(Ordering::Acquire) >= LOG_PAGES_MAX
-            && let Err(error) = checkpoint(&self.connection, "PASSIVE")
-        {
+        let is_long = self.log_pages.load(Ordering::Acquire) >= LOG_PAGES_MAX;
+        // The log begins anew with a commit that finds nobody who reads in it.
+        self.shared.readers.let_stay(!is_long);
+        if is_long && let Err(error) = self.checkpoint() {
             tracing::warn!(%error, "the store's log could not be moved into its file");
         }
         Ok(outcomes)
+    }
+
+    fn checkpoint(&self) -> rusqlite::Result<(i64, i64)> {
+        self.shared.readers.end_all();
+        checkpoint(&self.connection, "PASSIVE")
     }
 
     /// `state` is taken: a group that fails leaves nothing to go on from but what is on disk.
@@ -359,15 +368,16 @@ fn size_bytes(batch: &RawBatch) -> usize {
 
 /// Moves the log into the database file whenever asked, beside the writer. What it cannot move because a reader
 /// still needs it, it moves the next time.
-pub(super) fn checkpoints(connection: &Connection, pokes: &Receiver<()>, guard: &Guard) {
+pub(super) fn checkpoints(connection: &Connection, pokes: &Receiver<()>, shared: &Shared) {
     // Into files that others touched nothing is moved: they are evidence.
-    while pokes.recv().is_ok() && guard.begin().is_ok() {
+    while pokes.recv().is_ok() && shared.guard.begin().is_ok() {
+        shared.readers.end_all();
         let moved = checkpoint(connection, "PASSIVE");
         match moved {
             Ok((pages, moved)) => tracing::trace!(pages, moved, "checkpoint"),
             Err(error) => tracing::warn!(%error, "the store's log could not be moved into its file"),
         }
-        if guard.end().is_err() {
+        if shared.guard.end().is_err() {
             return;
         }
     }

@@ -13,6 +13,7 @@ mod failure;
 mod interference;
 mod model;
 mod put_back;
+mod readers;
 mod reseal;
 mod sealed;
 mod suite;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use arcadia_store::{
     Announce, AuditDraft, Backend, CommitError, MemoryBackend, PAGE_BYTES_MAX, RawBatch, RawRow, Requirement,
-    Reseal, Revision, RowMark, StoreError, VALUE_BYTES_MAX, Watch,
+    Reseal, Revision, RowMark, SqliteBackend, SqliteOptions, StoreError, VALUE_BYTES_MAX, Watch,
 };
 
 use crate::support::{self, draft, plain};
@@ -546,6 +546,13 @@ async fn on_sqlite<F: Future<Output = ()>>(check: impl FnOnce(Shared) -> F) {
     check(Arc::new(support::sqlite(directory.path()))).await;
 }
 
+/// Reads from the file each time.
+async fn on_file<F: Future<Output = ()>>(check: impl FnOnce(Shared) -> F) {
+    let directory = tempfile::tempdir().unwrap();
+    let options = SqliteOptions { cached_bytes_max: 0, ..SqliteOptions::default() };
+    check(Arc::new(SqliteBackend::open(directory.path(), &options, support::NOW).unwrap())).await;
+}
+
 macro_rules! on_every_backend {
     ($($check:ident),+ $(,)?) => {
         mod memory {
@@ -555,6 +562,10 @@ macro_rules! on_every_backend {
         mod sqlite {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $check() { super::on_sqlite(super::$check).await; })+
+        }
+        mod file {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $check() { super::on_file(super::$check).await; })+
         }
     };
 }
