@@ -14,6 +14,11 @@ pub fn b64url(bytes: &[u8]) -> String {
     general_purpose::URL_SAFE_NO_PAD.encode(bytes)
 }
 
+/// The same, at the end of a text.
+pub(crate) fn add_b64url(bytes: &[u8], text: &mut String) {
+    general_purpose::URL_SAFE_NO_PAD.encode_string(bytes, text);
+}
+
 /// base64url, with or without padding; `None` for anything else.
 pub fn b64url_decode(text: &str) -> Option<Vec<u8>> {
     URL_LENIENT.decode(text).ok()

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::encoding::{b64, b64url};
+use crate::encoding::{add_b64url, b64, b64url};
 use crate::hash::sha1;
 use crate::rsa::{KeyFault, RsaKeyPair, RsaPublicKey};
 
@@ -14,7 +14,7 @@ pub enum SignFault {
     #[error("the token could not be signed: {0}")]
     Key(#[from] KeyFault),
     #[error("the claims are not serializable: {0}")]
-    Claims(#[from] serde_json::Error),
+    Claims(#[from] sonic_rs::Error),
 }
 
 /// Signs with RS256. `kid` and `x5t` are both the base64url SHA-1 of the signing certificate, as clients of
@@ -23,6 +23,8 @@ pub struct JwtSigner {
     key: RsaKeyPair,
     certificate_der: Vec<u8>,
     kid: String,
+    /// The header of a token with nothing but the signer's own fields, as it stands in a token.
+    header: String,
 }
 
 /// Field order is the order in the token.
@@ -36,6 +38,11 @@ struct Header<'a> {
     extra: Map<String, Value>,
 }
 
+fn header(kid: &str, extra: Map<String, Value>) -> Result<String, SignFault> {
+    let header = Header { typ: "JWT", alg: "RS256", x5t: kid, kid, extra };
+    Ok(b64url(&sonic_rs::to_vec(&header)?))
+}
+
 impl JwtSigner {
     /// `certificate_der` is a certificate of `key`, for example from [`crate::self_signed`].
     pub fn new(key: RsaKeyPair, certificate_der: Vec<u8>) -> Result<Self, SignFault> {
@@ -43,7 +50,8 @@ impl JwtSigner {
             return Err(SignFault::CertificateMismatch);
         }
         let kid = b64url(&sha1(&certificate_der));
-        Ok(Self { key, certificate_der, kid })
+        let header = header(&kid, Map::new())?;
+        Ok(Self { key, certificate_der, kid, header })
     }
 
     pub fn kid(&self) -> &str {
@@ -60,7 +68,7 @@ impl JwtSigner {
 
     /// A token in compact form; times in `claims` are the caller's.
     pub fn sign<T: Serialize + ?Sized>(&self, claims: &T) -> Result<String, SignFault> {
-        self.sign_with_header(Map::new(), claims)
+        self.sign_below(self.header.clone(), claims)
     }
 
     /// As [`JwtSigner::sign`], with more header fields. The signer's own (`typ`, `alg`, `x5t`, `kid`) win.
@@ -72,13 +80,16 @@ impl JwtSigner {
         for own in ["typ", "alg", "x5t", "kid"] {
             extra.remove(own);
         }
-        let header = Header { typ: "JWT", alg: "RS256", x5t: &self.kid, kid: &self.kid, extra };
-        let mut token = b64url(&serde_json::to_vec(&header)?);
+        self.sign_below(header(&self.kid, extra)?, claims)
+    }
+
+    fn sign_below<T: Serialize + ?Sized>(&self, header: String, claims: &T) -> Result<String, SignFault> {
+        let mut token = header;
         token.push('.');
-        token.push_str(&b64url(&serde_json::to_vec(claims)?));
+        add_b64url(&sonic_rs::to_vec(claims)?, &mut token);
         let signature = self.key.sign_rs256(token.as_bytes())?;
         token.push('.');
-        token.push_str(&b64url(&signature));
+        add_b64url(&signature, &mut token);
         Ok(token)
     }
 
