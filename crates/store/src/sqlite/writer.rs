@@ -23,7 +23,7 @@ const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Where more than one commit came at a time, as many are waited for the next time, for as long as each of these brings
 /// some: a group costs about as much as twenty of its commits. Who commits alone never waits.
 const GATHERING: Duration = Duration::from_micros(200);
-const GATHERINGS_MAX: usize = 5;
+const GATHERINGS_MAX: usize = 10;
 /// A group of this size is worth its cost.
 const GATHERED_ENOUGH: usize = 64;
 /// The checkpoint thread is asked whenever the log has grown by this many pages.
