@@ -320,7 +320,7 @@ fn connect(path: &Path, write: bool) -> Result<Connection, StoreError> {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.execute_batch(
             "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA foreign_keys = ON;
-             PRAGMA temp_store = MEMORY; PRAGMA cache_size = -8192;",
+             PRAGMA temp_store = MEMORY; PRAGMA cache_size = -4096;",
         )?;
         Ok(connection)
     };
