@@ -26,8 +26,6 @@ use crate::roles::{self, ASSIGNMENTS, Assignment, CUSTOM_ROLES, RoleDefinition, 
 use crate::subscriptions::{SUBSCRIPTIONS, Subscription};
 use crate::version;
 
-/// How often a change is planned anew when another one came in between.
-pub(crate) const TRIES_MAX: usize = 16;
 /// The longest client request id that is sent back, in bytes.
 const CLIENT_REQUEST_ID_BYTES_MAX: usize = 128;
 

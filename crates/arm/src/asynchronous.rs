@@ -14,7 +14,6 @@ use uuid::Uuid;
 use arcadia_kernel::EntropyExt as _;
 
 use crate::Arm;
-use crate::arm::TRIES_MAX;
 use crate::engine::{self, plan_removal};
 use crate::kind::{AnyKind, RESOURCES, Resource};
 use crate::operations::{OPERATIONS, Operation, Progress, WORK_API_VERSION, Work};
@@ -24,6 +23,9 @@ pub(crate) const PENDING: Table<ArmId, Pending> = Table::new("arm/pending");
 
 /// A PUT or PATCH that still fails for the site's own reasons after this time has failed for good.
 const TRIED_SECONDS_MAX: i64 = 10 * 60;
+/// How often a change is planned anew when another one came in between. Without the turn of `Store::attempts`: what a
+/// kind does in each may take long.
+const TRIES_MAX: usize = 16;
 
 const ASYNC_OPERATION: HeaderName = HeaderName::from_static("azure-asyncoperation");
 

@@ -6,14 +6,13 @@ use arcadia_kernel::{
     ArmId, At, Fault, HeaderValue, Method, Op, Permit, Plane, Reply, Request, SignedIn, StatusCode, action,
     header, op, signed_in,
 };
-use arcadia_store::{Batch, CommitError, Record, Row, Table};
+use arcadia_store::{Batch, Record, Row, Table};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::Arm;
-use crate::arm::TRIES_MAX;
 use crate::engine::body::{self, Body};
 use crate::error;
 use crate::operations::{self, OPERATIONS, Operation, Work};
@@ -164,7 +163,8 @@ fn check_name(name: &str) -> Result<(), Fault> {
 async fn put(at: At<Arm>, permit: Permit<WriteGroup>, request: Request) -> Result<Reply, Fault> {
     let id = of_request(&request)?;
     let wanted = Body::read(&request)?;
-    for _ in 0..TRIES_MAX {
+    let mut attempts = at.store.attempts();
+    loop {
         let current = at.store.get(GROUPS, &id).await?;
         let mut batch = Batch::new();
         let created = current.is_none();
@@ -198,16 +198,11 @@ async fn put(at: At<Arm>, permit: Permit<WriteGroup>, request: Request) -> Resul
             }
         };
         batch.put(GROUPS, &id, &group)?;
-        match at.store.commit(permit.stamp(), batch).await {
-            Ok(_) => {
-                let status = if created { StatusCode::CREATED } else { StatusCode::OK };
-                return Reply::json(status, &group.view());
-            }
-            Err(CommitError::Conflict) => continue,
-            Err(error) => return Err(error.into()),
+        if attempts.commit(permit.stamp(), batch).await?.is_some() {
+            let status = if created { StatusCode::CREATED } else { StatusCode::OK };
+            return Reply::json(status, &group.view());
         }
     }
-    Err(CommitError::Conflict.into())
 }
 
 fn check_same_location(group: &Group, wanted: Option<&str>) -> Result<(), Fault> {
@@ -227,7 +222,8 @@ fn check_same_location(group: &Group, wanted: Option<&str>) -> Result<(), Fault>
 async fn patch(at: At<Arm>, permit: Permit<WriteGroup>, request: Request) -> Result<Reply, Fault> {
     let id = of_request(&request)?;
     let wanted = Body::read(&request)?;
-    for _ in 0..TRIES_MAX {
+    let mut attempts = at.store.attempts();
+    loop {
         let row = at.group(&id).await?;
         row.value.check_active()?;
         let mut group = row.value;
@@ -241,19 +237,17 @@ async fn patch(at: At<Arm>, permit: Permit<WriteGroup>, request: Request) -> Res
         let mut batch = Batch::new();
         batch.require_revision(GROUPS, &id, row.revision);
         batch.put(GROUPS, &id, &group)?;
-        match at.store.commit(permit.stamp(), batch).await {
-            Ok(_) => return Reply::ok(&group.view()),
-            Err(CommitError::Conflict) => continue,
-            Err(error) => return Err(error.into()),
+        if attempts.commit(permit.stamp(), batch).await?.is_some() {
+            return Reply::ok(&group.view());
         }
     }
-    Err(CommitError::Conflict.into())
 }
 
 /// 202: the contents go first, each by its own kind, and the work outlives this request and this process.
 async fn delete(at: At<Arm>, permit: Permit<DeleteGroup>, request: Request) -> Result<Reply, Fault> {
     let id = of_request(&request)?;
-    for _ in 0..TRIES_MAX {
+    let mut attempts = at.store.attempts();
+    loop {
         let row = at.group(&id).await?;
         if let Some(running) = row.value.deletion {
             return accepted(&operations::results_url(&request, running));
@@ -265,16 +259,11 @@ async fn delete(at: At<Arm>, permit: Permit<DeleteGroup>, request: Request) -> R
         batch.require_revision(GROUPS, &id, row.revision);
         batch.put(GROUPS, &id, &group)?;
         batch.put(OPERATIONS, &operation.id, &operation)?;
-        match at.store.commit(permit.stamp(), batch).await {
-            Ok(_) => {
-                at.wake.notify_one();
-                return accepted(&operations::results_url(&request, operation.id));
-            }
-            Err(CommitError::Conflict) => continue,
-            Err(error) => return Err(error.into()),
+        if attempts.commit(permit.stamp(), batch).await?.is_some() {
+            at.wake.notify_one();
+            return accepted(&operations::results_url(&request, operation.id));
         }
     }
-    Err(CommitError::Conflict.into())
 }
 
 fn accepted(location: &str) -> Result<Reply, Fault> {

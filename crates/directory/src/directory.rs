@@ -16,8 +16,6 @@ use crate::throttle::Throttle;
 
 /// Password hashes computed at the same time; each holds about 20 MB for some tens of milliseconds.
 const PASSWORD_CHECKS_MAX: usize = 4;
-/// How often a change is tried again when another one came between.
-pub(crate) const COMMIT_TRIES_MAX: usize = 8;
 
 /// The names under which a site's directory is reached. Hosts are `name` or `name:port`.
 #[derive(Clone, Debug)]

@@ -6,10 +6,10 @@ use std::sync::{Arc, OnceLock};
 
 use arcadia_arm::{PrincipalSource, RESOURCES};
 use arcadia_kernel::{
-    ArmId, AuditStamp, AuthFailure, Caller, Decider, Decision, Denial, Fault, HeaderName, HeaderValue,
-    Located, OpInfo, Plane, Question, Reply, RequestHead, Service, StatusCode, TokenFault, header,
+    ArmId, AuthFailure, Caller, Decider, Decision, Denial, Fault, HeaderName, HeaderValue, Located, OpInfo,
+    Plane, Question, Reply, RequestHead, Service, StatusCode, TokenFault, header,
 };
-use arcadia_store::{Batch, CommitError, Recent, Store, StoreError};
+use arcadia_store::{Batch, Recent, Store, StoreError};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -20,8 +20,6 @@ use crate::vault::policy::{self, PolicyFirst};
 use crate::vault::{PROVIDER, Vault, VaultIndex, network};
 use crate::version::ApiVersion;
 
-/// How often a change is planned anew because another request changed what it had read.
-const TRIES_MAX: usize = 32;
 /// Secrets whose facts are kept in memory.
 const RECENT_ROWS_MAX: usize = 4096;
 const NAME_CHARS_MAX: usize = 127;
@@ -152,24 +150,6 @@ impl KeyVault {
 pub(crate) fn is_object_name(name: &str) -> bool {
     (1..=NAME_CHARS_MAX).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-}
-
-/// Counts the attempts of a change.
-#[derive(Default)]
-pub(crate) struct Tries(usize);
-
-impl Tries {
-    /// Commits. `false`: another request changed what this one had read, so plan it anew.
-    pub async fn commit(&mut self, store: &Store, stamp: &AuditStamp, batch: Batch) -> Result<bool, Fault> {
-        match store.commit(stamp, batch).await {
-            Ok(_) => Ok(true),
-            Err(CommitError::Conflict) if self.0 < TRIES_MAX => {
-                self.0 += 1;
-                Ok(false)
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
 }
 
 impl Service for KeyVault {

@@ -10,6 +10,7 @@
 //! had the store open is found when it is opened. What nothing here can tell: that the whole store was put back to an
 //! earlier state.
 
+mod attempts;
 mod audit;
 mod backend;
 mod batch;
@@ -27,6 +28,7 @@ mod seal;
 mod sqlite;
 mod store;
 
+pub use attempts::Attempts;
 pub use audit::AuditCheck;
 pub use backend::{
     Announce, AuditDraft, AuditRow, BATCH_BYTES_MAX, BATCH_ROWS_MAX, Backend, CHANGES_REVISIONS_MAX,

@@ -9,6 +9,7 @@ use arcadia_crypto::{KeyRing, Wiped};
 use arcadia_kernel::{
     ArmId, AuditEvent, AuditFault, AuditSink, AuditStamp, Clock, Continuation, Entropy, Page,
 };
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::audit::{AuditCheck, EventPage, Walk, check_end, check_rows, draft};
 use crate::backend::{BATCH_ROWS_MAX, Backend, Health, PAGE_ROWS_MAX, RawBatch, RawPage, RawRow, Revision};
@@ -19,7 +20,8 @@ use crate::rows::RowsSum;
 use crate::seal::Sealer;
 use crate::sqlite::{LogEnd, spawn};
 use crate::{
-    Batch, Change, CommitError, Key, MemoryBackend, Record, SqliteBackend, SqliteOptions, StoreError, Table,
+    Attempts, Batch, Change, CommitError, Key, MemoryBackend, Record, SqliteBackend, SqliteOptions,
+    StoreError, Table,
 };
 
 /// The most rows that [`Store::all`] reads.
@@ -44,6 +46,8 @@ struct Inner {
     backend: Arc<dyn Backend>,
     sealer: Arc<Sealer>,
     observers: Arc<Observers>,
+    /// Of changes that are planned anew.
+    turn: Mutex<()>,
 }
 
 impl Store {
@@ -123,7 +127,7 @@ impl Store {
         let sealer = Sealer::new(ring, entropy);
         sealer.set_found_rows(RowsSum::new(sealer.entropy()));
         let sealer = Arc::new(sealer);
-        Self(Arc::new(Inner { backend, sealer, observers: Arc::default() }))
+        Self(Arc::new(Inner { backend, sealer, observers: Arc::default(), turn: Mutex::default() }))
     }
 
     pub async fn get<K: Key + ?Sized, V: Record>(
@@ -231,6 +235,29 @@ impl Store {
         let revision = self.0.backend.commit(batch).await?;
         record.written();
         Ok(revision)
+    }
+
+    /// For a change that is planned anew when another one came in between.
+    pub fn attempts(&self) -> Attempts<'_> {
+        Attempts::new(self, true)
+    }
+
+    /// For a change that is planned once, and [`CommitError::Conflict`] when another one came in between.
+    pub fn only_attempt(&self) -> Attempts<'_> {
+        Attempts::new(self, false)
+    }
+
+    /// Returns once the observers were told of all that reads have shown by now. A row is read as soon as it is durable,
+    /// which may be before the observers hear of it: whoever decides by a row and by what is kept in memory reads the row,
+    /// waits for this, and looks there then.
+    pub async fn observers_told(&self) -> Result<(), StoreError> {
+        let backend = self.0.backend.clone();
+        let told = tokio::task::spawn_blocking(move || backend.exclusively(&mut || {}));
+        told.await.map_err(|_| StoreError::Closed)
+    }
+
+    pub(crate) async fn turn(&self) -> MutexGuard<'_, ()> {
+        self.0.turn.lock().await
     }
 
     /// Calls `observer` with what each commit changes in `table`: in commit order, after the change is durable

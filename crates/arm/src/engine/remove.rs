@@ -1,10 +1,9 @@
 //! DELETE of a resource with everything below it.
 
 use arcadia_kernel::{Fault, Reply, Request, StatusCode};
-use arcadia_store::{Batch, CommitError, Row};
+use arcadia_store::{Batch, Row};
 
 use crate::Arm;
-use crate::arm::TRIES_MAX;
 use crate::asynchronous::{self, Change, PENDING, accepted};
 use crate::engine::write::{Preconditions, plan};
 use crate::engine::{Work, requested_id};
@@ -22,7 +21,8 @@ pub(super) async fn delete(
     let id = requested_id(type_name, &request)?;
     let preconditions = Preconditions::of(&request);
     let api_version = version::required(&request.query)?;
-    for _ in 0..TRIES_MAX {
+    let mut attempts = preconditions.attempts(arm);
+    loop {
         let Some(row) = arm.store.get(RESOURCES, &id).await? else {
             return Ok(Reply::empty(StatusCode::NO_CONTENT));
         };
@@ -36,23 +36,17 @@ pub(super) async fn delete(
             // Written as it is, so that nothing can be put in it by a request that began before this one.
             batch.require_revision(RESOURCES, &id, row.revision);
             batch.put(RESOURCES, &id, &row.value)?;
-            match arm.store.commit(work.stamp, batch).await {
-                Ok(_) => {
-                    arm.wake.notify_one();
-                    return accepted(arm, &request, &*kind, &row.value, &deletion).await;
-                }
-                Err(CommitError::Conflict) if preconditions.may_retry() => continue,
-                Err(error) => return Err(error.into()),
+            if attempts.commit(work.stamp, batch).await?.is_some() {
+                arm.wake.notify_one();
+                return accepted(arm, &request, &*kind, &row.value, &deletion).await;
             }
+            continue;
         }
         plan_removal(arm, work, &row, api_version, &mut batch).await?;
-        match arm.store.commit(work.stamp, batch).await {
-            Ok(_) => return Ok(Reply::empty(StatusCode::OK)),
-            Err(CommitError::Conflict) if preconditions.may_retry() => continue,
-            Err(error) => return Err(error.into()),
+        if attempts.commit(work.stamp, batch).await?.is_some() {
+            return Ok(Reply::empty(StatusCode::OK));
         }
     }
-    Err(CommitError::Conflict.into())
 }
 
 /// Plans the end of a resource: nested ones first, each by its own kind, then the role assignments at and below

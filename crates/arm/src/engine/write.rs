@@ -1,10 +1,9 @@
 //! PUT and PATCH of resources.
 
 use arcadia_kernel::{ArmId, Fault, Reply, Request, StatusCode, header};
-use arcadia_store::{Batch, CommitError, Revision, Row};
+use arcadia_store::{Attempts, Batch, Revision, Row, StoreError};
 
 use crate::Arm;
-use crate::arm::TRIES_MAX;
 use crate::asynchronous::{self, Change, accepted};
 use crate::engine::body::{self, Body};
 use crate::engine::read::{etag, existing, view};
@@ -32,8 +31,12 @@ impl Preconditions {
         Self { if_match: read(header::IF_MATCH), if_none_match: read(header::IF_NONE_MATCH) }
     }
 
-    /// Another try would look at a state that the client has not seen.
-    pub(super) fn may_retry(&self) -> bool {
+    /// One, where another would look at a state that the client has not seen.
+    pub(super) fn attempts<'s>(&self, arm: &'s Arm) -> Attempts<'s> {
+        if self.may_retry() { arm.store.attempts() } else { arm.store.only_attempt() }
+    }
+
+    fn may_retry(&self) -> bool {
         self.if_match.as_deref().is_none_or(|tag| tag == "*")
     }
 
@@ -68,7 +71,8 @@ pub(super) async fn put(
     };
     let preconditions = Preconditions::of(&request);
     let api_version = version::required(&request.query)?;
-    for _ in 0..TRIES_MAX {
+    let mut attempts = preconditions.attempts(arm);
+    loop {
         let current = arm.store.get(RESOURCES, &id).await?;
         preconditions.check(current.as_ref().map(|row| row.revision))?;
         let mut batch = Batch::new();
@@ -79,21 +83,17 @@ pub(super) async fn put(
         let resource = stamped(resource, &id, before, work);
         let created = before.is_none();
         let begun = begin(arm, work, &*kind, &resource, before, &mut batch).await?;
-        match commit(arm, work, current.as_ref(), &resource, batch).await {
-            Ok(revision) => {
-                return match begun {
-                    Some(begun) => {
-                        arm.wake.notify_one();
-                        accepted(arm, &request, &*kind, &resource, &begun).await
-                    }
-                    None => reply(&*kind, &resource, api_version, created, revision),
-                };
-            }
-            Err(CommitError::Conflict) if preconditions.may_retry() => continue,
-            Err(error) => return Err(error.into()),
+        write(&mut batch, current.as_ref(), &resource)?;
+        if let Some(revision) = attempts.commit(work.stamp, batch).await? {
+            return match begun {
+                Some(begun) => {
+                    arm.wake.notify_one();
+                    accepted(arm, &request, &*kind, &resource, &begun).await
+                }
+                None => reply(&*kind, &resource, api_version, created, revision),
+            };
         }
     }
-    Err(CommitError::Conflict.into())
 }
 
 pub(super) async fn patch(
@@ -107,7 +107,8 @@ pub(super) async fn patch(
     let change = Body::read(&request)?.into_desired()?;
     let preconditions = Preconditions::of(&request);
     let api_version = version::required(&request.query)?;
-    for _ in 0..TRIES_MAX {
+    let mut attempts = preconditions.attempts(arm);
+    loop {
         let current = existing(arm, &id).await?;
         preconditions.check(Some(current.revision))?;
         let mut batch = Batch::new();
@@ -116,20 +117,16 @@ pub(super) async fn patch(
         let resource = kind.patch(&mut plan, &current.value, change.clone()).await?;
         let resource = stamped(resource, &id, Some(&current.value), work);
         let begun = begin(arm, work, &*kind, &resource, Some(&current.value), &mut batch).await?;
-        match commit(arm, work, Some(&current), &resource, batch).await {
-            Ok(revision) => {
-                if let Some(begun) = begun {
-                    arm.wake.notify_one();
-                    return accepted(arm, &request, &*kind, &resource, &begun).await;
-                }
-                return Reply::ok(&view(&*kind, &resource, api_version))?
-                    .with_text(header::ETAG, &etag(revision));
+        write(&mut batch, Some(&current), &resource)?;
+        if let Some(revision) = attempts.commit(work.stamp, batch).await? {
+            if let Some(begun) = begun {
+                arm.wake.notify_one();
+                return accepted(arm, &request, &*kind, &resource, &begun).await;
             }
-            Err(CommitError::Conflict) if preconditions.may_retry() => continue,
-            Err(error) => return Err(error.into()),
+            return Reply::ok(&view(&*kind, &resource, api_version))?
+                .with_text(header::ETAG, &etag(revision));
         }
     }
-    Err(CommitError::Conflict.into())
 }
 
 /// Of an asynchronous kind: the operation that carries the change out, in the same commit.
@@ -282,19 +279,13 @@ fn stamped(mut resource: Resource, id: &ArmId, before: Option<&Resource>, work: 
     resource
 }
 
-async fn commit(
-    arm: &Arm,
-    work: &Work<'_>,
-    current: Option<&Row<Resource>>,
-    resource: &Resource,
-    mut batch: Batch,
-) -> Result<Revision, CommitError> {
+/// Plans the resource, for as long as it is still what it was.
+fn write(batch: &mut Batch, current: Option<&Row<Resource>>, resource: &Resource) -> Result<(), StoreError> {
     match current {
         Some(row) => batch.require_revision(RESOURCES, &resource.id, row.revision),
         None => batch.require_absent(RESOURCES, &resource.id),
     }
-    batch.put(RESOURCES, &resource.id, resource)?;
-    arm.store.commit(work.stamp, batch).await
+    batch.put(RESOURCES, &resource.id, resource)
 }
 
 fn reply(

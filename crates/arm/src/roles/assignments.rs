@@ -4,7 +4,7 @@ use arcadia_kernel::{
     Action, ArmId, At, AuditStamp, Decision, Fault, Method, Op, Permit, Question, Reply, Request, StatusCode,
     action, op,
 };
-use arcadia_store::{Batch, CommitError, Row};
+use arcadia_store::{Batch, Row};
 use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
@@ -13,7 +13,6 @@ use crate::Arm;
 use crate::access::{
     Attributes, Condition, PRINCIPAL_ATTRIBUTE, PRINCIPAL_TYPE_ATTRIBUTE, ROLE_ATTRIBUTE, Source,
 };
-use crate::arm::TRIES_MAX;
 use crate::error::{self, invalid_content, shown};
 use crate::filter::{self, Argument, Filter};
 use crate::page::{self, Window};
@@ -252,7 +251,8 @@ async fn put(at: At<Arm>, permit: Permit<WriteAssignment>, request: Request) -> 
     let name = name_of(&request)?;
     let id = id_of(&scope, name)?;
     let wanted = Wanted::read(&at, &request)?;
-    for _ in 0..TRIES_MAX {
+    let mut attempts = at.store.attempts();
+    loop {
         // Before the assignment itself: who makes it meanwhile under this name does not look like another one.
         let named = at.store.get(ASSIGNMENT_NAMES, &name).await?;
         let current = at.store.get(ASSIGNMENTS, &id).await?;
@@ -270,17 +270,12 @@ async fn put(at: At<Arm>, permit: Permit<WriteAssignment>, request: Request) -> 
         hold_role(&at, wanted.role_id, &scope, &mut batch).await?;
         scopes::hold(&at, &scope, &mut batch).await?;
         let assignment = planned(&at, &permit, &scope, name, current.as_ref(), &wanted, &mut batch).await?;
-        match at.store.commit(permit.stamp(), batch).await {
-            Ok(_) => {
-                let created = current.is_none();
-                let status = if created { StatusCode::CREATED } else { StatusCode::OK };
-                return Reply::json(status, &assignment.view(None, created));
-            }
-            Err(CommitError::Conflict) => continue,
-            Err(error) => return Err(error.into()),
+        if attempts.commit(permit.stamp(), batch).await?.is_some() {
+            let created = current.is_none();
+            let status = if created { StatusCode::CREATED } else { StatusCode::OK };
+            return Reply::json(status, &assignment.view(None, created));
         }
     }
-    Err(CommitError::Conflict.into())
 }
 
 /// The assignment as it shall be, with the rows that keep its name and what it grants unique.
@@ -374,7 +369,8 @@ async fn hold_role(arm: &Arm, role: Uuid, scope: &ArmId, batch: &mut Batch) -> R
 async fn delete(at: At<Arm>, permit: Permit<DeleteAssignment>, request: Request) -> Result<Reply, Fault> {
     let scope = scopes::check(&at, request.param("scope"))?;
     let id = id_of(&scope, name_of(&request)?)?;
-    for _ in 0..TRIES_MAX {
+    let mut attempts = at.store.attempts();
+    loop {
         let Some(row) = at.store.get(ASSIGNMENTS, &id).await? else {
             return Ok(Reply::empty(StatusCode::NO_CONTENT));
         };
@@ -385,13 +381,10 @@ async fn delete(at: At<Arm>, permit: Permit<DeleteAssignment>, request: Request)
         let mut batch = Batch::new();
         batch.require_revision(ASSIGNMENTS, &id, row.revision);
         remove(&row.value, &mut batch);
-        match at.store.commit(permit.stamp(), batch).await {
-            Ok(_) => return Reply::ok(&row.value.view(None, false)),
-            Err(CommitError::Conflict) => continue,
-            Err(error) => return Err(error.into()),
+        if attempts.commit(permit.stamp(), batch).await?.is_some() {
+            return Reply::ok(&row.value.view(None, false));
         }
     }
-    Err(CommitError::Conflict.into())
 }
 
 /// Plans the end of the assignments at and below a scope that ends itself.

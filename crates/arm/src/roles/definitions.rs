@@ -6,13 +6,12 @@ use arcadia_kernel::{
     ArmId, At, Continuation, Fault, Method, Op, Page, Permit, Plane, Reply, Request, SignedIn, StatusCode,
     action, op, signed_in,
 };
-use arcadia_store::{Batch, CommitError, Row};
+use arcadia_store::{Batch, Row};
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::Arm;
-use crate::arm::TRIES_MAX;
 use crate::error::{self, invalid_content, shown};
 use crate::filter::{self, Filter};
 use crate::page;
@@ -347,7 +346,8 @@ async fn put(at: At<Arm>, permit: Permit<WriteDefinition>, request: Request) -> 
         return Err(Fault::bad_request("RoleDefinitionIsBuiltIn", message));
     }
     let wanted = Wanted::read(&at, &request)?;
-    for _ in 0..TRIES_MAX {
+    let mut attempts = at.store.attempts();
+    loop {
         let current = at.store.get(CUSTOM_ROLES, &id).await?;
         let old_scopes = current.iter().flat_map(|row| row.value.assignable_scopes.iter());
         check_everywhere(&permit, old_scopes.chain(&wanted.assignable_scopes))?;
@@ -356,14 +356,11 @@ async fn put(at: At<Arm>, permit: Permit<WriteDefinition>, request: Request) -> 
         }
         let mut batch = Batch::new();
         let role = planned(&at, &permit, id, current.as_ref(), &wanted, &mut batch).await?;
-        match at.store.commit(permit.stamp(), batch).await {
+        if attempts.commit(permit.stamp(), batch).await?.is_some() {
             // Exactly 201, also for an update: clients take nothing else.
-            Ok(_) => return Reply::json(StatusCode::CREATED, &role.view(scope.subscription())),
-            Err(CommitError::Conflict) => continue,
-            Err(error) => return Err(error.into()),
+            return Reply::json(StatusCode::CREATED, &role.view(scope.subscription()));
         }
     }
-    Err(CommitError::Conflict.into())
 }
 
 async fn planned(
@@ -430,7 +427,8 @@ async fn delete(at: At<Arm>, permit: Permit<DeleteDefinition>, request: Request)
         let message = "Built-in roles cannot be deleted.";
         return Err(Fault::bad_request("RoleDefinitionIsBuiltIn", message));
     }
-    for _ in 0..TRIES_MAX {
+    let mut attempts = at.store.attempts();
+    loop {
         let Some(row) = at.store.get(CUSTOM_ROLES, &id).await? else {
             return Ok(Reply::empty(StatusCode::NO_CONTENT));
         };
@@ -439,6 +437,7 @@ async fn delete(at: At<Arm>, permit: Permit<DeleteDefinition>, request: Request)
                 return Err(error::authorization_failed(permit.caller(), ACTION, assignable));
             }
         }
+        at.store.observers_told().await?;
         if at.access.role_in_use(id) {
             let message = "There are existing role assignments referencing role. Delete those first.";
             return Err(Fault::bad_request("RoleDefinitionHasAssignments", message));
@@ -447,11 +446,8 @@ async fn delete(at: At<Arm>, permit: Permit<DeleteDefinition>, request: Request)
         batch.require_revision(CUSTOM_ROLES, &id, row.revision);
         batch.delete(CUSTOM_ROLES, &id);
         batch.delete(ROLE_NAMES, &row.value.role_name.to_lowercase());
-        match at.store.commit(permit.stamp(), batch).await {
-            Ok(_) => return Reply::ok(&row.value.view(scope.subscription())),
-            Err(CommitError::Conflict) => continue,
-            Err(error) => return Err(error.into()),
+        if attempts.commit(permit.stamp(), batch).await?.is_some() {
+            return Reply::ok(&row.value.view(scope.subscription()));
         }
     }
-    Err(CommitError::Conflict.into())
 }

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use arcadia_crypto::{KeyRing, SystemEntropy};
+use arcadia_kernel::FixedClock;
 use arcadia_races::{THREADS, block_on, race, rounds};
+use arcadia_store::Store;
 use serde_json::json;
 
 use crate::support::*;
@@ -126,4 +129,70 @@ async fn what_comes_below_a_resource_changes_its_revision() {
     assert_ne!(before, assigned);
     site.put(OWNER, &format!("{widget}/parts/p"), json!({})).await.is(200);
     assert_ne!(assigned, tag().await);
+}
+
+async fn custom_role(site: &Site, number: usize) -> String {
+    let name = uuid::Uuid::from_u128(0xC0_0000 + number as u128);
+    let path = format!("{}/providers/Microsoft.Authorization/roleDefinitions/{name}", subscription());
+    let body = json!({ "properties": {
+        "roleName": format!("Watcher {number}"),
+        "assignableScopes": [subscription()],
+        "permissions": [{ "actions": ["*/read"] }],
+    }});
+    site.put(OWNER, &path, body).await.is(201);
+    path
+}
+
+/// A role is deleted while it is assigned: either nobody has it afterwards, or it is still there.
+#[test]
+fn no_assignment_outlives_its_role() {
+    let site = block_on(Site::new());
+    let all = format!("{}/providers/Microsoft.Authorization/roleAssignments", subscription());
+    for round in 0..rounds() {
+        let role = block_on(custom_role(&site, round));
+        let path = |number: usize| assignment(&subscription(), (round * THREADS + number) as u128);
+        let answers = race(async |number| {
+            if number == round % THREADS {
+                return site.delete(OWNER, &role).await.status;
+            }
+            let body = json!({ "properties": { "roleDefinitionId": role, "principalId": NINA } });
+            site.put(OWNER, &path(number), body).await.status
+        });
+        assert!(answers.iter().all(|status| [200, 201, 400, 409].contains(status)), "{answers:?}");
+        let held = block_on(site.get(OWNER, &format!("{all}?$filter=principalId eq '{NINA}'"))).is(200);
+        let made = answers.iter().filter(|status| **status == 201).count();
+        assert_eq!(held.body["value"].as_array().unwrap().len(), made, "round {round}: {answers:?}");
+        let is_deleted = answers[round % THREADS] == 200;
+        assert_eq!(block_on(site.get(OWNER, &role)).status, if is_deleted { 404 } else { 200 });
+        assert!(made <= 1 && !(is_deleted && made > 0), "round {round}: {answers:?}");
+        for number in 0..THREADS {
+            block_on(site.delete(OWNER, &path(number)));
+        }
+    }
+}
+
+/// More than any of them may try again: they come one after the other. On a file, where a commit takes its time and they
+/// all run into one another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_assign_one_custom_role_at_one_resource() {
+    const MANY: u128 = 60;
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Arc::new(FixedClock::at_epoch_seconds(1_700_000_000));
+    let ring = KeyRing::generate(&SystemEntropy).unwrap();
+    let store = Store::open(directory.path(), ring, clock.clone(), Arc::new(SystemEntropy)).unwrap();
+    let site = Arc::new(Site::over(store, Arc::default(), clock, i64::MAX).await);
+    let rg = site.group("rg").await;
+    let widget = site.widget(&rg, "one").await;
+    let role = custom_role(&site, 0).await;
+    let tasks: Vec<_> = (0..MANY)
+        .map(|number| {
+            let path = assignment(&format!("{widget}/things/{number}"), number);
+            let body = json!({ "properties": { "roleDefinitionId": role, "principalId": NINA } });
+            let site = site.clone();
+            tokio::spawn(async move { site.put(OWNER, &path, body).await.status })
+        })
+        .collect();
+    for task in tasks {
+        assert_eq!(task.await.unwrap(), 201);
+    }
 }

@@ -211,7 +211,7 @@ pub(super) async fn delete(
         None => None,
     };
     let now = permit.epoch_seconds();
-    at.remove(permit.stamp(), APPLICATIONS, id, |application, batch| {
+    at.remove(permit.stamp(), APPLICATIONS, id, principal_id.as_slice(), |application, batch| {
         for uri in &application.identifier_uris {
             batch.delete(IDENTIFIER_URIS, fold(uri).as_str());
         }

@@ -1,6 +1,7 @@
 //! Refusals in Graph's words.
 
 use arcadia_kernel::{Denial, Fault, StatusCode};
+use arcadia_store::CommitError;
 use serde_json::json;
 
 use crate::login::faults::shown;
@@ -41,10 +42,14 @@ pub(crate) fn taken(property: &str) -> Fault {
         .extra("details", json!([{ "code": "ObjectConflict", "target": property, "message": "" }]))
 }
 
-pub(crate) fn busy() -> Fault {
-    Fault::new(
-        StatusCode::CONFLICT,
-        "Directory_ConcurrencyViolation",
-        "The resource was changed by other requests at the same time. Please retry.",
-    )
+/// Why a change was not written.
+pub(crate) fn not_written(error: CommitError) -> Fault {
+    match error {
+        CommitError::Conflict => Fault::new(
+            StatusCode::CONFLICT,
+            "Directory_ConcurrencyViolation",
+            "The resource was changed by other requests at the same time. Please retry.",
+        ),
+        CommitError::Store(error) => error.into(),
+    }
 }

@@ -1,7 +1,7 @@
 //! Groups and who is in them.
 
 use arcadia_kernel::{Action, At, Fault, Permit, Reply, Request, StatusCode};
-use arcadia_store::Batch;
+use arcadia_store::{Batch, CommitError};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -11,7 +11,7 @@ use crate::actions::{
 };
 use crate::directory::Committed;
 use crate::graph::body::{Body, Reader, reference};
-use crate::graph::faults::{bad_request, busy, invalid_property, not_found};
+use crate::graph::faults::{bad_request, invalid_property, not_found, not_written};
 use crate::graph::objects::{add_owner, remove_owner, typed_list};
 use crate::graph::render::Shown as _;
 use crate::graph::{Graph, new_id};
@@ -92,7 +92,7 @@ pub(super) async fn create(at: At<Graph>, permit: Permit<GroupsCreate>, body: Bo
     batch.put(GROUPS, &group.id, &group)?;
     match at.directory.commit(permit.stamp(), batch).await? {
         Committed::Written => at.created(&body.head, &group),
-        Committed::LostRace => Err(busy()),
+        Committed::LostRace => Err(not_written(CommitError::Conflict)),
     }
 }
 
@@ -112,7 +112,7 @@ pub(super) async fn update(at: At<Graph>, permit: Permit<GroupsUpdate>, body: Bo
 
 pub(super) async fn delete(at: At<Graph>, permit: Permit<GroupsDelete>, _: Request) -> Result<Reply, Fault> {
     let id = at.target.id()?;
-    at.remove(permit.stamp(), GROUPS, id, |_, batch| {
+    at.remove(permit.stamp(), GROUPS, id, &[id], |_, batch| {
         at.directory.plan_remove_links(batch, id);
         Ok(())
     })
@@ -158,10 +158,7 @@ pub(super) async fn add_member(
     let member = reference(&body.fields)?;
     {
         let snapshot = at.directory.snapshot();
-        let may_be_member = snapshot.users.contains_key(&member)
-            || snapshot.groups.contains_key(&member)
-            || snapshot.principals.contains_key(&member);
-        if !may_be_member {
+        if !snapshot.is_there(member) {
             return Err(not_found(&member.to_string()));
         }
         if member == group {
@@ -171,17 +168,24 @@ pub(super) async fn add_member(
             return Err(bad_request(format!("A group can have at most {MEMBERS_MAX} members.")));
         }
     }
-    // The group must still be there when the membership is written, or it would outlive it.
-    let row = at.directory.store.get(GROUPS, &group).await?.ok_or_else(|| at.target.not_found())?;
-    let mut batch = Batch::new();
-    batch.require_revision(GROUPS, &group, row.revision);
-    batch.require_absent(MEMBERS, &(group, member));
-    batch.put(MEMBERS, &(group, member), &Link { group, member })?;
-    match at.directory.commit(permit.stamp(), batch).await? {
-        Committed::Written => Ok(Reply::empty(StatusCode::NO_CONTENT)),
-        Committed::LostRace => Err(bad_request(
-            "One or more added object references already exist for the following modified properties: 'members'.",
-        )),
+    let mut attempts = at.directory.store.attempts();
+    loop {
+        let mut batch = Batch::new();
+        // A membership that outlives its group would still give what the group was given.
+        if !at.hold(&mut batch, GROUPS, group).await? {
+            return Err(at.target.not_found());
+        }
+        if at.directory.store.get(MEMBERS, &(group, member)).await?.is_some() {
+            return Err(bad_request(
+                "One or more added object references already exist for the following modified properties: \
+                 'members'.",
+            ));
+        }
+        batch.require_absent(MEMBERS, &(group, member));
+        batch.put(MEMBERS, &(group, member), &Link { group, member })?;
+        if attempts.commit(permit.stamp(), batch).await.map_err(not_written)?.is_some() {
+            return Ok(Reply::empty(StatusCode::NO_CONTENT));
+        }
     }
 }
 

@@ -32,7 +32,7 @@ use uuid::Uuid;
 
 pub use table::graph_ops;
 
-use crate::directory::{COMMIT_TRIES_MAX, Committed, Directory};
+use crate::directory::Directory;
 use crate::login::client_request_id;
 use crate::model::GRAPH_APP_ID;
 
@@ -55,40 +55,58 @@ impl Graph {
         id: Uuid,
         mut edit: impl FnMut(&V, &mut Batch) -> Result<V, Fault>,
     ) -> Result<V, Fault> {
-        for _ in 0..COMMIT_TRIES_MAX {
+        let mut attempts = self.directory.store.attempts();
+        loop {
             let row = self.directory.store.get(table, &id).await?;
             let row = row.ok_or_else(|| faults::not_found(&id.to_string()))?;
             let mut batch = Batch::new();
             batch.require_revision(table, &id, row.revision);
             let edited = edit(&row.value, &mut batch)?;
             batch.put(table, &id, &edited)?;
-            if self.directory.commit(stamp, batch).await? == Committed::Written {
+            if attempts.commit(stamp, batch).await.map_err(faults::not_written)?.is_some() {
                 return Ok(edited);
             }
         }
-        Err(faults::busy())
     }
 
-    /// Reads and removes one row with what `plan` adds. 404 when it is gone.
+    /// Requires that an object is still as it is when the batch is committed, and writes it so, for a deletion at the same
+    /// time to see what is written about it, or fail. `false`: there is no such object.
+    pub(crate) async fn hold<V: Record>(
+        &self,
+        batch: &mut Batch,
+        table: Table<Uuid, V>,
+        id: Uuid,
+    ) -> Result<bool, Fault> {
+        let Some(row) = self.directory.store.get(table, &id).await? else { return Ok(false) };
+        batch.require_revision(table, &id, row.revision);
+        batch.put(table, &id, &row.value)?;
+        Ok(true)
+    }
+
+    /// Reads and removes one row with what `plan` adds; `leaving` are the objects that end with it. 404 when it is gone,
+    /// 400 when nobody would be left who administers the directory.
     pub(crate) async fn remove<V: Record>(
         &self,
         stamp: &AuditStamp,
         table: Table<Uuid, V>,
         id: Uuid,
+        leaving: &[Uuid],
         mut plan: impl FnMut(&V, &mut Batch) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
-        for _ in 0..COMMIT_TRIES_MAX {
+        let mut attempts = self.directory.store.attempts();
+        loop {
             let row = self.directory.store.get(table, &id).await?;
             let row = row.ok_or_else(|| faults::not_found(&id.to_string()))?;
+            self.directory.store.observers_told().await?;
             let mut batch = Batch::new();
             batch.require_revision(table, &id, row.revision);
             batch.delete(table, &id);
+            self.keep_administrator(&mut batch, leaving).await?;
             plan(&row.value, &mut batch)?;
-            if self.directory.commit(stamp, batch).await? == Committed::Written {
+            if attempts.commit(stamp, batch).await.map_err(faults::not_written)?.is_some() {
                 return Ok(());
             }
         }
-        Err(faults::busy())
     }
 }
 

@@ -171,7 +171,7 @@ pub(super) async fn delete(
     _: Request,
 ) -> Result<Reply, Fault> {
     let id = at.target.id()?;
-    at.remove(permit.stamp(), PRINCIPALS, id, |principal, batch| {
+    at.remove(permit.stamp(), PRINCIPALS, id, &[id], |principal, batch| {
         check_own(principal)?;
         at.directory.plan_remove_principal(batch, principal);
         Ok(())

@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::actions::{RoleMembersRead, RoleMembersUpdate};
-use crate::directory::Committed;
 use crate::graph::Graph;
 use crate::graph::body::{Body, Reader};
-use crate::graph::faults::{bad_request, invalid_property, not_found};
-use crate::model::{GLOBAL_ADMINISTRATOR, GLOBAL_ADMINISTRATOR_NAME, ROLES, RoleMember};
+use crate::graph::faults::{bad_request, invalid_property, not_found, not_written};
+use crate::model::{
+    GLOBAL_ADMINISTRATOR, GLOBAL_ADMINISTRATOR_NAME, GROUPS, PRINCIPALS, ROLES, RoleMember, USERS,
+};
 
 /// An assignment's id is made of its two parts, so that the same one cannot exist twice.
 fn assignment_id(row: &RoleMember) -> String {
@@ -75,25 +76,28 @@ pub(super) async fn add(
     if scope.is_some_and(|scope| scope != "/") {
         return Err(bad_request("Directory roles are assigned for the whole directory: use '/'."));
     }
-    let exists = {
-        let snapshot = at.directory.snapshot();
-        snapshot.users.contains_key(&principal)
-            || snapshot.groups.contains_key(&principal)
-            || snapshot.principals.contains_key(&principal)
-    };
-    if !exists {
-        return Err(not_found(&principal.to_string()));
-    }
     let row = RoleMember { role, principal };
-    let mut batch = Batch::new();
-    batch.require_absent(ROLES, &(role, principal));
-    batch.put(ROLES, &(role, principal), &row)?;
-    match at.directory.commit(permit.stamp(), batch).await? {
-        Committed::Written => Reply::json(StatusCode::CREATED, &shown(&row)),
-        Committed::LostRace => Err(bad_request(
-            "A conflicting object with one or more of the specified \
-                                                property values is present in the directory.",
-        )),
+    let key = (role, principal);
+    let mut attempts = at.directory.store.attempts();
+    loop {
+        let mut batch = Batch::new();
+        let is_there = at.hold(&mut batch, USERS, principal).await?
+            || at.hold(&mut batch, GROUPS, principal).await?
+            || at.hold(&mut batch, PRINCIPALS, principal).await?;
+        if !is_there {
+            return Err(not_found(&principal.to_string()));
+        }
+        if at.directory.store.get(ROLES, &key).await?.is_some() {
+            return Err(bad_request(
+                "A conflicting object with one or more of the specified property values is present in the \
+                 directory.",
+            ));
+        }
+        batch.require_absent(ROLES, &key);
+        batch.put(ROLES, &key, &row)?;
+        if attempts.commit(permit.stamp(), batch).await.map_err(not_written)?.is_some() {
+            return Reply::json(StatusCode::CREATED, &shown(&row));
+        }
     }
 }
 
@@ -105,15 +109,38 @@ pub(super) async fn remove(
     let text = request.param("assignment");
     let row = parse_id(text).ok_or_else(|| not_found(text))?;
     let key = (row.role, row.principal);
-    let found = at.directory.store.get(ROLES, &key).await?.ok_or_else(|| not_found(text))?;
-    if at.directory.snapshot().role_members().count() <= 1 {
-        return Err(bad_request("The last Global Administrator cannot be removed."));
+    let mut attempts = at.directory.store.attempts();
+    loop {
+        let found = at.directory.store.get(ROLES, &key).await?.ok_or_else(|| not_found(text))?;
+        at.directory.store.observers_told().await?;
+        let mut batch = Batch::new();
+        batch.require_revision(ROLES, &key, found.revision);
+        batch.delete(ROLES, &key);
+        at.keep_administrator(&mut batch, &[row.principal]).await?;
+        if attempts.commit(permit.stamp(), batch).await.map_err(not_written)?.is_some() {
+            return Ok(Reply::empty(StatusCode::NO_CONTENT));
+        }
     }
-    let mut batch = Batch::new();
-    batch.require_revision(ROLES, &key, found.revision);
-    batch.delete(ROLES, &key);
-    match at.directory.commit(permit.stamp(), batch).await? {
-        Committed::Written => Ok(Reply::empty(StatusCode::NO_CONTENT)),
-        Committed::LostRace => Err(not_found(text)),
+}
+
+impl Graph {
+    /// Requires that somebody who is not `leaving` is an administrator when the batch is committed, if one of those is.
+    /// Of two who remove each other at the same time, one stays.
+    pub(super) async fn keep_administrator(&self, batch: &mut Batch, leaving: &[Uuid]) -> Result<(), Fault> {
+        let (leave, stay): (Vec<_>, Vec<_>) = {
+            let snapshot = self.directory.snapshot();
+            let members = snapshot.role_members().filter(|row| snapshot.is_there(row.principal));
+            members.partition(|row| leaving.contains(&row.principal))
+        };
+        if leave.is_empty() {
+            return Ok(());
+        }
+        for key in stay.iter().map(|row| (row.role, row.principal)) {
+            if let Some(row) = self.directory.store.get(ROLES, &key).await? {
+                batch.require_revision(ROLES, &key, row.revision);
+                return Ok(());
+            }
+        }
+        Err(bad_request("The last Global Administrator cannot be removed."))
     }
 }

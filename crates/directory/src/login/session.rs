@@ -2,10 +2,10 @@
 
 use arcadia_crypto::{b64url, hmac_sha256};
 use arcadia_kernel::{AuditStamp, EntropyExt as _, Fault};
-use arcadia_store::Batch;
+use arcadia_store::{Batch, CommitError};
 use uuid::Uuid;
 
-use crate::directory::{COMMIT_TRIES_MAX, Committed, Directory};
+use crate::directory::Directory;
 use crate::login::client::Client;
 use crate::login::faults::{invalid_grant, refusal};
 use crate::login::person::signed_in;
@@ -80,7 +80,8 @@ impl Directory {
             return Err(malformed());
         }
         let digest = digest(token);
-        for _ in 0..COMMIT_TRIES_MAX {
+        let mut attempts = self.store.attempts();
+        loop {
             let now = self.clock.epoch_seconds();
             let row = self.store.get(REFRESH_TOKENS, digest.as_str()).await?.ok_or_else(malformed)?;
             let session_id = row.value.session;
@@ -92,6 +93,7 @@ impl Directory {
             let scope = row.value.scope.clone();
             if let Some(rotated) = row.value.rotated_seconds {
                 if now - rotated > ROTATION_GRACE_SECONDS {
+                    drop(attempts);
                     self.revoke_session(stamp, session_id).await?;
                     return Err(reused());
                 }
@@ -106,16 +108,16 @@ impl Directory {
             let session = Session { expires_seconds, ..session.value };
             batch.put(SESSIONS, &session_id, &session)?;
             plan_refresh_token(&mut batch, session_id, &refresh_token, &scope, expires_seconds)?;
-            if self.commit(stamp, batch).await? == Committed::Written {
+            if attempts.commit(stamp, batch).await.map_err(not_written)?.is_some() {
                 return Ok(Refreshed { session, scope, refresh_token });
             }
         }
-        Err(Fault::unavailable("The refresh token is in use by many requests at once. Retry."))
     }
 
     /// Ends a session: none of its refresh tokens is accepted any more.
     pub(crate) async fn revoke_session(&self, stamp: &AuditStamp, id: Uuid) -> Result<(), Fault> {
-        for _ in 0..COMMIT_TRIES_MAX {
+        let mut attempts = self.store.attempts();
+        loop {
             let Some(row) = self.store.get(SESSIONS, &id).await? else { return Ok(()) };
             if row.value.revoked {
                 return Ok(());
@@ -123,11 +125,17 @@ impl Directory {
             let mut batch = Batch::new();
             batch.require_revision(SESSIONS, &id, row.revision);
             batch.put(SESSIONS, &id, &Session { revoked: true, ..row.value })?;
-            if self.commit(stamp, batch).await? == Committed::Written {
+            if attempts.commit(stamp, batch).await.map_err(not_written)?.is_some() {
                 return Ok(());
             }
         }
-        Err(Fault::unavailable("The session is in use by many requests at once. Retry."))
+    }
+}
+
+fn not_written(error: CommitError) -> Fault {
+    match error {
+        CommitError::Conflict => Fault::unavailable("The session is in use by many requests at once. Retry."),
+        CommitError::Store(error) => error.into(),
     }
 }
 

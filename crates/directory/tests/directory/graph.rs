@@ -343,4 +343,13 @@ async fn the_last_administrator_and_foreign_identities_stay() {
     world.graph(&admin, "DELETE", &format!("{path}/{}", text(other[0], "id")), NONE).await.ok();
     let last = world.graph(&admin, "DELETE", &format!("{path}/{}", text(mine[0], "id")), NONE).await;
     assert_eq!(last.graph_refusal().0, 400);
+    // Nor with the application that is it, which would take its role along.
+    let principal = format!("/v1.0/servicePrincipals/{}", world.first.service_principal_object_id);
+    let list = world.graph(&admin, "GET", "/v1.0/applications", NONE).await.ok();
+    let application = format!("/v1.0/applications/{}", ids(&list)[0]);
+    for path in [principal, application] {
+        let last = world.graph(&admin, "DELETE", &path, NONE).await;
+        assert_eq!(last.graph_refusal().0, 400, "{path}");
+        world.graph(&admin, "GET", &path, NONE).await.ok();
+    }
 }

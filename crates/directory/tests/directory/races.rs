@@ -3,6 +3,7 @@
 use arcadia_directory::AZURE_CLI_APP_ID;
 use arcadia_kernel::Clock as _;
 use arcadia_races::{THREADS, block_on, race, rounds};
+use serde_json::{Value, json};
 
 use crate::grants::refresh;
 use crate::identity::{audience, machine, show};
@@ -10,6 +11,7 @@ use crate::pages::{REDIRECT, UPN, VERIFIER, authorize_path, begin, confirm, cook
 use crate::world::{ARM, Answer, World, assertion, key, text};
 
 const TOKENS: &str = "directory/refresh-token";
+const ROLE_ASSIGNMENTS: &str = "/v1.0/roleManagement/directory/roleAssignments";
 
 fn answered(answers: &[Answer]) -> usize {
     answers.iter().filter(|answer| answer.status == 200).count()
@@ -107,5 +109,91 @@ fn an_assertion_of_a_machine_is_taken_from_one() {
         let answers = race(|_| show(&world, &client, &shown));
         assert_eq!(answered(&answers), 1, "round {round}: {answers:?}");
         world.clock.advance_seconds(60);
+    }
+}
+
+/// Each administrator is removed by half of them: somebody stays who can give the role again.
+#[test]
+fn one_administrator_stays() {
+    for round in 0..rounds() {
+        let world = block_on(World::new());
+        let (admin, roles) = block_on(async {
+            let admin = world.admin_graph_token().await;
+            let list = world.graph(&admin, "GET", ROLE_ASSIGNMENTS, Value::Null).await.ok();
+            let paths = list["value"].as_array().unwrap().iter();
+            (admin, paths.map(|row| format!("{ROLE_ASSIGNMENTS}/{}", text(row, "id"))).collect::<Vec<_>>())
+        });
+        let answers = race(async |number| {
+            world.graph(&admin, "DELETE", &roles[number % roles.len()], Value::Null).await.status.as_u16()
+        });
+        let removed = answers.iter().filter(|status| **status == 204).count();
+        assert_eq!((roles.len(), removed), (2, 1), "round {round}: {answers:?}");
+        assert_eq!(block_on(world.rows("directory/role-member")), 1, "round {round}");
+    }
+}
+
+/// A role that outlives who had it would count as somebody who stays.
+#[test]
+fn no_role_outlives_its_principal() {
+    let world = block_on(World::new());
+    let admin = block_on(world.admin_graph_token());
+    for round in 0..rounds() {
+        let user = block_on(world.user(&format!("user{round}")));
+        let answers = race(async |number| {
+            if number == round % THREADS {
+                let path = format!("/v1.0/users/{user}");
+                return world.graph(&admin, "DELETE", &path, Value::Null).await.status.as_u16();
+            }
+            let body = json!({
+                "roleDefinitionId": "62e90394-69f5-4237-9190-012177145e10", "principalId": user, "directoryScopeId": "/",
+            });
+            world.graph(&admin, "POST", ROLE_ASSIGNMENTS, body).await.status.as_u16()
+        });
+        let known = answers.iter().all(|status| [201, 204, 400, 404].contains(status));
+        assert!(known, "round {round}: {answers:?}");
+        assert_eq!(block_on(world.rows("directory/role-member")), 2, "round {round}: {answers:?}");
+    }
+}
+
+/// What a group was given would go on for those who are left in it.
+#[test]
+fn no_membership_outlives_its_group() {
+    let world = block_on(World::new());
+    let admin = block_on(world.admin_graph_token());
+    let users: Vec<_> = (0..THREADS).map(|number| block_on(world.user(&format!("user{number}")))).collect();
+    for round in 0..rounds() {
+        let body = json!({
+            "displayName": "g", "mailNickname": "g", "mailEnabled": false, "securityEnabled": true,
+        });
+        let group = text(&block_on(world.graph(&admin, "POST", "/v1.0/groups", body)).ok(), "id");
+        let path = format!("/v1.0/groups/{group}");
+        let answers = race(async |number| {
+            if number == round % THREADS {
+                return world.graph(&admin, "DELETE", &path, Value::Null).await.status.as_u16();
+            }
+            let member = format!("https://graph.microsoft.com/v1.0/directoryObjects/{}", users[number]);
+            let (path, body) = (format!("{path}/members/$ref"), json!({ "@odata.id": member }));
+            world.graph(&admin, "POST", &path, body).await.status.as_u16()
+        });
+        assert!(answers.iter().all(|status| [204, 404].contains(status)), "round {round}: {answers:?}");
+        assert_eq!(block_on(world.rows("directory/member")), 0, "round {round}: {answers:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_edit_one_object_at_once() {
+    const MANY: usize = 60;
+    let world = std::sync::Arc::new(World::new().await);
+    let admin = world.admin_graph_token().await;
+    let (object, ..) = world.application("app").await;
+    let tasks: Vec<_> = (0..MANY)
+        .map(|_| {
+            let (world, admin) = (world.clone(), admin.clone());
+            let (path, body) = (format!("/v1.0/applications/{object}"), json!({ "displayName": "renamed" }));
+            tokio::spawn(async move { world.graph(&admin, "PATCH", &path, body).await.status.as_u16() })
+        })
+        .collect();
+    for task in tasks {
+        assert_eq!(task.await.unwrap(), 204);
     }
 }

@@ -8,7 +8,6 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::KeyVault;
-use crate::service::Tries;
 use crate::vault::policy::{AccessPolicy, UpdateKind};
 use crate::vault::properties::{VaultProperties, bad_request, checked_policies};
 
@@ -56,7 +55,7 @@ async fn update(
     let change = checked_policies(body.value.properties.access_policies, tenant)?;
     let id = permit.scope().parent().and_then(|list| list.parent());
     let id = id.ok_or_else(|| Fault::internal("the scope of an access policy is not below a vault"))?;
-    let mut tries = Tries::default();
+    let mut attempts = keyvault.store.attempts();
     loop {
         let row = keyvault.store.get(RESOURCES, &id).await?.ok_or_else(|| vault_not_found(&id))?;
         let mut resource = row.value;
@@ -70,7 +69,7 @@ async fn update(
         let mut batch = arcadia_store::Batch::new();
         batch.require_revision(RESOURCES, &id, row.revision);
         batch.put(RESOURCES, &id, &resource)?;
-        if tries.commit(&keyvault.store, permit.stamp(), batch).await? {
+        if attempts.commit(permit.stamp(), batch).await?.is_some() {
             return Reply::ok(&json!({
                 "id": format!("{id}/accessPolicies/"),
                 "type": "Microsoft.KeyVault/vaults/accessPolicies",

@@ -13,7 +13,7 @@ use super::{BackupSecret, RestoreSecret};
 use crate::KeyVault;
 use crate::faults::{self, bad_parameter};
 use crate::records::{BACKUP_KEY, BackupKey, DELETED_SECRETS, SECRETS, Secret, SecretVersion, VERSIONS};
-use crate::service::{Tries, is_object_name};
+use crate::service::is_object_name;
 
 /// What every backup blob starts with, for secrets, keys and certificates alike.
 const MAGIC: &str = "&AzureKeyVaultKeyBackupV1.microsoft.com";
@@ -185,7 +185,7 @@ pub(super) async fn restore(
     let moved = |version| SecretVersion { secret: secret.key, ..version };
     let versions: Vec<SecretVersion> = content.versions.into_iter().map(moved).collect();
     let writer = Writer::new(&at, &at.target);
-    let mut tries = Tries::default();
+    let mut attempts = at.store.attempts();
     loop {
         let mut batch = at.change_of(vault).await?;
         let is_taken = at.store.get(SECRETS, &place).await?.is_some()
@@ -199,7 +199,7 @@ pub(super) async fn restore(
         for version in &versions {
             batch.put(VERSIONS, &(place.0, secret.key, version.version.clone()), version)?;
         }
-        if tries.commit(&at.store, permit.stamp(), batch).await? {
+        if attempts.commit(permit.stamp(), batch).await?.is_some() {
             return reply(&writer.without_value(&secret, &secret.latest, &secret.facts));
         }
     }

@@ -8,7 +8,6 @@ use super::wire::{Writer, reply};
 use super::{DeleteSecret, PurgeSecret, ReadMetadata, RecoverSecret};
 use crate::faults;
 use crate::records::{DELETED_SECRETS, DUE, DeletedSecret, Due, REMNANTS, Remnant, SECRETS};
-use crate::service::Tries;
 use crate::{KeyVault, Vault};
 
 impl KeyVault {
@@ -27,7 +26,7 @@ pub(super) async fn delete(
     let vault = &at.target.vault;
     let place = place(vault, name);
     let deleted_at = permit.epoch_seconds();
-    let mut tries = Tries::default();
+    let mut attempts = at.store.attempts();
     loop {
         let mut batch = at.change_of(vault).await?;
         let live = at.secret(vault, name).await?.ok_or_else(|| faults::secret_not_found(name))?;
@@ -39,7 +38,7 @@ pub(super) async fn delete(
         batch.delete(SECRETS, &place);
         batch.put(DELETED_SECRETS, &place, &deleted)?;
         batch.put(DUE, &due.key(), &due)?;
-        if tries.commit(&at.store, permit.stamp(), batch).await? {
+        if attempts.commit(permit.stamp(), batch).await?.is_some() {
             return reply(&Writer::new(&at, &at.target).deleted(&deleted));
         }
     }
@@ -68,7 +67,7 @@ pub(super) async fn recover(
     let name = request.param("name");
     let vault = &at.target.vault;
     let place = place(vault, name);
-    let mut tries = Tries::default();
+    let mut attempts = at.store.attempts();
     loop {
         let mut batch = at.change_of(vault).await?;
         let Some(row) = at.deleted_secret(vault, name).await? else {
@@ -83,7 +82,7 @@ pub(super) async fn recover(
         batch.delete(DELETED_SECRETS, &place);
         batch.delete(DUE, &Due::of_secret(place.0, &place.1, purge_at).key());
         batch.put(SECRETS, &place, &secret)?;
-        if tries.commit(&at.store, permit.stamp(), batch).await? {
+        if attempts.commit(permit.stamp(), batch).await?.is_some() {
             let writer = Writer::new(&at, &at.target);
             return reply(&writer.without_value(&secret, &secret.latest, &secret.facts));
         }
@@ -102,7 +101,7 @@ pub(super) async fn purge(
         return Err(faults::purge_protected(vault));
     }
     let place = place(vault, name);
-    let mut tries = Tries::default();
+    let mut attempts = at.store.attempts();
     loop {
         let mut batch = at.change_of(vault).await?;
         let row = at.deleted_secret(vault, name).await?;
@@ -112,7 +111,7 @@ pub(super) async fn purge(
         batch.delete(DELETED_SECRETS, &place);
         batch.delete(DUE, &Due::of_secret(place.0, &place.1, row.value.purge_at).key());
         batch.put(REMNANTS, &(remnant.vault, remnant.key), &remnant)?;
-        if tries.commit(&at.store, permit.stamp(), batch).await? {
+        if attempts.commit(permit.stamp(), batch).await?.is_some() {
             at.clear_remnant(permit.stamp(), &remnant).await?;
             return Ok(Reply::empty(StatusCode::NO_CONTENT));
         }

@@ -9,7 +9,6 @@ use super::wire::{Writer, reply};
 use super::{GetSecret, SetSecret, UpdateSecret};
 use crate::faults;
 use crate::records::{DELETED_SECRETS, SECRETS, Secret, SecretVersion, VERSIONS, folded};
-use crate::service::Tries;
 use crate::{KeyVault, Vault};
 
 /// Where a secret is: `(vault instance, folded name)`.
@@ -53,7 +52,7 @@ pub(super) async fn set(
     let version = permit.entropy().uuid().simple().to_string();
     let mut version = SecretVersion { secret: permit.entropy().uuid(), version, value, facts };
     let place = place(vault, name);
-    let mut tries = Tries::default();
+    let mut attempts = at.store.attempts();
     loop {
         let mut batch = at.change_of(vault).await?;
         if at.store.get(DELETED_SECRETS, &place).await?.is_some() {
@@ -78,7 +77,7 @@ pub(super) async fn set(
         version.secret = secret.key;
         batch.put(SECRETS, &place, &secret)?;
         batch.put(VERSIONS, &(place.0, secret.key, version.version.clone()), &version)?;
-        if tries.commit(&at.store, permit.stamp(), batch).await? {
+        if attempts.commit(permit.stamp(), batch).await?.is_some() {
             return reply(&Writer::new(&at, &at.target).with_value(&secret, &version));
         }
     }
@@ -111,7 +110,7 @@ pub(super) async fn update(
     let asked = input::version(&input.head)?;
     let vault = &at.target.vault;
     let place = place(vault, name);
-    let mut tries = Tries::default();
+    let mut attempts = at.store.attempts();
     loop {
         let mut batch = at.change_of(vault).await?;
         let head = at.secret(vault, name).await?.ok_or_else(|| faults::secret_not_found(name))?;
@@ -127,7 +126,7 @@ pub(super) async fn update(
             secret.facts = version.facts.clone();
             batch.put(SECRETS, &place, &secret)?;
         }
-        if tries.commit(&at.store, permit.stamp(), batch).await? {
+        if attempts.commit(permit.stamp(), batch).await?.is_some() {
             let bundle =
                 Writer::new(&at, &at.target).without_value(&secret, &version.version, &version.facts);
             return reply(&bundle);

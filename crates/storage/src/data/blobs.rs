@@ -3,7 +3,7 @@
 use arcadia_crypto::b64;
 use arcadia_kernel::{At, Fault, Permit, Reply, Request, RequestHead, StatusCode, Streamed};
 
-use super::change::{Leaving, Tries, detached};
+use super::change::{Leaving, detached};
 use super::input::{receive, refused};
 use super::{DeleteBlob, WriteBlob};
 use crate::bytes::Stored;
@@ -91,7 +91,7 @@ async fn commit(
         tier: described.tier,
         content: stored.piece.clone().map_or(Content::Empty, Content::One),
     };
-    let mut tries = Tries::default();
+    let mut attempts = at.store.attempts();
     loop {
         let (found, mut batch) = at.plan(&at.target.account, head.param("container"), &blob.name).await?;
         described.conditions.check_put(found.state())?;
@@ -103,7 +103,7 @@ async fn commit(
         at.end_draft(&mut batch, &found.key, &leaving).await?;
         stored.keep(&mut batch)?;
         batch.put(BLOBS, &found.key, &blob)?;
-        if tries.commit(at, permit.stamp(), batch).await? {
+        if attempts.commit(permit.stamp(), batch).await?.is_some() {
             let mut reply = Reply::empty(StatusCode::CREATED);
             add_version(&mut reply, &blob.etag, blob.modified);
             add(&mut reply, "content-md5", &md5);
@@ -122,7 +122,7 @@ async fn change(
 ) -> Result<Reply, Fault> {
     let conditions = Conditions::of(request)?;
     let (container, name) = (request.param("container"), request.param("blob"));
-    let mut tries = Tries::default();
+    let mut attempts = at.store.attempts();
     loop {
         let (found, mut batch) = at.plan(&at.target.account, container, name).await?;
         let mut blob = found.blob.ok_or_else(faults::blob_not_found)?.value;
@@ -131,7 +131,7 @@ async fn change(
         blob.etag = new_etag(permit.entropy());
         blob.modified = permit.epoch_seconds();
         batch.put(BLOBS, &found.key, &blob)?;
-        if tries.commit(at, permit.stamp(), batch).await? {
+        if attempts.commit(permit.stamp(), batch).await?.is_some() {
             let mut reply = Reply::empty(StatusCode::OK);
             add_version(&mut reply, &blob.etag, blob.modified);
             return Ok(reply);
@@ -182,7 +182,7 @@ pub(super) async fn delete(
     let conditions = Conditions::of(&request)?;
     let (container, name) = (request.param("container"), request.param("blob"));
     let leaving = Leaving { now: permit.epoch_seconds(), entropy: permit.entropy() };
-    let mut tries = Tries::default();
+    let mut attempts = at.store.attempts();
     loop {
         let (found, mut batch) = at.plan(&at.target.account, container, name).await?;
         let blob = found.blob.ok_or_else(faults::blob_not_found)?.value;
@@ -190,7 +190,7 @@ pub(super) async fn delete(
         leaving.content(&mut batch, &blob.content)?;
         at.end_draft(&mut batch, &found.key, &leaving).await?;
         batch.delete(BLOBS, &found.key);
-        if tries.commit(&at, permit.stamp(), batch).await? {
+        if attempts.commit(permit.stamp(), batch).await?.is_some() {
             let mut reply = Reply::empty(StatusCode::ACCEPTED);
             add(&mut reply, "x-ms-delete-type-permanent", "true");
             return Ok(reply);

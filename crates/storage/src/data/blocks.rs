@@ -10,7 +10,7 @@ use md5::{Digest as _, Md5};
 use uuid::Uuid;
 
 use super::blobs::Described;
-use super::change::{Found, Leaving, Tries, detached};
+use super::change::{Found, Leaving, detached};
 use super::input::{receive, refused};
 use super::{ReadBlob, WriteBlob};
 use crate::bytes::{Piece, Stored};
@@ -70,7 +70,7 @@ async fn commit_block(
     let block = Block { id, piece };
     let (container, name) = (head.param("container"), head.param("blob"));
     let leaving = Leaving { now: permit.epoch_seconds(), entropy: permit.entropy() };
-    let mut tries = Tries::default();
+    let mut attempts = at.store.attempts();
     let first = at.find(&at.target.account, container, name).await?;
     let _turn = at.drafts.lock(&first.key).await;
     loop {
@@ -112,7 +112,7 @@ async fn commit_block(
         stored.keep(&mut batch)?;
         batch.put(DRAFTS, &found.key, &draft)?;
         batch.put(BLOCKS, &key, &block)?;
-        if tries.commit(at, permit.stamp(), batch).await? {
+        if attempts.commit(permit.stamp(), batch).await?.is_some() {
             let mut reply = Reply::empty(StatusCode::CREATED);
             add(&mut reply, "content-md5", &b64(&stored.md5));
             add(&mut reply, "x-ms-request-server-encrypted", "true");
@@ -182,7 +182,7 @@ pub(super) async fn put_list(
     let (container, name) = (request.param("container"), request.param("blob"));
     let now = permit.epoch_seconds();
     let leaving = Leaving { now, entropy: permit.entropy() };
-    let mut tries = Tries::default();
+    let mut attempts = at.store.attempts();
     let first = at.find(&at.target.account, container, name).await?;
     let _turn = at.drafts.lock(&first.key).await;
     loop {
@@ -204,7 +204,7 @@ pub(super) async fn put_list(
             content: write_parts(&mut batch, permit.entropy().uuid(), chosen)?,
         };
         batch.put(BLOBS, &found.key, &blob)?;
-        if tries.commit(&at, permit.stamp(), batch).await? {
+        if attempts.commit(permit.stamp(), batch).await?.is_some() {
             let mut reply = Reply::empty(StatusCode::CREATED);
             add_version(&mut reply, &blob.etag, blob.modified);
             add(&mut reply, "content-md5", &b64(&md5));

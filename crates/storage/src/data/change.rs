@@ -3,8 +3,8 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
-use arcadia_kernel::{AuditStamp, Entropy, EntropyExt as _, Fault};
-use arcadia_store::{Batch, CommitError, Row};
+use arcadia_kernel::{Entropy, EntropyExt as _, Fault};
+use arcadia_store::{Batch, Row};
 use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
@@ -17,8 +17,6 @@ use crate::records::{
 };
 use crate::{Storage, faults};
 
-/// How often a change is planned anew because another request changed what it had read.
-const TRIES_MAX: usize = 32;
 const LOCKS: usize = 64;
 
 /// Blocks of one blob are put one after the other, so that clients that send many at once do not all lose races for
@@ -50,24 +48,6 @@ pub(super) async fn detached<T: Send + 'static>(
     match tokio::spawn(work).await {
         Ok(result) => result,
         Err(error) => Err(Fault::internal(error)),
-    }
-}
-
-/// Counts the attempts of a change.
-#[derive(Default)]
-pub(super) struct Tries(usize);
-
-impl Tries {
-    /// Commits. `false`: another request changed what this one had read, so plan it anew.
-    pub async fn commit(&mut self, at: &Storage, stamp: &AuditStamp, batch: Batch) -> Result<bool, Fault> {
-        match at.store.commit(stamp, batch).await {
-            Ok(_) => Ok(true),
-            Err(CommitError::Conflict) if self.0 < TRIES_MAX => {
-                self.0 += 1;
-                Ok(false)
-            }
-            Err(error) => Err(error.into()),
-        }
     }
 }
 

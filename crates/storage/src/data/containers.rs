@@ -3,7 +3,7 @@
 use arcadia_kernel::{At, EntropyExt as _, Fault, Permit, Reply, Request, StatusCode};
 use arcadia_store::Batch;
 
-use super::change::{Leaving, Tries};
+use super::change::Leaving;
 use super::{DeleteContainer, ReadContainer, WriteContainer};
 use crate::account::Account;
 use crate::conditions::{Conditions, State};
@@ -52,7 +52,7 @@ pub(super) async fn create(
         metadata: metadata(&request)?,
     };
     let key = (account.instance(), container.name.clone());
-    let mut tries = Tries::default();
+    let mut attempts = at.store.attempts();
     loop {
         let mut batch = at.change_of(account).await?;
         if at.store.get(CONTAINERS, &key).await?.is_some() {
@@ -60,7 +60,7 @@ pub(super) async fn create(
         }
         batch.require_absent(CONTAINERS, &key);
         batch.put(CONTAINERS, &key, &container)?;
-        if tries.commit(&at, permit.stamp(), batch).await? {
+        if attempts.commit(permit.stamp(), batch).await?.is_some() {
             let mut reply = Reply::empty(StatusCode::CREATED);
             add_version(&mut reply, &container.etag, container.modified);
             return Ok(reply);
@@ -90,7 +90,7 @@ pub(super) async fn set_metadata(
     let conditions = Conditions::of(&request)?;
     let metadata = metadata(&request)?;
     let key = (at.target.account.instance(), request.param("container").to_owned());
-    let mut tries = Tries::default();
+    let mut attempts = at.store.attempts();
     loop {
         let row = at.container(&at.target.account, &key.1).await?;
         conditions.check_change(state(&row.value))?;
@@ -103,7 +103,7 @@ pub(super) async fn set_metadata(
         let mut batch = Batch::new();
         batch.require_revision(CONTAINERS, &key, row.revision);
         batch.put(CONTAINERS, &key, &container)?;
-        if tries.commit(&at, permit.stamp(), batch).await? {
+        if attempts.commit(permit.stamp(), batch).await?.is_some() {
             let mut reply = Reply::empty(StatusCode::OK);
             add_version(&mut reply, &container.etag, container.modified);
             return Ok(reply);
@@ -120,7 +120,7 @@ pub(super) async fn delete(
     let conditions = Conditions::of(&request)?;
     let key = (at.target.account.instance(), request.param("container").to_owned());
     let leaving = Leaving { now: permit.epoch_seconds(), entropy: permit.entropy() };
-    let mut tries = Tries::default();
+    let mut attempts = at.store.attempts();
     loop {
         let row = at.container(&at.target.account, &key.1).await?;
         conditions.check_change(state(&row.value))?;
@@ -128,7 +128,7 @@ pub(super) async fn delete(
         batch.require_revision(CONTAINERS, &key, row.revision);
         batch.delete(CONTAINERS, &key);
         leaving.leave(&mut batch, 0, Refuse::Container(row.value.instance))?;
-        if tries.commit(&at, permit.stamp(), batch).await? {
+        if attempts.commit(permit.stamp(), batch).await?.is_some() {
             return Ok(Reply::empty(StatusCode::ACCEPTED));
         }
     }

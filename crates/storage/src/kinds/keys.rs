@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arcadia_arm::Arm;
 use arcadia_crypto::b64;
 use arcadia_kernel::{ArmId, At, Entropy, Fault, Json, Method, Op, Permit, Reply, Request, action, op};
-use arcadia_store::{Batch, CommitError};
+use arcadia_store::Batch;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -20,7 +20,6 @@ action!(RegenerateKey, Control, "Microsoft.Storage/storageAccounts/regeneratekey
 
 const KEY_BYTES: usize = 64;
 const BODY_BYTES_MAX: usize = 16 * 1024;
-const TRIES_MAX: usize = 8;
 const LIST: &str = "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Storage/storageAccounts/{name}/listKeys";
 const REGENERATE: &str = "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Storage/storageAccounts/{name}/regenerateKey";
 
@@ -92,7 +91,8 @@ async fn regenerate_key(
     which: Json<Which>,
 ) -> Result<Reply, Fault> {
     let account = found(&storage, permit.scope())?;
-    for _ in 0..TRIES_MAX {
+    let mut attempts = storage.store.attempts();
+    loop {
         let row = storage.store.get(KEYS, &account.instance()).await?;
         let row = row.ok_or_else(|| Fault::internal("a live account has no keys"))?;
         let mut keys = row.value;
@@ -105,11 +105,8 @@ async fn regenerate_key(
         let mut batch = Batch::new();
         batch.require_revision(KEYS, &account.instance(), row.revision);
         batch.put(KEYS, &account.instance(), &keys)?;
-        match storage.store.commit(permit.stamp(), batch).await {
-            Ok(_) => return Reply::ok(&shown(&keys)),
-            Err(CommitError::Conflict) => {}
-            Err(error) => return Err(error.into()),
+        if attempts.commit(permit.stamp(), batch).await?.is_some() {
+            return Reply::ok(&shown(&keys));
         }
     }
-    Err(CommitError::Conflict.into())
 }

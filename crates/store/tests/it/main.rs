@@ -7,6 +7,7 @@
     reason = "a test that cannot go on fails, and says plainly what it compares"
 )]
 
+mod attempts;
 mod crash;
 mod dispatched;
 mod failure;
