@@ -76,9 +76,10 @@ fn processes_of(path: &Path) -> Vec<Pid> {
     pids.filter(|pid| place_of(process_file(*pid, "fd/0")) == Some(own)).collect()
 }
 
-/// Whether a server works in this directory, be it one that is just starting or stopping.
+/// Whether a server works in this directory, be it one that is just starting or stopping, or what is left of one: it may
+/// still write.
 pub(super) fn runs_in(path: &Path) -> bool {
-    recorded(&path.join(LOCK)).is_some_and(|pid| works_in(pid, path))
+    recorded(&path.join(LOCK)).is_some_and(|pid| works_in(pid, path)) || !processes_of(path).is_empty()
 }
 
 fn recorded(lock: &Path) -> Option<Pid> {
@@ -104,4 +105,25 @@ fn process_file(pid: Pid, name: &str) -> PathBuf {
 /// What makes two names of one directory the same.
 fn place_of(path: impl AsRef<Path>) -> Option<(u64, u64)> {
     std::fs::metadata(path).map(|found| (found.dev(), found.ino())).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn what_a_server_left_running_still_runs() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(!runs_in(directory.path()));
+        let as_servers_have_it = File::open(directory.path()).unwrap();
+        let mut left =
+            Command::new("sleep").arg("600").stdin(as_servers_have_it).stdout(Stdio::null()).spawn().unwrap();
+        assert!(runs_in(directory.path()));
+        left.kill().unwrap();
+        left.wait().unwrap();
+        assert!(!runs_in(directory.path()));
+    }
 }
