@@ -12,13 +12,13 @@ use crate::actions::{
 use crate::directory::Committed;
 use crate::graph::body::{Body, Reader, reference};
 use crate::graph::credentials::{NewSecret, SentCredentials, with_secret, without_secret};
-use crate::graph::faults::{bad_request, insufficient, invalid_property, taken};
+use crate::graph::faults::{bad_request, insufficient, invalid_property, not_written, taken};
 use crate::graph::objects::{add_owner, remove_owner, typed_list};
 use crate::graph::render::Shown as _;
 use crate::graph::{Graph, new_id};
 use crate::model::{
     APPLICATIONS, Application, Credentials, DELETED_APPLICATIONS, DeletedApplication, IDENTIFIER_URIS,
-    OWNERS, OwnerLink, PRINCIPALS, Reference, fold,
+    OWNERS, OwnerLink, PRINCIPAL_APP_IDS, PRINCIPALS, Reference, fold,
 };
 use crate::names::is_display_name;
 
@@ -203,33 +203,36 @@ pub(super) async fn delete(
     _: Request,
 ) -> Result<Reply, Fault> {
     let id = at.target.id()?;
-    let found = at.directory.snapshot().applications.get(&id).cloned();
-    let app_id = found.ok_or_else(|| at.target.not_found())?.app_id;
-    let principal_id = at.directory.snapshot().principal_of(app_id).map(|principal| principal.id);
-    let principal = match principal_id {
-        Some(principal_id) => at.directory.store.get(PRINCIPALS, &principal_id).await?,
-        None => None,
-    };
     let now = permit.epoch_seconds();
-    at.remove(permit.stamp(), APPLICATIONS, id, principal_id.as_slice(), |application, batch| {
+    let store = &at.directory.store;
+    let mut attempts = store.attempts();
+    loop {
+        let row = store.get(APPLICATIONS, &id).await?.ok_or_else(|| at.target.not_found())?;
+        let application = row.value;
+        let mut batch = Batch::new();
+        batch.require_revision(APPLICATIONS, &id, row.revision);
+        batch.delete(APPLICATIONS, &id);
         for uri in &application.identifier_uris {
             batch.delete(IDENTIFIER_URIS, fold(uri).as_str());
         }
-        if let Some(row) = &principal {
-            batch.require_revision(PRINCIPALS, &row.value.id, row.revision);
-            at.directory.plan_remove_principal(batch, &row.value);
-        }
-        at.directory.plan_remove_links(batch, id);
-        let deleted = DeletedApplication {
-            application: application.clone(),
-            principal: principal.as_ref().map(|row| row.value.clone()),
-            deleted_seconds: now,
+        let principal = match store.get(PRINCIPAL_APP_IDS, &application.app_id).await? {
+            Some(reference) => store.get(PRINCIPALS, &reference.value.id).await?,
+            None => None,
         };
+        store.observers_told().await?;
+        if let Some(row) = &principal {
+            at.keep_administrator(&mut batch, row.value.id).await?;
+            batch.require_revision(PRINCIPALS, &row.value.id, row.revision);
+            at.directory.plan_remove_principal(&mut batch, &row.value);
+        }
+        at.directory.plan_remove_links(&mut batch, id);
+        let principal = principal.map(|row| row.value);
+        let deleted = DeletedApplication { application, principal, deleted_seconds: now };
         batch.put(DELETED_APPLICATIONS, &id, &deleted)?;
-        Ok(())
-    })
-    .await?;
-    Ok(Reply::empty(StatusCode::NO_CONTENT))
+        if attempts.commit(permit.stamp(), batch).await.map_err(not_written)?.is_some() {
+            return Ok(Reply::empty(StatusCode::NO_CONTENT));
+        }
+    }
 }
 
 pub(super) async fn add_password(

@@ -112,7 +112,7 @@ pub(super) async fn update(at: At<Graph>, permit: Permit<GroupsUpdate>, body: Bo
 
 pub(super) async fn delete(at: At<Graph>, permit: Permit<GroupsDelete>, _: Request) -> Result<Reply, Fault> {
     let id = at.target.id()?;
-    at.remove(permit.stamp(), GROUPS, id, &[id], |_, batch| {
+    at.remove(permit.stamp(), GROUPS, id, |_, batch| {
         at.directory.plan_remove_links(batch, id);
         Ok(())
     })

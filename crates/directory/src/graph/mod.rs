@@ -83,14 +83,13 @@ impl Graph {
         Ok(true)
     }
 
-    /// Reads and removes one row with what `plan` adds; `leaving` are the objects that end with it. 404 when it is gone,
-    /// 400 when nobody would be left who administers the directory.
+    /// Reads and removes one row with what `plan` adds. 404 when it is gone, 400 when nobody would be left who
+    /// administers the directory.
     pub(crate) async fn remove<V: Record>(
         &self,
         stamp: &AuditStamp,
         table: Table<Uuid, V>,
         id: Uuid,
-        leaving: &[Uuid],
         mut plan: impl FnMut(&V, &mut Batch) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         let mut attempts = self.directory.store.attempts();
@@ -101,7 +100,7 @@ impl Graph {
             let mut batch = Batch::new();
             batch.require_revision(table, &id, row.revision);
             batch.delete(table, &id);
-            self.keep_administrator(&mut batch, leaving).await?;
+            self.keep_administrator(&mut batch, id).await?;
             plan(&row.value, &mut batch)?;
             if attempts.commit(stamp, batch).await.map_err(faults::not_written)?.is_some() {
                 return Ok(());

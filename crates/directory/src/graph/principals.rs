@@ -8,18 +8,17 @@ use crate::actions::{
     PrincipalCredentialsUpdate, PrincipalOwnersUpdate, PrincipalsCreate, PrincipalsDelete, PrincipalsRead,
     PrincipalsUpdate,
 };
-use crate::directory::Committed;
 use crate::graph::applications::read_key_id;
 use crate::graph::body::{Body, Reader, reference};
 use crate::graph::credentials::{NewSecret, SentCredentials, with_secret, without_secret};
-use crate::graph::faults::{bad_request, insufficient, invalid_property};
+use crate::graph::faults::{bad_request, insufficient, invalid_property, not_written};
 use crate::graph::objects::{add_owner, remove_owner, typed_list};
 use crate::graph::render::{PrincipalView, Shown as _};
 use crate::graph::{Graph, new_id};
 use crate::login::faults::shown;
 use crate::model::{
-    AZURE_CLI_APP_ID, Credentials, OWNERS, OwnerLink, PRINCIPAL_APP_IDS, PRINCIPALS, PrincipalType,
-    Reference, ServicePrincipal,
+    APPLICATIONS, AZURE_CLI_APP_ID, Credentials, OWNERS, OwnerLink, PRINCIPAL_APP_IDS, PRINCIPALS,
+    PrincipalType, Reference, ServicePrincipal,
 };
 
 /// Properties that are kept as they are sent.
@@ -87,9 +86,6 @@ pub(super) async fn create(
         );
         Fault::conflict("Request_MultipleObjectsWithSameKeyValue", message)
     };
-    if at.directory.snapshot().principal_of(parsed).is_some() {
-        return Err(in_use());
-    }
     let principal = ServicePrincipal {
         id: new_id(&at),
         app_id: parsed,
@@ -101,24 +97,26 @@ pub(super) async fn create(
         document,
         credentials: Credentials::default(),
     };
-    // The application must still be there when its principal is written.
-    let row =
-        at.directory.store.get(crate::model::APPLICATIONS, &application.id).await?.ok_or_else(missing)?;
-    let mut batch = Batch::new();
-    batch.require_revision(crate::model::APPLICATIONS, &application.id, row.revision);
-    batch.require_absent(PRINCIPAL_APP_IDS, &parsed);
-    batch.put(PRINCIPAL_APP_IDS, &parsed, &Reference { id: principal.id })?;
-    batch.put(PRINCIPALS, &principal.id, &principal)?;
-    if permit.caller().kind == CallerKind::User {
-        let link = OwnerLink { object: principal.id, owner: permit.caller().object_id };
-        batch.put(OWNERS, &(link.object, link.owner), &link)?;
-    }
-    match at.directory.commit(permit.stamp(), batch).await? {
-        Committed::Written => {
-            let view = PrincipalView::of(&at.directory.snapshot(), &principal.into());
-            at.created(&body.head, &view)
+    let mut attempts = at.directory.store.attempts();
+    loop {
+        let mut batch = Batch::new();
+        if !at.hold(&mut batch, APPLICATIONS, application.id).await? {
+            return Err(missing());
         }
-        Committed::LostRace => Err(in_use()),
+        if at.directory.store.get(PRINCIPAL_APP_IDS, &parsed).await?.is_some() {
+            return Err(in_use());
+        }
+        batch.require_absent(PRINCIPAL_APP_IDS, &parsed);
+        batch.put(PRINCIPAL_APP_IDS, &parsed, &Reference { id: principal.id })?;
+        batch.put(PRINCIPALS, &principal.id, &principal)?;
+        if permit.caller().kind == CallerKind::User {
+            let link = OwnerLink { object: principal.id, owner: permit.caller().object_id };
+            batch.put(OWNERS, &(link.object, link.owner), &link)?;
+        }
+        if attempts.commit(permit.stamp(), batch).await.map_err(not_written)?.is_some() {
+            let view = PrincipalView::of(&at.directory.snapshot(), &principal.into());
+            return at.created(&body.head, &view);
+        }
     }
 }
 
@@ -171,7 +169,7 @@ pub(super) async fn delete(
     _: Request,
 ) -> Result<Reply, Fault> {
     let id = at.target.id()?;
-    at.remove(permit.stamp(), PRINCIPALS, id, &[id], |principal, batch| {
+    at.remove(permit.stamp(), PRINCIPALS, id, |principal, batch| {
         check_own(principal)?;
         at.directory.plan_remove_principal(batch, principal);
         Ok(())

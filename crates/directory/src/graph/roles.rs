@@ -116,7 +116,7 @@ pub(super) async fn remove(
         let mut batch = Batch::new();
         batch.require_revision(ROLES, &key, found.revision);
         batch.delete(ROLES, &key);
-        at.keep_administrator(&mut batch, &[row.principal]).await?;
+        at.keep_administrator(&mut batch, row.principal).await?;
         if attempts.commit(permit.stamp(), batch).await.map_err(not_written)?.is_some() {
             return Ok(Reply::empty(StatusCode::NO_CONTENT));
         }
@@ -124,13 +124,13 @@ pub(super) async fn remove(
 }
 
 impl Graph {
-    /// Requires that somebody who is not `leaving` is an administrator when the batch is committed, if one of those is.
+    /// Requires that somebody else is an administrator when the batch is committed, if the one who leaves is.
     /// Of two who remove each other at the same time, one stays.
-    pub(super) async fn keep_administrator(&self, batch: &mut Batch, leaving: &[Uuid]) -> Result<(), Fault> {
+    pub(super) async fn keep_administrator(&self, batch: &mut Batch, leaving: Uuid) -> Result<(), Fault> {
         let (leave, stay): (Vec<_>, Vec<_>) = {
             let snapshot = self.directory.snapshot();
             let members = snapshot.role_members().filter(|row| snapshot.is_there(row.principal));
-            members.partition(|row| leaving.contains(&row.principal))
+            members.partition(|row| row.principal == leaving)
         };
         if leave.is_empty() {
             return Ok(());

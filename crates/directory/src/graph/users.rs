@@ -252,7 +252,7 @@ pub(super) async fn update(at: At<Graph>, permit: Permit<UsersUpdate>, body: Bod
 
 pub(super) async fn delete(at: At<Graph>, permit: Permit<UsersDelete>, _: Request) -> Result<Reply, Fault> {
     let id = at.target.id()?;
-    at.remove(permit.stamp(), USERS, id, &[id], |user, batch| {
+    at.remove(permit.stamp(), USERS, id, |user, batch| {
         batch.delete(USER_NAMES, fold(&user.upn).as_str());
         batch.delete(USER_PASSWORDS, &id);
         at.directory.plan_remove_links(batch, id);

@@ -155,6 +155,29 @@ fn no_role_outlives_its_principal() {
     }
 }
 
+#[test]
+fn no_principal_outlives_its_application() {
+    let world = block_on(World::new());
+    let admin = block_on(world.admin_graph_token());
+    let before = block_on(world.rows("directory/service-principal"));
+    for round in 0..rounds() {
+        let body = json!({ "displayName": "app" });
+        let made = block_on(world.graph(&admin, "POST", "/v1.0/applications", body)).ok();
+        let answers = race(async |number| {
+            if number == round % THREADS {
+                let path = format!("/v1.0/applications/{}", text(&made, "id"));
+                return world.graph(&admin, "DELETE", &path, Value::Null).await.status.as_u16();
+            }
+            let body = json!({ "appId": made["appId"] });
+            world.graph(&admin, "POST", "/v1.0/servicePrincipals", body).await.status.as_u16()
+        });
+        let known = answers.iter().all(|status| [201, 204, 400, 409].contains(status));
+        assert!(known && answers[round % THREADS] == 204, "round {round}: {answers:?}");
+        let left = block_on(world.rows("directory/service-principal"));
+        assert_eq!(left, before, "round {round}: {answers:?}");
+    }
+}
+
 /// What a group was given would go on for those who are left in it.
 #[test]
 fn no_membership_outlives_its_group() {
