@@ -33,6 +33,7 @@ use trust::Certificates;
 
 const SECONDS_MAX: f64 = 60.0;
 const ROUNDS_MAX: usize = 50;
+const OBJECTS: std::ops::RangeInclusive<usize> = 10_000..=1_000_000;
 
 #[derive(Parser)]
 #[command(
@@ -42,7 +43,7 @@ const ROUNDS_MAX: usize = 50;
 enum Command {
     /// Measure
     #[command(after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench secret --rounds 3 \
-                        --seconds 1\n  cargo xtask bench --smoke")]
+                        --seconds 1\n  cargo xtask bench growth --objects 1000000\n  cargo xtask bench --smoke")]
     Run(Arguments),
     /// Serve as a floor
     #[command(hide = true)]
@@ -68,6 +69,9 @@ struct Arguments {
     /// See that everything runs, in a few seconds; the figures mean nothing and no gate is judged
     #[arg(long)]
     smoke: bool,
+    /// Secrets, and as many blobs, in the large site of the rows of growth
+    #[arg(long, default_value_t = 100_000)]
+    objects: usize,
     /// Where files are made, on the disk that is measured [default: the system's temporary folder]
     #[arg(long)]
     folder: Option<PathBuf>,
@@ -94,6 +98,8 @@ fn main() -> Result<ExitCode> {
 async fn run(arguments: &Arguments) -> Result<ExitCode> {
     ensure!((1..=ROUNDS_MAX).contains(&arguments.rounds), "1 to {ROUNDS_MAX} rounds");
     ensure!(arguments.seconds > 0.0 && arguments.seconds <= SECONDS_MAX, "up to {SECONDS_MAX} seconds");
+    let (fewest, most) = (OBJECTS.start(), OBJECTS.end());
+    ensure!(OBJECTS.contains(&arguments.objects), "{fewest} to {most} objects");
     let parent = arguments.folder.clone().unwrap_or_else(std::env::temp_dir);
     let folder = tempfile::Builder::new().prefix("arcadia-bench").tempdir_in(parent)?;
     let (rounds, seconds) = if arguments.smoke { (1, 0.2) } else { (arguments.rounds, arguments.seconds) };
@@ -103,6 +109,7 @@ async fn run(arguments: &Arguments) -> Result<ExitCode> {
         certificates: Certificates::make(folder.path())?,
         rounds,
         time: Duration::from_secs_f64(seconds),
+        objects: arguments.objects,
         is_smoke: arguments.smoke,
     };
     let before = disk::append_micros(folder.path())?;

@@ -38,6 +38,8 @@ pub struct Bench {
     pub rounds: usize,
     /// Of one measurement.
     pub time: Duration,
+    /// Of each kind, in the large site of the rows of growth.
+    pub objects: usize,
     /// Sizes are cut down, and figures mean nothing.
     pub is_smoke: bool,
 }
