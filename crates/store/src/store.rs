@@ -30,6 +30,8 @@ pub const ALL_ROWS_MAX: usize = 1_000_000;
 /// A store of more rows opens before they were all looked at, and is condemned when they are found replaced: half a
 /// million take about a second.
 const ROWS_CHECKED_FIRST_MAX: u64 = 20_000;
+/// The priority of the check that is made later, the lowest there is.
+const NICE: i32 = 19;
 
 /// A record and the commit that wrote it.
 #[derive(Clone, Debug)]
@@ -104,6 +106,8 @@ impl Store {
         let (backend, sealer) = (self.0.backend.clone(), self.0.sealer.clone());
         let store = Arc::downgrade(&self.0);
         spawn("store-rows", move || {
+            // Whoever waits for answers comes first. Where the system refuses that, they share.
+            let _ = rustix::process::nice(NICE);
             let goes_on = || store.strong_count() > 0;
             match check_rows(&sealer, head.as_deref(), goes_on, |visit| backend.marks(visit)) {
                 Ok(()) => tracing::debug!("the rows are the ones that were written last"),

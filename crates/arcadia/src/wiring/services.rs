@@ -56,14 +56,17 @@ pub async fn assemble(
 ) -> anyhow::Result<Assembly> {
     let directory = Directory::open(store.clone(), clock.clone(), entropy.clone(), names.directory()).await?;
     let principals = Arc::new(Principals(directory.clone()));
-    let keyvault = KeyVault::open(store.clone(), names.keyvault(), principals.clone()).await?;
-    let machines = Machines::open(store.clone(), directory.clone(), clock.clone()).await?;
-    let postgres =
-        Postgres::open(store.clone(), names.postgres(), principals.clone(), place, entropy.clone()).await?;
-    let blob_names = names.storage();
-    let storage =
-        Storage::open(store.clone(), blobs, blob_names, principals.clone(), clock.clone(), entropy.clone())
-            .await?;
+    // Each looks through all resources for its own.
+    let (keyvault, machines, postgres, storage) = tokio::try_join!(
+        apart(KeyVault::open(store.clone(), names.keyvault(), principals.clone())),
+        apart(Machines::open(store.clone(), directory.clone(), clock.clone())),
+        apart(Postgres::open(store.clone(), names.postgres(), principals.clone(), place, entropy.clone())),
+        apart({
+            let (store, names, principals) = (store.clone(), names.storage(), principals.clone());
+            let (blobs, clock, entropy) = (blobs.to_owned(), clock.clone(), entropy.clone());
+            async move { Storage::open(store, &blobs, names, principals, clock, entropy).await }
+        }),
+    )?;
     let mut kinds = vec![registered(Arc::new(Vaults(keyvault.clone()))), registered(machines.clone())];
     kinds.extend(postgres_kinds(&postgres));
     kinds.push(registered(Arc::new(Accounts(storage.clone()))));
@@ -119,6 +122,15 @@ pub async fn assemble(
         storage,
         keys,
     })
+}
+
+/// Beside what else is waited for, also where it reads without waiting.
+async fn apart<T, F>(opening: impl Future<Output = Result<T, F>> + Send + 'static) -> anyhow::Result<T>
+where
+    T: Send + 'static,
+    F: Into<anyhow::Error> + Send + 'static,
+{
+    tokio::spawn(opening).await?.map_err(Into::into)
 }
 
 fn behind<S: arcadia_kernel::Service>(
