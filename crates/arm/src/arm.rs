@@ -19,12 +19,12 @@ use crate::catalogue::Actions;
 use crate::error;
 use crate::kind::{AnyKind, RESOURCES, Resource};
 use crate::names::ArmNames;
-use crate::operations;
 use crate::principal::{PrincipalSource, PrincipalType};
 use crate::providers::REGISTRATIONS;
 use crate::roles::{self, ASSIGNMENTS, Assignment, CUSTOM_ROLES, RoleDefinition, builtin_roles};
 use crate::subscriptions::{SUBSCRIPTIONS, Subscription};
 use crate::version;
+use crate::worker;
 
 /// The longest client request id that is sent back, in bytes.
 const CLIENT_REQUEST_ID_BYTES_MAX: usize = 128;
@@ -146,7 +146,7 @@ impl Arm {
 
     /// Takes up unfinished asynchronous operations and runs new ones, until this `Arm` is dropped.
     pub async fn start(self: &Arc<Self>, gate: Arc<Gate>) {
-        tokio::spawn(operations::work(Arc::downgrade(self), self.wake.clone(), gate));
+        tokio::spawn(worker::work(Arc::downgrade(self), self.wake.clone(), gate));
     }
 
     /// One resource of any kind.

@@ -135,27 +135,26 @@ async fn location_of(arm: &Arm, resource: &Resource) -> Result<String, Fault> {
     Ok(location)
 }
 
-/// Carries out one committed change. Starts from what is stored, so it can be taken up after any step.
+/// Carries out one committed change. Starts from what is stored, so it can be taken up after any step. `tried_since`:
+/// when this was first done, in seconds since 1970.
 pub(crate) async fn carry_out(
     arm: &Arm,
     gate: &Arc<Gate>,
     operation: &Operation,
     id: &ArmId,
     change: &Change,
+    tried_since: i64,
 ) -> Result<(), Fault> {
     let permit = gate.as_system(Reason::AsyncOperation);
     for _ in 0..TRIES_MAX {
-        let Some(row) = arm.store.get(RESOURCES, id).await? else {
-            // Deleted meanwhile, with its group.
-            let gone = Fault::not_found("ResourceNotFound", format!("The resource '{id}' was deleted."));
-            return Ok(arm
-                .store
-                .commit(permit.stamp(), ended(&permit, operation, Err(&gone))?)
-                .await
-                .map(|_| ())?);
+        let pending = arm.store.get(PENDING, id).await?;
+        let pending = pending.filter(|row| row.value.operation == operation.id).map(|row| row.revision);
+        let (Some(row), Some(pending)) = (arm.store.get(RESOURCES, id).await?, pending) else {
+            let end = gone(&permit, operation, id, change)?;
+            return Ok(arm.store.commit(permit.stamp(), end).await.map(|_| ())?);
         };
         let kind = arm.kind(&id.resource_type().unwrap_or_default())?;
-        let batch = match change {
+        let mut batch = match change {
             Change::Delete => match kind.tear_down(&row.value).await {
                 Ok(()) => removal(arm, &permit, &row, operation, Ok(())).await?,
                 Err(fault) if fault.status.is_client_error() => {
@@ -168,7 +167,7 @@ pub(crate) async fn carry_out(
                     let after = Resource { properties, ..row.value.clone() };
                     kept(&permit, &row, Some(after), operation, Ok(()))?
                 }
-                (Err(fault), _) if !is_final(gate, operation, &fault) => return Err(fault),
+                (Err(fault), _) if !is_final(gate, tried_since, &fault) => return Err(fault),
                 (Err(fault), Change::Update { before: Some(before) }) => {
                     kept(&permit, &row, Some((**before).clone()), operation, Err(&fault))?
                 }
@@ -178,6 +177,7 @@ pub(crate) async fn carry_out(
                 }
             },
         };
+        batch.require_revision(PENDING, id, pending);
         match arm.store.commit(permit.stamp(), batch).await {
             Ok(_) => return Ok(()),
             Err(CommitError::Conflict) => continue,
@@ -187,8 +187,20 @@ pub(crate) async fn carry_out(
     Err(CommitError::Conflict.into())
 }
 
-fn is_final(gate: &Gate, operation: &Operation, fault: &Fault) -> bool {
-    let tried_seconds = gate.clock.epoch_seconds() - operation.started_at.as_second();
+/// Deleted meanwhile, with what it was in; what has its name now is another's.
+fn gone(
+    permit: &Permit<SystemWork>,
+    operation: &Operation,
+    id: &ArmId,
+    change: &Change,
+) -> Result<Batch, Fault> {
+    let gone = Fault::not_found("ResourceNotFound", format!("The resource '{id}' was deleted."));
+    ended(permit, operation, if matches!(change, Change::Delete) { Ok(()) } else { Err(&gone) })
+}
+
+/// `tried_since` counts from the first try of this run of the site: a site that was stopped has not tried.
+fn is_final(gate: &Gate, tried_since: i64, fault: &Fault) -> bool {
+    let tried_seconds = gate.clock.epoch_seconds() - tried_since;
     fault.status.is_client_error() || tried_seconds > TRIED_SECONDS_MAX
 }
 

@@ -25,6 +25,7 @@ mod resources;
 mod roles;
 mod subscriptions;
 mod version;
+mod worker;
 
 use std::sync::Arc;
 

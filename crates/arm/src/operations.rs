@@ -1,37 +1,24 @@
-//! Work that outlives its request: kept in the store, done by one worker, taken up again at start.
-
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+//! Work that outlives its request: kept in the store, carried out by the worker, and asked about here.
 
 use arcadia_kernel::EntropyExt as _;
 use arcadia_kernel::{
-    Action, ArmId, At, Fault, Gate, HeaderValue, Method, Op, Permit, Plane, Reason, Reply, Request,
-    RequestHead, SignedIn, StatusCode, header, signed_in,
+    Action, ArmId, At, Fault, HeaderValue, Method, Op, Permit, Plane, Reply, Request, RequestHead, SignedIn,
+    StatusCode, header, signed_in,
 };
-use arcadia_store::{Batch, CommitError, Record, Table};
+use arcadia_store::{Record, Table};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::Arm;
-use crate::asynchronous::{self, Change};
-use crate::engine::{self, plan_removal};
-use crate::error;
-use crate::groups::{GROUPS, Group, GroupState};
-use crate::kind::RESOURCES;
-use crate::roles;
+use crate::asynchronous::Change;
 use crate::version;
 
 pub(crate) const OPERATIONS: Table<Uuid, Operation> = Table::new("arm/operations");
 
 /// The version that kinds see when the site itself deletes.
 pub(crate) const WORK_API_VERSION: &str = "2024-11-01";
-/// Pauses before a step that failed is tried again: this long at first, then doubled up to the longest.
-const PAUSE_SECONDS_MIN: u64 = 1;
-const PAUSE_SECONDS_MAX: u64 = 30;
-/// How long an operation that ended can be asked about.
-const KEPT_SECONDS: i64 = 24 * 60 * 60;
 
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "what")]
@@ -178,130 +165,4 @@ async fn status(at: At<Arm>, permit: Permit<SignedIn>, request: Request) -> Resu
         }
     }
     Reply::ok(&body)
-}
-
-/// Runs until the resource manager is dropped.
-pub(crate) async fn work(arm: Weak<Arm>, wake: Arc<tokio::sync::Notify>, gate: Arc<Gate>) {
-    let mut pause_seconds = PAUSE_SECONDS_MIN;
-    loop {
-        let Some(arm) = arm.upgrade() else { return };
-        let failed = match run_all(&arm, &gate).await {
-            Ok(failed) => failed,
-            Err(fault) => {
-                tracing::error!(?fault, "asynchronous operations cannot be read or swept");
-                true
-            }
-        };
-        drop(arm);
-        if failed {
-            let _ = tokio::time::timeout(Duration::from_secs(pause_seconds), wake.notified()).await;
-            pause_seconds = (pause_seconds * 2).min(PAUSE_SECONDS_MAX);
-        } else {
-            pause_seconds = PAUSE_SECONDS_MIN;
-            wake.notified().await;
-        }
-    }
-}
-
-/// Does everything that is running and forgets what ended long ago; whether something is left to try again.
-async fn run_all(arm: &Arm, gate: &Arc<Gate>) -> Result<bool, Fault> {
-    let mut failed = false;
-    let mut old = Batch::new();
-    for row in arm.store.all(OPERATIONS, &()).await? {
-        let operation = row.value;
-        match operation.progress {
-            Progress::Running => {
-                let done = match &operation.work {
-                    Work::DeleteGroup { group } => delete_group(arm, gate, &operation, group).await,
-                    Work::Finish { resource, change } => {
-                        asynchronous::carry_out(arm, gate, &operation, resource, change).await
-                    }
-                };
-                if let Err(fault) = done {
-                    failed = true;
-                    tracing::warn!(operation = %operation.id, ?fault, "tried again later");
-                }
-            }
-            Progress::Succeeded { at } | Progress::Failed { at, .. } => {
-                if gate.clock.epoch_seconds() - at.as_second() > KEPT_SECONDS {
-                    old.delete(OPERATIONS, &operation.id);
-                }
-            }
-        }
-    }
-    if !old.is_empty() {
-        arm.store.commit(gate.as_system(Reason::Sweep).stamp(), old).await?;
-    }
-    Ok(failed)
-}
-
-/// Deletes a group's contents one resource per commit, then the group and the operation's end in one more.
-/// Every step starts from what is stored, so it can be taken up after any of them.
-async fn delete_group(
-    arm: &Arm,
-    gate: &Arc<Gate>,
-    operation: &Operation,
-    group: &ArmId,
-) -> Result<(), Fault> {
-    loop {
-        let page = arm.store.range(RESOURCES, group, None, 1).await?;
-        let Some(row) = page.items.into_iter().next() else { break };
-        let permit = gate.as_system(Reason::AsyncOperation);
-        let mut batch = Batch::new();
-        let torn_down = match arm.kind_of(&row.value.id) {
-            Some(kind) => kind.tear_down(&row.value).await,
-            None => Ok(()),
-        };
-        let planned = match torn_down {
-            Ok(()) => plan_removal(arm, &engine::Work::of(&permit), &row, WORK_API_VERSION, &mut batch).await,
-            Err(fault) => Err(fault),
-        };
-        match planned {
-            Ok(()) => {}
-            Err(fault) if fault.status.is_client_error() => {
-                return give_up(arm, gate, operation, group, fault).await;
-            }
-            Err(fault) => return Err(fault),
-        }
-        match arm.store.commit(permit.stamp(), batch).await {
-            Ok(_) | Err(CommitError::Conflict) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let permit = gate.as_system(Reason::AsyncOperation);
-    roles::thin_out(arm, permit.stamp(), group).await?;
-    let mut batch = Batch::new();
-    roles::delete_at_and_below(arm, group, &mut batch).await?;
-    batch.delete(GROUPS, group);
-    let ended = Operation { progress: Progress::Succeeded { at: permit.now() }, ..operation.clone() };
-    batch.put(OPERATIONS, &operation.id, &ended)?;
-    Ok(arm.store.commit(permit.stamp(), batch).await.map(|_| ())?)
-}
-
-/// A kind refuses to delete: the group lives on, and the operation says why.
-async fn give_up(
-    arm: &Arm,
-    gate: &Arc<Gate>,
-    operation: &Operation,
-    group: &ArmId,
-    fault: Fault,
-) -> Result<(), Fault> {
-    let permit = gate.as_system(Reason::AsyncOperation);
-    let row = arm.store.get(GROUPS, group).await?.ok_or_else(|| error::group_not_found(group.name()))?;
-    let mut batch = Batch::new();
-    batch.require_revision(GROUPS, group, row.revision);
-    batch.put(GROUPS, group, &Group { state: GroupState::Succeeded, deletion: None, ..row.value })?;
-    let message = format!(
-        "Deletion of resource group '{}' failed as a resource in it could not be deleted: {}",
-        group.name(),
-        fault.message
-    );
-    let progress = Progress::Failed {
-        at: permit.now(),
-        status: StatusCode::CONFLICT.as_u16(),
-        code: "ResourceGroupDeletionBlocked".to_owned(),
-        message,
-    };
-    batch.put(OPERATIONS, &operation.id, &Operation { progress, ..operation.clone() })?;
-    Ok(arm.store.commit(permit.stamp(), batch).await.map(|_| ())?)
 }

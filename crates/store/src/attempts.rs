@@ -28,12 +28,12 @@ pub struct Attempts<'s> {
 }
 
 impl<'s> Attempts<'s> {
-    pub(crate) fn new(store: &'s Store, again: bool) -> Self {
-        Self { store, again: if again { AGAIN_MAX } else { 0 }, turn: None }
+    pub(crate) fn new(store: &'s Store) -> Self {
+        Self { store, again: AGAIN_MAX, turn: None }
     }
 
     /// Commits, as [`Store::commit`] does. `None`: what the batch requires did not hold, and nothing was written; read
-    /// and plan anew. [`CommitError::Conflict`] when that happened too often, or must not be tried again.
+    /// and plan anew. [`CommitError::Conflict`] when that happened too often.
     pub async fn commit(
         &mut self,
         stamp: &AuditStamp,

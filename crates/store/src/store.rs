@@ -243,12 +243,7 @@ impl Store {
 
     /// For a change that is planned anew when another one came in between.
     pub fn attempts(&self) -> Attempts<'_> {
-        Attempts::new(self, true)
-    }
-
-    /// For a change that is planned once, and [`CommitError::Conflict`] when another one came in between.
-    pub fn only_attempt(&self) -> Attempts<'_> {
-        Attempts::new(self, false)
+        Attempts::new(self)
     }
 
     /// Returns once the observers were told of all that reads have shown by now. A row is read as soon as it is durable,

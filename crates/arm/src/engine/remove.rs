@@ -21,7 +21,7 @@ pub(super) async fn delete(
     let id = requested_id(type_name, &request)?;
     let preconditions = Preconditions::of(&request);
     let api_version = version::required(&request.query)?;
-    let mut attempts = preconditions.attempts(arm);
+    let mut attempts = arm.store.attempts();
     loop {
         let Some(row) = arm.store.get(RESOURCES, &id).await? else {
             return Ok(Reply::empty(StatusCode::NO_CONTENT));

@@ -1,7 +1,7 @@
 //! PUT and PATCH of resources.
 
 use arcadia_kernel::{ArmId, Fault, Reply, Request, StatusCode, header};
-use arcadia_store::{Attempts, Batch, Revision, Row, StoreError};
+use arcadia_store::{Batch, Revision, Row, StoreError};
 
 use crate::Arm;
 use crate::asynchronous::{self, Change, accepted};
@@ -29,15 +29,6 @@ impl Preconditions {
             (!values.is_empty()).then(|| values.join(",").trim().to_owned())
         };
         Self { if_match: read(header::IF_MATCH), if_none_match: read(header::IF_NONE_MATCH) }
-    }
-
-    /// One, where another would look at a state that the client has not seen.
-    pub(super) fn attempts<'s>(&self, arm: &'s Arm) -> Attempts<'s> {
-        if self.may_retry() { arm.store.attempts() } else { arm.store.only_attempt() }
-    }
-
-    fn may_retry(&self) -> bool {
-        self.if_match.as_deref().is_none_or(|tag| tag == "*")
     }
 
     pub(super) fn check(&self, current: Option<Revision>) -> Result<(), Fault> {
@@ -71,7 +62,7 @@ pub(super) async fn put(
     };
     let preconditions = Preconditions::of(&request);
     let api_version = version::required(&request.query)?;
-    let mut attempts = preconditions.attempts(arm);
+    let mut attempts = arm.store.attempts();
     loop {
         let current = arm.store.get(RESOURCES, &id).await?;
         preconditions.check(current.as_ref().map(|row| row.revision))?;
@@ -107,7 +98,7 @@ pub(super) async fn patch(
     let change = Body::read(&request)?.into_desired()?;
     let preconditions = Preconditions::of(&request);
     let api_version = version::required(&request.query)?;
-    let mut attempts = preconditions.attempts(arm);
+    let mut attempts = arm.store.attempts();
     loop {
         let current = existing(arm, &id).await?;
         preconditions.check(Some(current.revision))?;
@@ -336,7 +327,6 @@ mod tests {
         assert!(if_match(&[]).check(None).is_ok());
         assert!(if_match(&[b"*"]).check(None).is_err());
         assert!(if_match(&[b"\xff"]).check(None).is_err());
-        assert!(!if_match(&[b"\xff"]).may_retry());
         assert!(if_match(&[b"\"a\"", b"\xff"]).check(None).is_err());
     }
 }

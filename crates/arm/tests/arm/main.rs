@@ -6,6 +6,7 @@
 mod assignments;
 mod fuzz;
 mod groups;
+mod operations;
 mod races;
 mod refusals;
 mod resources;

@@ -245,7 +245,10 @@ async fn tenants_subscriptions_locations_providers() {
 
     let operations = "/providers/Microsoft.Authorization/providerOperations";
     let all = site.get(STRANGER, operations).await.is(200);
-    assert_eq!(all.names(), ["Microsoft.Authorization", "Microsoft.Resources", "Test.Widgets"]);
+    assert_eq!(
+        all.names(),
+        ["Microsoft.Authorization", "Microsoft.Resources", "Test.Engines", "Test.Widgets"]
+    );
     let mine = site.get(STRANGER, &format!("{operations}/test.widgets?$expand=resourceTypes")).await.is(200);
     assert_eq!(mine.body["resourceTypes"][0]["operations"][0]["name"], "Test.Widgets/widgets/delete");
 

@@ -18,6 +18,8 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::operations::Engines;
+
 pub const SUBSCRIPTION: Uuid = Uuid::from_u128(0x5001);
 pub const TENANT: Uuid = Uuid::from_u128(0x7001);
 pub const OWNER: Uuid = Uuid::from_u128(0x0001);
@@ -190,6 +192,7 @@ pub struct Site {
     pub gate: Arc<Gate>,
     pub people: Arc<People>,
     pub widget: Arc<Widget>,
+    pub engines: Arc<Engines>,
     pub clock: Arc<FixedClock>,
     endpoint: Arc<Dispatcher<Arm>>,
 }
@@ -243,7 +246,8 @@ impl Site {
     pub async fn over(store: Store, people: Arc<People>, clock: Arc<FixedClock>, deletions: i64) -> Self {
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
         let widget = Arc::new(Widget { deletions_left: AtomicI64::new(deletions) });
-        let kinds = vec![registered(widget.clone()), registered(Arc::new(Part))];
+        let engines = Arc::new(Engines::new());
+        let kinds = vec![registered(widget.clone()), registered(Arc::new(Part)), registered(engines.clone())];
         let directory: Arc<dyn PrincipalSource> = people.clone();
         let arm =
             Arm::open(store.clone(), ArmNames::azure(), directory, kinds, clock.clone(), entropy.clone())
@@ -265,7 +269,7 @@ impl Site {
         };
         arm.found(gate.as_system(Reason::Founding), founding).await.unwrap();
         let endpoint = Arc::new(Dispatcher::new(arm.clone(), arm_ops(&arm), gate.clone()));
-        Self { store, arm, gate, people, widget, clock, endpoint }
+        Self { store, arm, gate, people, widget, engines, clock, endpoint }
     }
 
     pub fn catalogue(&self) -> Vec<OpInfo> {

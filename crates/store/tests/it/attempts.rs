@@ -49,16 +49,6 @@ async fn many_who_change_one_row_all_do_so_in_the_end() {
     }
 }
 
-#[tokio::test]
-async fn a_change_that_may_be_planned_once_is_told_so() {
-    let store = in_memory();
-    start(&store).await;
-    let mut batch = Batch::new();
-    batch.require_absent(NOTES, "count");
-    let refused = store.only_attempt().commit(&stamp(&store), batch).await;
-    assert!(matches!(refused, Err(CommitError::Conflict)), "{refused:?}");
-}
-
 /// What never holds ends, and leaves the turn to others.
 #[tokio::test]
 async fn a_change_that_never_fits_is_given_up() {

@@ -1,0 +1,222 @@
+//! Operations beside one another, after one another, and after their resources.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use arcadia_arm::{Desired, NameRule, Plan, Resource, ResourceKind};
+use arcadia_kernel::{Fault, Reason};
+use arcadia_store::{Batch, Record, Table};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use crate::support::*;
+
+/// Takes its time, and fails, as it is told.
+#[derive(Default)]
+pub struct Engines {
+    failures_left: AtomicI64,
+    torn_down: AtomicI64,
+    /// What engines whose `mode` is `waits` wait for.
+    go: Option<Arc<Semaphore>>,
+}
+
+impl Engines {
+    pub fn new() -> Self {
+        Self { go: Some(Arc::new(Semaphore::new(0))), ..Self::default() }
+    }
+
+    fn let_go(&self) {
+        self.go.as_ref().unwrap().add_permits(100);
+    }
+}
+
+#[async_trait::async_trait]
+impl ResourceKind for Engines {
+    const TYPE: &'static str = "Test.Engines/engines";
+    const API_VERSIONS: &'static [&'static str] = &["2024-01-01"];
+    const NAME_RULE: NameRule =
+        NameRule { chars_min: 1, chars_max: 20, pattern: "^.{1,20}$", check: |_| true };
+    const ASYNCHRONOUS: bool = true;
+
+    async fn put(
+        &self,
+        plan: &mut Plan<'_>,
+        current: Option<&Resource>,
+        desired: Desired,
+    ) -> Result<Resource, Fault> {
+        let properties = desired.properties.clone();
+        Ok(Resource::planned(plan, current, desired, properties))
+    }
+
+    async fn delete(&self, _: &mut Plan<'_>, _: &Resource) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    async fn finish(&self, resource: &Resource) -> Result<Value, Fault> {
+        if resource.properties["mode"] == "waits" {
+            self.go.as_ref().unwrap().acquire().await.unwrap().forget();
+        }
+        if resource.properties["mode"] == "fails" {
+            return Err(Fault::internal("not now"));
+        }
+        Ok(resource.properties.clone())
+    }
+
+    async fn tear_down(&self, _: &Resource) -> Result<(), Fault> {
+        if self.failures_left.fetch_sub(1, Ordering::SeqCst) > 0 {
+            return Err(Fault::internal("not now"));
+        }
+        self.torn_down.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn properties(&self, resource: &Resource, _: &str) -> Value {
+        resource.properties.clone()
+    }
+}
+
+fn engine(group: &str, name: &str) -> String {
+    format!("{group}/providers/Test.Engines/engines/{name}")
+}
+
+async fn put(site: &Site, path: &str, mode: &str) -> String {
+    let body = json!({ "location": "uksouth", "properties": { "mode": mode } });
+    begun(&site.put(OWNER, path, body).await.is(202))
+}
+
+fn begun(answer: &Answer) -> String {
+    answer.header("azure-asyncoperation").trim_start_matches("https://management.azure.com").to_owned()
+}
+
+async fn status(site: &Site, operation: &str) -> String {
+    site.get(OWNER, operation).await.is(200).body["status"].as_str().unwrap().to_owned()
+}
+
+async fn ended(site: &Site, operation: &str) -> String {
+    for _ in 0..600 {
+        let status = status(site, operation).await;
+        if status != "InProgress" {
+            return status;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{operation} does not end");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_takes_its_time_holds_up_nothing_else() {
+    let site = Site::new().await;
+    site.arm.start(site.gate.clone()).await;
+    let (rg, other) = (site.group("rg").await, site.group("other").await);
+    let slow = put(&site, &engine(&rg, "slow"), "waits").await;
+    for path in [engine(&rg, "quick"), engine(&other, "quick")] {
+        assert_eq!(ended(&site, &put(&site, &path, "").await).await, "Succeeded");
+        let deleted = begun(&site.delete(OWNER, &path).await.is(202));
+        assert_eq!(ended(&site, &deleted).await, "Succeeded");
+    }
+    site.delete(OWNER, &other).await.is(202);
+    for _ in 0..600 {
+        if site.get(OWNER, &other).await.status == 404 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    site.get(OWNER, &other).await.is(404);
+
+    // A group that ends waits for what is under way in it.
+    site.delete(OWNER, &rg).await.is(202);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(status(&site, &slow).await, "InProgress");
+    site.get(OWNER, &rg).await.is(200);
+    site.engines.let_go();
+    assert_eq!(ended(&site, &slow).await, "Succeeded");
+    for _ in 0..600 {
+        if site.get(OWNER, &rg).await.status == 404 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the group stays");
+}
+
+/// A deletion that failed for now is overtaken by that of the group, and finds another engine of that name then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_deletion_takes_nothing_new_away() {
+    let site = Site::new().await;
+    site.arm.start(site.gate.clone()).await;
+    let rg = site.group("rg").await;
+    let path = engine(&rg, "e");
+    assert_eq!(ended(&site, &put(&site, &path, "").await).await, "Succeeded");
+    site.engines.failures_left.store(2, Ordering::SeqCst);
+    let deletion = begun(&site.delete(OWNER, &path).await.is(202));
+    while site.engines.failures_left.load(Ordering::SeqCst) > 1 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Behind the first, which fails once more.
+    site.clock.advance_seconds(1);
+    site.delete(OWNER, &rg).await.is(202);
+    for _ in 0..600 {
+        if site.get(OWNER, &rg).await.status == 404 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(site.engines.torn_down.load(Ordering::SeqCst), 1);
+    site.group("rg").await;
+    assert_eq!(ended(&site, &put(&site, &path, "new").await).await, "Succeeded");
+    assert_eq!(ended(&site, &deletion).await, "Succeeded", "it is gone");
+    assert_eq!(site.get(OWNER, &path).await.is(200).body["properties"]["mode"], "new");
+    assert_eq!(site.engines.torn_down.load(Ordering::SeqCst), 1);
+}
+
+/// A site that was stopped for an hour has not tried for an hour.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_hour_in_which_nothing_ran_is_no_failure() {
+    let site = Site::new().await;
+    let rg = site.group("rg").await;
+    let path = engine(&rg, "e");
+    let operation = put(&site, &path, "fails").await;
+    site.clock.advance_seconds(60 * 60);
+    site.arm.start(site.gate.clone()).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(status(&site, &operation).await, "InProgress");
+    site.get(OWNER, &path).await.is(200);
+    site.clock.advance_seconds(11 * 60);
+    assert_eq!(ended(&site, &operation).await, "Failed");
+    site.get(OWNER, &path).await.is(404);
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Row(Value);
+
+impl Record for Row {}
+
+const OPERATIONS: Table<Uuid, Row> = Table::new("arm/operations");
+
+/// More than one commit takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_many_ended_they_are_forgotten() {
+    let site = Site::new().await;
+    let rg = site.group("rg").await;
+    let permit = site.gate.as_system(Reason::Sweep);
+    for part in 0..5_u128 {
+        let mut batch = Batch::new();
+        for number in 0..4000 {
+            let id = Uuid::from_u128(part * 4000 + number + 1);
+            let row = json!({
+                "id": id, "subscription": SUBSCRIPTION.to_string(), "startedAt": permit.now(), "startedBy": OWNER,
+                "work": { "what": "deleteGroup", "group": group("gone") },
+                "progress": { "state": "succeeded", "at": permit.now() },
+            });
+            batch.put(OPERATIONS, &id, &Row(row)).unwrap();
+        }
+        site.store.commit(permit.stamp(), batch).await.unwrap();
+    }
+    site.clock.advance_seconds(25 * 60 * 60);
+    site.arm.start(site.gate.clone()).await;
+    assert_eq!(ended(&site, &put(&site, &engine(&rg, "e"), "").await).await, "Succeeded");
+    let left = site.store.all(OPERATIONS, &()).await.unwrap().len();
+    assert_eq!(left, 1);
+}
