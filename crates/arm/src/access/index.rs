@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use arcadia_kernel::{ArmId, Decider, Decision, DenyReason, Plane, Question};
+use arcadia_kernel::{ArmId, Decider, Decision, DenyReason, Fault, Plane, Question};
 use foldhash::HashMap;
 use uuid::Uuid;
 
@@ -14,6 +14,9 @@ use crate::access::explain::Verdict;
 use crate::access::pattern::ActionPattern;
 use crate::principal::PrincipalSource;
 use crate::roles::{Assignment, PermissionBlock, RoleDefinition};
+
+/// Role assignments of a site, which are all in memory, and all read when it starts.
+const ASSIGNMENTS_MAX: usize = 200_000;
 
 /// A condition, or that there is none, or that it is beyond us, in which case nothing is granted.
 #[derive(Clone, Debug)]
@@ -199,6 +202,18 @@ impl Access {
         self.read().uses.get(&id).is_some_and(|uses| *uses > 0)
     }
 
+    /// 400 when the site holds as many assignments as it may.
+    pub(crate) fn check_room(&self) -> Result<(), Fault> {
+        if self.read().uses.values().sum::<usize>() < ASSIGNMENTS_MAX {
+            return Ok(());
+        }
+        let message = format!(
+            "No more role assignments can be created: there are {ASSIGNMENTS_MAX}. Delete some that are not needed, or \
+             assign roles to groups."
+        );
+        Err(Fault::bad_request("RoleAssignmentLimitExceeded", message))
+    }
+
     /// The caller's principals, the caller first. `None` when it does not exist or is disabled.
     pub(crate) fn principals(&self, object_id: Uuid) -> Option<Vec<Uuid>> {
         let groups = self.directory.groups_of(object_id)?;
@@ -260,14 +275,15 @@ impl Access {
             return Decision::Denied(DenyReason::NoAssignment);
         }
         let action = question.action.to_lowercase();
-        let enough = if provisional { Verdict::ConditionUnknown } else { Verdict::Allows };
         let mut by = None;
         self.visit(&principals, question.scope, |_, held, role| {
-            let allowed = Self::verdict(held, role, &action, question.plane, attributes) >= enough;
-            if allowed {
+            let verdict = Self::verdict(held, role, &action, question.plane, attributes);
+            // What may still allow it is told only where nothing else does already.
+            let allows = verdict == Verdict::Allows;
+            if allows || provisional && verdict == Verdict::ConditionUnknown && by.is_none() {
                 by = Some(held.id.shared());
             }
-            allowed
+            allows
         });
         match by {
             Some(by) => Decision::Allowed { by },
@@ -303,5 +319,36 @@ impl Decider for Access {
         // Conditions on role assignments speak of the assignment, which is only known once its body (or its
         // row) was read; the handlers of those two operations ask again then. All else must be certain now.
         self.decide_with(question, &Attributes::default(), is_one_role_assignment(question))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::principal::{PrincipalInfo, TenantInfo};
+
+    struct Nobody;
+
+    impl PrincipalSource for Nobody {
+        fn principal(&self, _: Uuid) -> Option<PrincipalInfo> {
+            None
+        }
+
+        fn groups_of(&self, _: Uuid) -> Option<std::collections::HashSet<Uuid>> {
+            None
+        }
+
+        fn tenant(&self) -> TenantInfo {
+            TenantInfo { id: Uuid::nil(), display_name: String::new(), default_domain: String::new() }
+        }
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_assignments() {
+        let access = Access::new(Arc::new(Nobody), &[]);
+        access.write().uses.insert(Uuid::nil(), ASSIGNMENTS_MAX - 1);
+        assert!(access.check_room().is_ok());
+        access.write().uses.insert(Uuid::max(), 1);
+        assert_eq!(access.check_room().unwrap_err().code, "RoleAssignmentLimitExceeded");
     }
 }

@@ -248,3 +248,29 @@ fn many_assignments_do_not_matter_to_one_decision() {
     assert!(explained.allowed);
     assert_eq!(explained.considered.len(), 1);
 }
+
+/// The record of a request names what allowed it, not what might have.
+#[test]
+fn what_is_certain_comes_before_what_depends_on_a_body() {
+    let access = engine(&[]);
+    let condition = "(@Request[Microsoft.Authorization/roleAssignments:RoleDefinitionId] \
+                     ForAnyOfAnyValues:GuidEquals{acdd72a7-3385-48ef-bd42-f606fba81ae7})";
+    let owner = role_named("Owner");
+    let conditional = Assignment {
+        condition: Some(condition.to_owned()),
+        ..assignment(1, NINA, owner, "/subscriptions/s")
+    };
+    let certain = assignment(2, NINA, owner, RG);
+    access.set_assignment(None, Some(&conditional));
+    let scope = ArmId::parse(&format!("{RG}/providers/Microsoft.Authorization/roleAssignments/x")).unwrap();
+    let action = "Microsoft.Authorization/roleAssignments/write";
+    let caller = caller(NINA);
+    let question = Question { caller: &caller, action, plane: Plane::Control, scope: &scope };
+    let by = || match access.decide(&question) {
+        Decision::Allowed { by } => by.to_string(),
+        Decision::Denied(reason) => panic!("{reason:?}"),
+    };
+    assert_eq!(by(), conditional.id().to_string(), "the body will tell");
+    access.set_assignment(None, Some(&certain));
+    assert_eq!(by(), certain.id().to_string());
+}

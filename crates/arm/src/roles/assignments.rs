@@ -312,6 +312,7 @@ async fn planned(
         batch.put(ASSIGNMENTS, &id, &assignment)?;
         return Ok(assignment);
     }
+    arm.access.check_room()?;
     let grant = assignment.grant_key();
     if arm.store.get(ASSIGNMENT_GRANTS, &grant).await?.is_some() {
         return Err(Fault::conflict("RoleAssignmentExists", "The role assignment already exists."));
