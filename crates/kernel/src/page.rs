@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crate::{Fault, RequestHead};
 
 /// The longest continuation token that is read back, in characters.
-const TOKEN_CHARS_MAX: usize = 4096;
+const TOKEN_CHARS_MAX: usize = 8192;
 
 /// One page of a list.
 #[derive(Clone, Debug)]

@@ -1,13 +1,12 @@
 //! What is removed for good: remnants of purges, and what has passed its retention period.
 
 use arcadia_kernel::{AuditStamp, Fault, Permit, SystemWork};
-use arcadia_store::{Batch, CommitError};
-use uuid::Uuid;
+use arcadia_store::{Batch, CommitError, Row};
 
 use crate::KeyVault;
 use crate::records::{
-    DELETED_SECRETS, DELETED_VAULTS, DUE, Due, NAMES, PURGES, REMNANTS, Remnant, SECRETS, VERSIONS,
-    VaultPurge, folded,
+    DELETED_SECRETS, DELETED_VAULTS, DUE, DeletedVault, Due, NAMES, PURGES, REMNANTS, Remnant, SECRETS,
+    VERSIONS, VaultPurge, folded,
 };
 
 /// Versions removed by one commit; each may have a value of 25 KiB, which is read to find its key.
@@ -119,9 +118,12 @@ impl KeyVault {
     async fn purge_due_vault(&self, permit: &Permit<SystemWork>, due: &Due, now: i64) -> Result<bool, Fault> {
         let Some(place) = &due.deleted_vault else { return Ok(false) };
         let deleted = self.store.get(DELETED_VAULTS, place).await?;
-        let is_this = deleted.is_some_and(|row| row.value.instance == due.vault);
-        if is_this {
-            let purge = self.purge_vault(permit.stamp(), place, due.vault, now).await?;
+        // It may have been recovered and deleted again since the page was read; that deletion has its own time.
+        let is_due = |row: &Row<DeletedVault>| {
+            Due::of_vault(row.value.instance, place.clone(), row.value.purge_at).key() == due.key()
+        };
+        if let Some(deleted) = deleted.filter(is_due) {
+            let purge = self.purge_vault(permit.stamp(), place, &deleted, now).await?;
             return Ok(purge.is_some());
         }
         let mut batch = Batch::new();
@@ -138,27 +140,27 @@ impl KeyVault {
         }
     }
 
-    /// Purges a deleted vault: one commit makes it unrecoverable and its name free, then its secrets are
-    /// removed, as far as one request may. `None`: it is not there any more, or was changed at this moment.
+    /// Purges a deleted vault as it was read: one commit makes it unrecoverable and its name free, then its
+    /// secrets are removed, as far as one request may. `None`: it was changed since it was read.
     pub(crate) async fn purge_vault(
         &self,
         stamp: &AuditStamp,
         place: &(String, String),
-        instance: Uuid,
+        deleted: &Row<DeletedVault>,
         now: i64,
     ) -> Result<Option<VaultPurge>, Fault> {
-        let Some(row) = self.store.get(DELETED_VAULTS, place).await? else { return Ok(None) };
-        let name = folded(row.value.resource.id.name());
-        let claim = self.store.get(NAMES, name.as_str()).await?;
-        let (Some(claim), true) = (claim, row.value.instance == instance) else { return Ok(None) };
+        let DeletedVault { resource, instance, purge_at, .. } = &deleted.value;
+        let instance = *instance;
+        let name = folded(resource.id.name());
+        let Some(claim) = self.store.get(NAMES, name.as_str()).await? else { return Ok(None) };
         let mut purge =
             VaultPurge { instance, subscription: place.0.clone(), created_at: now, finished_at: None };
         let mut batch = Batch::new();
-        batch.require_revision(DELETED_VAULTS, place, row.revision);
+        batch.require_revision(DELETED_VAULTS, place, deleted.revision);
         batch.require_revision(NAMES, name.as_str(), claim.revision);
         batch.delete(DELETED_VAULTS, place);
         batch.delete(NAMES, name.as_str());
-        batch.delete(DUE, &Due::of_vault(instance, place.clone(), row.value.purge_at).key());
+        batch.delete(DUE, &Due::of_vault(instance, place.clone(), *purge_at).key());
         batch.put(PURGES, &instance, &purge)?;
         if !self.committed(stamp, batch).await? {
             return Ok(None);

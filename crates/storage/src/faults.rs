@@ -107,6 +107,15 @@ pub(crate) fn invalid_block_list() -> Fault {
     Fault::bad_request("InvalidBlockList", "The specified block list is invalid.")
 }
 
+pub(crate) fn ambiguous_block_list(id: &str) -> Fault {
+    let message = format!(
+        "The specified block list is invalid: it means two different blocks by the id {}. Put one of them again under \
+         an id of its own.",
+        shown(id)
+    );
+    Fault::bad_request("InvalidBlockList", message)
+}
+
 pub(crate) fn invalid_block_id() -> Fault {
     let message = "The specified block ID is invalid. The block ID must be Base64-encoded.";
     Fault::bad_request("InvalidBlockId", message)

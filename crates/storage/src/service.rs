@@ -5,17 +5,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arcadia_arm::{PrincipalSource, RESOURCES};
+use arcadia_crypto::constant_time_eq;
 use arcadia_kernel::{
-    ArmId, AuthFailure, Caller, Clock, Decider, Decision, Denial, DenyReason, Entropy, Fault, HeaderName,
-    HeaderValue, Located, Method, OpInfo, Plane, Proven, Question, Reply, RequestHead, Service, StatusCode,
-    header,
+    AuthFailure, Caller, CallerKind, Clock, Decider, Decision, Denial, DenyReason, Entropy, Fault,
+    HeaderName, HeaderValue, Located, Method, OpInfo, Plane, Proven, Question, Reply, RequestHead, Service,
+    StatusCode, header,
 };
 use arcadia_store::{Recent, Store, StoreError};
 use uuid::Uuid;
 
 use crate::account::{Account, AccountIndex, PROVIDER};
 use crate::bytes::{ByteStore, BytesFault};
-use crate::records::{BLOBS, Blob, CONTAINERS, Container, KEYS};
+use crate::records::{AccountKey, BLOBS, Blob, CONTAINERS, Container, KEYS};
 use crate::xml::{DECLARATION, element};
 use crate::{StorageNames, data, faults, paths, shared_key};
 
@@ -121,39 +122,40 @@ impl Storage {
         let account = self.account_of(head).ok_or_else(unknown)?;
         let keys = self.accounts.keys(account.instance()).ok_or_else(unknown)?;
         let key = shared_key::verify(head, account.name(), credential, &keys, now)?;
-        let caller = Arc::new(Caller::key_holder(&key));
-        let decider: Arc<dyn Decider> = match account.properties.allow_shared_key_access {
-            true => Arc::new(WholeAccount { id: account.id.clone(), key }),
-            false => Arc::new(SwitchedOff),
-        };
+        let caller = Arc::new(Caller::key_holder(&key.name));
+        let decider = Arc::new(WholeAccount { accounts: self.accounts.clone(), account, key });
         Ok(Proven { caller, decider: Some(decider) })
     }
 }
 
-/// What an account key may do: everything in its account, and nothing elsewhere.
+/// What an account key may do: everything in its account, and nothing elsewhere. Looks again each time it is asked, as
+/// a body may take long to arrive: what signed may have been taken away meanwhile.
 struct WholeAccount {
-    id: ArmId,
-    key: String,
+    accounts: Arc<AccountIndex>,
+    /// As it was when the request came.
+    account: Arc<Account>,
+    key: AccountKey,
 }
 
 impl Decider for WholeAccount {
     fn decide(&self, question: &Question<'_>) -> Decision {
-        let is_here = self.id.contains(question.scope);
+        let instance = self.account.instance();
+        let live = self.accounts.by_name(self.account.name()).filter(|live| live.instance() == instance);
+        let (Some(live), Some(keys)) = (live, self.accounts.keys(instance)) else {
+            return Decision::Denied(DenyReason::NoSuchPrincipal);
+        };
+        if !live.properties.allow_shared_key_access {
+            return Decision::Denied(DenyReason::CredentialSwitchedOff);
+        }
+        if !keys.keys.iter().any(|key| constant_time_eq(key.value.as_bytes(), self.key.value.as_bytes())) {
+            return Decision::Denied(DenyReason::NoSuchPrincipal);
+        }
         match question.plane {
-            Plane::Control | Plane::Data if is_here => {
-                Decision::Allowed { by: format!("{}/{}", self.id, self.key).into() }
+            Plane::Control | Plane::Data if live.id.contains(question.scope) => {
+                Decision::Allowed { by: format!("{}/{}", live.id, self.key.name).into() }
             }
             _ => Decision::Denied(DenyReason::NoAssignment),
         }
-    }
-}
-
-/// What an account key may do in an account that takes none.
-struct SwitchedOff;
-
-impl Decider for SwitchedOff {
-    fn decide(&self, _: &Question<'_>) -> Decision {
-        Decision::Denied(DenyReason::CredentialSwitchedOff)
     }
 }
 
@@ -255,9 +257,14 @@ impl Service for Storage {
         }
     }
 
-    fn refuse(&self, _head: &RequestHead, _caller: &Caller, denial: &Denial) -> Fault {
+    fn refuse(&self, _head: &RequestHead, caller: &Caller, denial: &Denial) -> Fault {
         match denial.reason {
             DenyReason::CredentialSwitchedOff => faults::key_not_permitted(),
+            DenyReason::NoSuchPrincipal if caller.kind == CallerKind::KeyHolder => {
+                let detail = "The key that signed the request is no longer a key of this account; sign it with one \
+                              that the account has now.";
+                faults::authentication_failed(detail)
+            }
             _ => faults::permission_mismatch(),
         }
     }

@@ -10,7 +10,7 @@ use arcadia_kernel::{Fault, RequestHead};
 
 use crate::faults;
 use crate::headers::{one, parse_date};
-use crate::records::AccountKeys;
+use crate::records::{AccountKey, AccountKeys};
 
 /// How far a client's clock may be off.
 const SKEW_SECONDS: i64 = 15 * 60;
@@ -28,14 +28,14 @@ const STANDARD: [&str; 11] = [
     "range",
 ];
 
-/// The name of the key that signed the request.
+/// The key that signed the request.
 pub(crate) fn verify(
     head: &RequestHead,
     account: &str,
     credential: &str,
     keys: &AccountKeys,
     now: i64,
-) -> Result<String, Fault> {
+) -> Result<AccountKey, Fault> {
     let failed = faults::authentication_failed;
     let (name, signature) =
         credential.split_once(':').ok_or_else(|| failed("The Authorization header has no signature."))?;
@@ -58,7 +58,7 @@ pub(crate) fn verify(
             let secret =
                 b64_decode(&key.value).ok_or_else(|| Fault::internal("a stored key is not Base64"))?;
             if constant_time_eq(&hmac_sha256(&secret, text.as_bytes()), &signature) {
-                signed_by = Some(key.name.clone());
+                signed_by = Some(key.clone());
             }
         }
     }

@@ -33,8 +33,14 @@ impl Storage {
     /// minutes. Each of its commits is whole or absent; one that is cut off is taken up by the next. While a backup
     /// is made nothing is removed.
     pub async fn sweep(&self, permit: Permit<SystemWork>) -> Result<Swept, Fault> {
-        let mut swept = Swept { drafts: self.end_old_drafts(&permit).await?, ..Swept::default() };
-        let Some(_removal) = self.bytes.removal()? else { return Ok(swept) };
+        let removal = self.bytes.removal()?;
+        let mut swept = Swept::default();
+        if removal.is_some() {
+            // First: what a full disk refuses is commits.
+            swept.orphans = self.bytes.remove_orphans().await?;
+        }
+        swept.drafts = self.end_old_drafts(&permit).await?;
+        let Some(_removal) = removal else { return Ok(swept) };
         let now = permit.epoch_seconds().max(0).unsigned_abs();
         loop {
             let page = self.store.range(GARBAGE, &(), None, GARBAGE_PER_READ).await?;
@@ -48,9 +54,7 @@ impl Storage {
                 swept.cleared += 1;
             }
         }
-        let collected = self.bytes.collect(permit.stamp(), permit.epoch_seconds()).await?;
-        swept.orphans = collected.orphans;
-        swept.segments = collected.segments;
+        swept.segments = self.bytes.collect(permit.stamp(), permit.epoch_seconds()).await?;
         Ok(swept)
     }
 

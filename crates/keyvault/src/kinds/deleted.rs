@@ -7,6 +7,7 @@ use arcadia_kernel::{
     At, Continuation, Fault, HeaderValue, Method, Op, Permit, Reply, Request, RequestHead, StatusCode,
     action, header, op,
 };
+use arcadia_store::Row;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -138,12 +139,15 @@ fn api_version(head: &RequestHead) -> String {
 }
 
 /// The deleted vault that a path names.
-async fn named(keyvault: &KeyVault, head: &RequestHead) -> Result<((String, String), DeletedVault), Fault> {
+async fn named(
+    keyvault: &KeyVault,
+    head: &RequestHead,
+) -> Result<((String, String), Row<DeletedVault>), Fault> {
     let place = (folded(head.param("subscription")), folded(head.param("name")));
     let wanted = folded(head.param("location")).replace(' ', "");
     let found = keyvault.store.get(DELETED_VAULTS, &place).await?;
     let found = found.filter(|row| folded(&row.value.resource.location) == wanted);
-    found.map(|row| (place, row.value)).ok_or_else(|| not_found(head.param("name")))
+    found.map(|row| (place, row)).ok_or_else(|| not_found(head.param("name")))
 }
 
 async fn show_deleted(
@@ -152,7 +156,7 @@ async fn show_deleted(
     request: Request,
 ) -> Result<Reply, Fault> {
     let (_, deleted) = named(&keyvault, &request).await?;
-    Reply::ok(&shown(&deleted))
+    Reply::ok(&shown(&deleted.value))
 }
 
 /// 202 with where to ask, as clients expect; nearly always it is done by then.
@@ -161,7 +165,8 @@ async fn purge_deleted(
     permit: Permit<PurgeDeletedVault>,
     request: Request,
 ) -> Result<Reply, Fault> {
-    let (place, deleted) = named(&keyvault, &request).await?;
+    let (place, row) = named(&keyvault, &request).await?;
+    let deleted = &row.value;
     if deleted.purge_protected {
         let message = format!(
             "The vault '{}' cannot be purged because purge protection is enabled for it. It is purged by itself \
@@ -171,8 +176,7 @@ async fn purge_deleted(
         );
         return Err(Fault::forbidden("Forbidden", message));
     }
-    let purge =
-        keyvault.purge_vault(permit.stamp(), &place, deleted.instance, permit.epoch_seconds()).await?;
+    let purge = keyvault.purge_vault(permit.stamp(), &place, &row, permit.epoch_seconds()).await?;
     let purge = purge.ok_or_else(|| not_found(request.param("name")))?;
     let reply = Reply::empty(StatusCode::ACCEPTED);
     with_location(reply, &request, &deleted.resource.location, &purge)

@@ -1,18 +1,32 @@
 //! Delete, and what can be done with a deleted secret: show, recover, purge.
 
+use arcadia_arm::RESOURCES;
 use arcadia_kernel::{At, Fault, Permit, Reply, Request, StatusCode};
-use arcadia_store::Row;
+use arcadia_store::{Batch, Row};
 
 use super::live::place;
 use super::wire::{Writer, reply};
 use super::{DeleteSecret, PurgeSecret, ReadMetadata, RecoverSecret};
 use crate::faults;
 use crate::records::{DELETED_SECRETS, DUE, DeletedSecret, Due, REMNANTS, Remnant, SECRETS};
+use crate::vault::properties::VaultProperties;
 use crate::{KeyVault, Vault};
 
 impl KeyVault {
     async fn deleted_secret(&self, vault: &Vault, name: &str) -> Result<Option<Row<DeletedSecret>>, Fault> {
         Ok(self.store.get(DELETED_SECRETS, &place(vault, name)).await?)
+    }
+
+    /// Refuses to purge in a vault under purge protection, as its row says: `vault` is how it was when the request
+    /// began. The batch is only committed while the row is unchanged.
+    async fn check_purge(&self, vault: &Vault, batch: &mut Batch) -> Result<(), Fault> {
+        let row = self.store.get(RESOURCES, &vault.id).await?;
+        let row = row.ok_or_else(|| faults::no_such_vault(vault.name()))?;
+        if VaultProperties::stored(&row.value).map_err(Fault::internal)?.is_purge_protected() {
+            return Err(faults::purge_protected(vault));
+        }
+        batch.require_revision(RESOURCES, &vault.id, row.revision);
+        Ok(())
     }
 }
 
@@ -97,13 +111,11 @@ pub(super) async fn purge(
 ) -> Result<Reply, Fault> {
     let name = request.param("name");
     let vault = &at.target.vault;
-    if vault.properties.is_purge_protected() {
-        return Err(faults::purge_protected(vault));
-    }
     let place = place(vault, name);
     let mut attempts = at.store.attempts();
     loop {
         let mut batch = at.change_of(vault).await?;
+        at.check_purge(vault, &mut batch).await?;
         let row = at.deleted_secret(vault, name).await?;
         let row = row.ok_or_else(|| faults::deleted_secret_not_found(name))?;
         let remnant = Remnant { vault: place.0, key: row.value.secret.key };

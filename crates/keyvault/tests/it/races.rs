@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
-use arcadia_kernel::Method;
-use futures_util::future::join_all;
+use arcadia_kernel::{Method, full_body};
+use futures_util::future::{join, join_all};
+use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -260,4 +261,97 @@ async fn a_first_set_sees_a_deletion_of_the_moment_before() {
         let is_deleted = world.data(&officer, Method::GET, "kv1", &gone).await.status == 200;
         assert_eq!(is_deleted, live.starts_with("404"), "{live}, set {}, deleted {deleted}", slow.status);
     }
+}
+
+/// A vault that is recovered and deleted again while the sweep purges others: that deletion has its own time.
+#[tokio::test]
+async fn a_sweep_purges_the_deletion_that_is_due_and_no_later_one() {
+    let world = World::interleaved().await;
+    let names: Vec<String> = (1..=12).map(|number| format!("kv{number}")).collect();
+    let officer = world.officer().await;
+    for name in &names {
+        world.make_vault(name).await;
+        world.set(&officer, name, "s", name).await;
+        assert_eq!(
+            world.manage(&world.owner, Method::DELETE, &world.vault(name), Value::Null).await.status,
+            200
+        );
+        // The sweep goes through them in this order.
+        world.clock.advance_seconds(1);
+    }
+    world.clock.advance_seconds(7 * DAY);
+    let mut recovering = vault_properties();
+    recovering["createMode"] = json!("recover");
+    let again = async {
+        let_others_run().await;
+        let recovered = world.put_vault("kv12", recovering.clone()).await.status;
+        let deleted =
+            world.manage(&world.owner, Method::DELETE, &world.vault("kv12"), Value::Null).await.status;
+        (recovered, deleted)
+    };
+    let (swept, again) = join(world.sweep(), again).await;
+    assert_eq!((swept.vaults, again), (11, (200, 200)));
+    assert_eq!(world.rows("keyvault/deletedvaults").await, 1);
+    assert_eq!(world.put_vault("kv12", recovering).await.status, 200);
+    assert_eq!(world.value(&officer, "kv12", "s").await, "kv12");
+    assert_eq!(world.rows("keyvault/due").await, 0);
+}
+
+/// What a request began with is not what counts: its body may take long to arrive.
+#[tokio::test]
+async fn a_purge_sees_protection_that_came_while_its_body_arrived() {
+    let world = World::with_vault("kv1").await;
+    let officer = world.officer().await;
+    world.set(&officer, "kv1", "s", "x").await;
+    world.data(&officer, Method::DELETE, "kv1", "/secrets/s").await.ok();
+    let (arrive, arrived) = tokio::sync::oneshot::channel();
+    let slow = full_body("").with_trailers(async {
+        arrived.await.unwrap();
+        None
+    });
+    let ask = world.asking(Some(&officer), Method::DELETE, "kv1", "/deletedsecrets/s", Value::Null);
+    let purge = world.ask_with_body(ask, slow.boxed_unsync());
+    let protect = async {
+        let mut properties = vault_properties();
+        properties["enablePurgeProtection"] = json!(true);
+        let answer = world.put_vault("kv1", properties).await.status;
+        arrive.send(()).unwrap();
+        answer
+    };
+    let (purge, protect) = join(purge, protect).await;
+    assert_eq!((purge.refusal().as_str(), protect), ("403 Forbidden", 200));
+    world.data(&officer, Method::POST, "kv1", "/deletedsecrets/s/recover").await.ok();
+    assert_eq!(world.value(&officer, "kv1", "s").await, "x");
+}
+
+/// A purge that found a deletion without protection purges no other one.
+#[tokio::test]
+async fn a_purge_is_of_the_deletion_that_it_checked() {
+    let (world, backend) = World::held_up().await;
+    world.make_vault("kv1").await;
+    let officer = world.officer().await;
+    world.set(&officer, "kv1", "s", "x").await;
+    let vault = world.vault("kv1");
+    assert_eq!(world.manage(&world.owner, Method::DELETE, &vault, Value::Null).await.status, 200);
+    let mut recovering = vault_properties();
+    recovering["createMode"] = json!("recover");
+    let mut protected = vault_properties();
+    protected["enablePurgeProtection"] = json!(true);
+    let path = format!(
+        "/subscriptions/{SUBSCRIPTION}/providers/Microsoft.KeyVault/locations/uksouth/deletedVaults/kv1/purge"
+    );
+    let (is_there, release) = backend.hold("keyvault/deletedvaults");
+    let purge = world.manage(&world.owner, Method::POST, &path, Value::Null);
+    let protect = async {
+        is_there.await.unwrap();
+        for properties in [recovering.clone(), protected] {
+            assert_eq!(world.put_vault("kv1", properties).await.status, 200);
+        }
+        assert_eq!(world.manage(&world.owner, Method::DELETE, &vault, Value::Null).await.status, 200);
+        release.send(()).unwrap();
+    };
+    let (purge, ()) = join(purge, protect).await;
+    assert_eq!(purge.refusal(), "404 DeletedVaultNotFound");
+    assert_eq!(world.put_vault("kv1", recovering).await.status, 200);
+    assert_eq!(world.value(&officer, "kv1", "s").await, "x");
 }

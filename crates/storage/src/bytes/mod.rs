@@ -19,12 +19,13 @@ mod fault;
 mod files;
 mod pin;
 mod reading;
+mod room;
 mod segments;
 mod upload;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arcadia_crypto::{ChunkKey, b64url, b64url_decode};
@@ -47,8 +48,6 @@ use segments::Segments;
 pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
 /// Pieces up to this size are packed; a packed piece is one chunk.
 pub(crate) const PACKED_BYTES_MAX: usize = 64 * 1024;
-/// Space that is left free on the disk, for the database and its log.
-const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Where a piece is, by its id.
 pub(crate) const PLACES: Table<Uuid, Place> = Table::new("storage/places");
@@ -95,9 +94,10 @@ pub(crate) struct ByteStore {
     segments: Arc<Segments>,
     places: Recent<Uuid, Place>,
     flight: Arc<Flight>,
+    /// Bytes that uploads under way have announced and not written yet.
+    announced: AtomicU64,
     orphans_removed: AtomicBool,
-    /// Segments that lost records since they were last looked at; `None` before every one was looked at once.
-    dirty: Mutex<Option<HashSet<u64>>>,
+    dirty: Mutex<collect::Dirty>,
     /// Segments in which nothing lives any more, and since when, in seconds since 1970.
     retired: Mutex<HashMap<u64, i64>>,
 }
@@ -113,7 +113,7 @@ impl ByteStore {
         }
         let flight = Arc::new(Flight::default());
         let orphans_removed = AtomicBool::new(false);
-        let (dirty, retired) = (Mutex::new(None), Mutex::default());
+        let (dirty, retired) = (Mutex::default(), Mutex::default());
         let folder = directory.to_owned();
         let places = Recent::of(&store, PLACES, RECENT_ROWS_MAX);
         Ok(Arc::new(Self {
@@ -124,18 +124,11 @@ impl ByteStore {
             segments,
             places,
             flight,
+            announced: AtomicU64::new(0),
             orphans_removed,
             dirty,
             retired,
         }))
-    }
-
-    /// Refuses what would fill the disk.
-    fn check_space(&self, bytes: u64) -> Result<(), BytesFault> {
-        if self.files.free_bytes()? < bytes.saturating_add(RESERVE_BYTES) {
-            return Err(BytesFault::Full);
-        }
-        Ok(())
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use super::files::{make_directory, sync_directory};
+use super::files::{Files, make_directory, sync_directory};
 use super::{BytesFault, Place};
 
 const MAGIC: [u8; 4] = *b"ARC1";
@@ -96,8 +96,7 @@ impl Segments {
 
     /// Removes a segment that nobody reads any more.
     pub fn remove(&self, segment: u64) -> Result<(), BytesFault> {
-        fs::remove_file(path(&self.root, segment))
-            .map_err(|error| BytesFault::io("remove a segment", error))?;
+        Files::remove(&path(&self.root, segment))?;
         // After its name is gone, so that nobody opens it again: an open file would go on taking its space.
         self.open.lock().unwrap_or_else(PoisonError::into_inner).close(segment);
         Ok(())
@@ -129,7 +128,7 @@ fn numbers(root: &Path) -> Result<Vec<u64>, BytesFault> {
     Ok(found)
 }
 
-/// The records of a complete segment, up to its end or a torn tail, and its size in bytes.
+/// The records of a complete segment, up to its end or a torn tail or a damaged header, and its size in bytes.
 pub(super) fn scan(root: &Path, segment: u64) -> Result<(Vec<Found>, u64), BytesFault> {
     let failed = |error| BytesFault::io("read a segment", error);
     let file = File::open(path(root, segment)).map_err(failed)?;
@@ -143,7 +142,15 @@ pub(super) fn scan(root: &Path, segment: u64) -> Result<(Vec<Found>, u64), Bytes
         let (id, length) = rest.split_at(16);
         let sealed_bytes = u32::from_be_bytes([length[0], length[1], length[2], length[3]]);
         let end = offset + HEADER_BYTES as u64 + u64::from(sealed_bytes);
-        if magic != MAGIC || end > size {
+        if magic != MAGIC {
+            // Zeros are a tail that was never written. Else this header is damaged, or the length before it that led
+            // here: a record is not moved by a length that may be wrong.
+            if header != [0; HEADER_BYTES] {
+                found.pop();
+            }
+            break;
+        }
+        if end > size {
             break;
         }
         let id = Uuid::from_slice(id).unwrap_or_default();

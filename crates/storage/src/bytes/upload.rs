@@ -12,6 +12,7 @@ use md5::{Digest as _, Md5};
 use uuid::Uuid;
 
 use super::files::Files;
+use super::room::Room;
 use super::{ByteStore, BytesFault, CHUNK_BYTES, InFlight, PACKED_BYTES_MAX, PLACES, Piece, Place, blocking};
 
 /// Dropped before [`Upload::finish`], it leaves nothing.
@@ -25,6 +26,7 @@ pub(crate) struct Upload {
     md5: Md5,
     spilled: Option<Spilled>,
     in_flight: InFlight,
+    room: Room,
 }
 
 /// A file that is being written. Removed when dropped, unless kept.
@@ -80,7 +82,7 @@ impl Stored {
 impl ByteStore {
     /// `announced`: how many bytes are said to come, 0 when nothing is said.
     pub fn upload(self: &Arc<Self>, announced: u64) -> Result<Upload, BytesFault> {
-        self.check_space(announced)?;
+        let room = Room::new(self, announced)?;
         let id = self.entropy.uuid();
         let key = ChunkKey::generate(&*self.entropy).map_err(|_| BytesFault::Seal)?;
         Ok(Upload {
@@ -91,6 +93,7 @@ impl ByteStore {
             md5: Md5::new(),
             spilled: None,
             in_flight: self.flight.begin(id),
+            room,
             bytes: self.clone(),
         })
     }
@@ -114,6 +117,8 @@ impl Upload {
     async fn spill(mut self) -> Result<Self, BytesFault> {
         let chunk = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK_BYTES + CHUNK_TAG_BYTES));
         blocking(move || {
+            let bytes = chunk.len() as u64;
+            self.room.check(bytes)?;
             self.md5.update(&chunk);
             let spilled = match &mut self.spilled {
                 Some(spilled) => spilled,
@@ -124,6 +129,7 @@ impl Upload {
                 }
             };
             spilled.write(&self.key, chunk)?;
+            self.room.written(bytes);
             Ok(self)
         })
         .await
@@ -160,9 +166,10 @@ impl Upload {
         // No bytes need no place.
         let mut place = Place::File;
         if !sealed.is_empty() {
+            self.room.check(self.length)?;
             piece = Some(Piece::new(self.id, self.length, &self.key));
             self.key.seal(0, &mut sealed).map_err(|_| BytesFault::Seal)?;
-            place = self.bytes.segments.append(self.id, sealed).await?;
+            place = self.bytes.append(self.id, sealed).await?;
         }
         Ok(Stored {
             piece,

@@ -125,48 +125,58 @@ async fn commit_block(
 struct Candidates {
     committed: HashMap<String, Piece>,
     uncommitted: HashMap<String, Piece>,
+    /// The pieces of all of them.
+    pieces: HashSet<Uuid>,
     draft: Option<Row<Draft>>,
 }
 
 impl Storage {
     async fn candidates(&self, found: &Found) -> Result<Candidates, Fault> {
         let mut committed = HashMap::new();
+        let mut pieces = HashSet::new();
         if let Some(row) = &found.blob {
-            for part in self.parts(&row.value.content).await? {
-                committed.extend(part.blocks.into_iter().map(|block| (block.id, block.piece)));
+            for block in self.parts(&row.value.content).await?.into_iter().flat_map(|part| part.blocks) {
+                pieces.insert(block.piece.id);
+                committed.insert(block.id, block.piece);
             }
         }
         let draft = self.store.get(DRAFTS, &found.key).await?;
         let mut uncommitted = HashMap::new();
         if let Some(draft) = &draft {
             for row in self.store.all(BLOCKS, &(draft.value.id,)).await? {
+                pieces.insert(row.value.piece.id);
                 uncommitted.insert(row.value.id, row.value.piece);
             }
         }
-        Ok(Candidates { committed, uncommitted, draft })
+        Ok(Candidates { committed, uncommitted, pieces, draft })
     }
 }
 
 impl Candidates {
+    /// The blocks of a list. One that means two pieces by one id is refused: no later list could say which of them it
+    /// keeps.
     fn choose(&self, list: &[(From, String)]) -> Result<Vec<Block>, Fault> {
-        let choose = |(from, id): &(From, String)| {
+        let mut meant = HashMap::new();
+        let mut chosen = Vec::with_capacity(list.len());
+        for (from, id) in list {
             let piece = match from {
                 From::Committed => self.committed.get(id),
                 From::Uncommitted => self.uncommitted.get(id),
                 From::Latest => self.uncommitted.get(id).or_else(|| self.committed.get(id)),
             };
             let piece = piece.ok_or_else(faults::invalid_block_list)?;
-            Ok(Block { id: id.clone(), piece: piece.clone() })
-        };
-        list.iter().map(choose).collect()
+            if *meant.entry(id).or_insert(piece.id) != piece.id {
+                return Err(faults::ambiguous_block_list(id));
+            }
+            chosen.push(Block { id: id.clone(), piece: piece.clone() });
+        }
+        Ok(chosen)
     }
 
     /// The pieces that are not in the new content.
     fn unused(&self, chosen: &[Block], whole: Option<&Piece>) -> Vec<Uuid> {
         let used: HashSet<Uuid> = chosen.iter().map(|block| block.piece.id).collect();
-        let all = self.committed.values().chain(self.uncommitted.values()).chain(whole);
-        let unused: HashSet<Uuid> = all.map(|piece| piece.id).filter(|id| !used.contains(id)).collect();
-        unused.into_iter().collect()
+        self.pieces.difference(&used).copied().chain(whole.map(|piece| piece.id)).collect()
     }
 }
 

@@ -16,7 +16,12 @@ const ROWS_PER_READ: usize = 1000;
 const ROWS_PER_SKIPPING_READ: usize = 64;
 /// Reads that one request makes; a page may be short, and its marker says where to go on.
 const READS_MAX: usize = 400;
-const TEXT_CHARS_MAX: usize = 1024;
+/// A page ends once its text is this long, with one item at the least: metadata may be 8 KiB an item, and more once it
+/// is escaped.
+const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+const TEXT_BYTES_MAX: usize = 4096;
+/// The key of the longest name, 1024 characters of three bytes, is a little longer in Base64 than [`TEXT_BYTES_MAX`].
+const MARKER_BYTES_MAX: usize = 8192;
 /// About what one line of a list has, and what stands around all of them.
 const LINE_BYTES: usize = 768;
 const HEAD_BYTES: usize = 1024;
@@ -49,11 +54,12 @@ struct Asked {
 
 impl Asked {
     fn of(head: &RequestHead) -> Result<Self, Fault> {
-        let text = |name: &str| match head.query.first(name) {
-            Some(value) if value.len() > 4 * TEXT_CHARS_MAX => Err(faults::invalid_query(name, value)),
+        let bounded = |name: &str, bytes_max: usize| match head.query.first(name) {
+            Some(value) if value.len() > bytes_max => Err(faults::invalid_query(name, value)),
             value => Ok(value.unwrap_or("").to_owned()),
         };
-        let marker_text = text("marker")?;
+        let text = |name: &str| bounded(name, TEXT_BYTES_MAX);
+        let marker_text = bounded("marker", MARKER_BYTES_MAX)?;
         let marker = match marker_text.as_str() {
             "" => None,
             marker => {
@@ -93,6 +99,11 @@ impl Asked {
             (Some(marker), _) => Some(marker.clone()),
             (None, prefix) => prefix,
         }
+    }
+
+    /// Whether a page with so many items is at its end.
+    fn is_full(&self, count: usize, out: &str) -> bool {
+        count == self.results_max || (count > 0 && out.len() >= PAGE_BYTES_MAX)
     }
 
     /// What the list says of the request.
@@ -170,32 +181,10 @@ pub(super) async fn containers(
     request: Request,
 ) -> Result<Reply, Fault> {
     let asked = Asked::of(&request)?;
-    let mut found = Vec::new();
-    let mut start = asked.start();
-    let mut next = None;
-    'read: while found.len() < asked.results_max {
-        let limit = ROWS_PER_READ.min(asked.results_max - found.len());
-        let instance = (at.target.account.instance(),);
-        let page = at.store.range(CONTAINERS, &instance, start.as_ref(), limit).await?;
-        for row in page.items {
-            if !row.value.name.starts_with(&asked.prefix) {
-                next = None;
-                break 'read;
-            }
-            found.push(row.value);
-        }
-        next = page.next;
-        start = next.clone();
-        if next.is_none() {
-            break;
-        }
-    }
-    let mut out = begin(&request, None, HEAD_BYTES + found.len() * LINE_BYTES);
+    let mut out = begin(&request, None, HEAD_BYTES + asked.results_max.min(ROWS_PER_READ) * LINE_BYTES);
     asked.echo(&mut out);
     out.push_str("<Containers>");
-    for container in &found {
-        write_container(&mut out, container, asked.with_metadata);
-    }
+    let next = at.page_of_containers(&asked, at.target.account.instance(), &mut out).await?;
     out.push_str("</Containers>");
     next_marker(&mut out, &request, next.as_ref());
     Ok(answer(out))
@@ -301,7 +290,40 @@ pub(super) async fn blobs(at: At<Storage>, _: Permit<ReadBlob>, request: Request
 }
 
 impl Storage {
-    /// Writes a page. Gives where the next one begins.
+    /// Writes a page of containers. Gives where the next one begins.
+    async fn page_of_containers(
+        &self,
+        asked: &Asked,
+        account: uuid::Uuid,
+        out: &mut String,
+    ) -> Result<Option<Continuation>, Fault> {
+        let mut start = asked.start();
+        let mut count = 0;
+        loop {
+            let limit = ROWS_PER_READ.min(asked.results_max - count);
+            let page = self.store.range(CONTAINERS, &(account,), start.as_ref(), limit).await?;
+            for row in page.items {
+                let container = row.value;
+                if !container.name.starts_with(&asked.prefix) {
+                    return Ok(None);
+                }
+                if asked.is_full(count, out) {
+                    return Ok(start);
+                }
+                start = Some(after(&container.name));
+                write_container(out, &container, asked.with_metadata);
+                count += 1;
+            }
+            if page.next.is_none() {
+                return Ok(None);
+            }
+            if asked.is_full(count, out) {
+                return Ok(start);
+            }
+        }
+    }
+
+    /// Writes a page of blobs. Gives where the next one begins.
     async fn page(
         &self,
         container: uuid::Uuid,
@@ -321,7 +343,7 @@ impl Storage {
                 if skipped.as_ref().is_some_and(|prefix| blob.name.starts_with(prefix)) {
                     continue;
                 }
-                if lines.count == asked.results_max {
+                if asked.is_full(lines.count, &lines.out) {
                     return Ok(start);
                 }
                 let cut = asked.delimiter.as_ref().and_then(|d| rest.find(d.as_str()).map(|at| at + d.len()));
@@ -342,7 +364,7 @@ impl Storage {
             if page.next.is_none() {
                 return Ok(None);
             }
-            if lines.count == asked.results_max && asked.delimiter.is_none() {
+            if asked.is_full(lines.count, &lines.out) && asked.delimiter.is_none() {
                 return Ok(start);
             }
         }

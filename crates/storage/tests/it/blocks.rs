@@ -60,7 +60,7 @@ async fn the_list_decides_what_is_in_and_in_which_order() {
     // Committed blocks are used again beside new ones.
     put_block(&world, &member, 3, b"drei ").await;
     for (list, expected) in [
-        (vec![("Committed", 3), ("Uncommitted", 3), ("Committed", 1)], "three drei one "),
+        (vec![("Uncommitted", 3), ("Committed", 1), ("Latest", 3)], "drei one drei "),
         (vec![("Latest", 1)], "one "),
         (vec![], ""),
     ] {
@@ -88,6 +88,47 @@ async fn lists_that_name_what_is_not_there_change_nothing() {
     assert_eq!(content(&world, &member).await, "one");
     assert_eq!(commit(&world, &member, &[("Latest", 1), ("Latest", 2)]).await.outcome(), "201");
     assert_eq!(content(&world, &member).await, "onetwo");
+}
+
+#[tokio::test]
+async fn a_list_means_one_block_by_one_id() {
+    let (world, member) = world().await;
+    put_block(&world, &member, 1, &[b'a'; 100_000]).await;
+    commit(&world, &member, &[("Latest", 1)]).await;
+    put_block(&world, &member, 1, &[b'b'; 100_000]).await;
+    for list in [[("Committed", 1), ("Uncommitted", 1)], [("Latest", 1), ("Committed", 1)]] {
+        let answer = commit(&world, &member, &list).await;
+        assert_eq!(answer.outcome(), "400 InvalidBlockList", "{list:?}");
+        assert!(answer.text().contains(&id(1)), "{}", answer.text());
+    }
+    assert_eq!(content(&world, &member).await, "a".repeat(100_000));
+    // Either of them may be meant, any number of times.
+    assert_eq!(commit(&world, &member, &[("Latest", 1), ("Uncommitted", 1)]).await.outcome(), "201");
+    assert_eq!(content(&world, &member).await, "b".repeat(200_000));
+    world.sweep().await;
+    world.clock.advance_seconds(3601);
+    world.sweep().await;
+    assert_eq!(world.files().0, 1);
+}
+
+/// Such contents were once made.
+#[tokio::test]
+async fn a_content_with_two_blocks_of_one_id_leaves_neither_behind() {
+    let (world, member) = world().await;
+    for number in 1..=3 {
+        put_block(&world, &member, number, &vec![number as u8; 100_000]).await;
+    }
+    commit(&world, &member, &[("Latest", 1), ("Latest", 2), ("Latest", 3)]).await;
+    let blob = world.stored("storage/blobs").await.remove(0);
+    let content: uuid::Uuid = blob["content"]["listed"]["id"].as_str().unwrap().parse().unwrap();
+    let mut part = world.stored("storage/contents").await.remove(0);
+    part["blocks"][1]["id"] = part["blocks"][0]["id"].clone();
+    world.put_row("storage/contents", &(content, 0_u64), part).await;
+    assert_eq!(commit(&world, &member, &[("Latest", 3)]).await.outcome(), "201");
+    world.sweep().await;
+    world.clock.advance_seconds(3601);
+    world.sweep().await;
+    assert_eq!(world.files().0, 1);
 }
 
 #[tokio::test]

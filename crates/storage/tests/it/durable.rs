@@ -152,3 +152,106 @@ async fn bytes_that_were_changed_are_an_error_and_never_an_answer() {
         assert_eq!(world.get(&member, "acct1", path).await.outcome(), "500 InternalError", "{path}");
     }
 }
+
+/// Where each record of a segment begins.
+fn records(segment: &[u8]) -> Vec<usize> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at < segment.len() {
+        found.push(at);
+        at += 24 + u32::from_be_bytes(segment[at + 20..at + 24].try_into().unwrap()) as usize;
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_damaged_header_loses_neither_its_record_nor_those_behind_it() {
+    // The magic, the id, a length that is too long, and one that is too short.
+    for (byte, change) in [(0, 0x40), (10, 0x40), (20, 0x40), (22, 0x04)] {
+        let (world, member) = World::with_account("acct1").await;
+        world.make_container(&member, "acct1", "cc1").await;
+        for number in 0..20 {
+            world.put(&member, "acct1", &format!("/cc1/{number}"), marked(1000 + number)).await;
+        }
+        let world = world.restarted().await;
+        for number in 0..18 {
+            assert_eq!(world.delete(&member, "acct1", &format!("/cc1/{number}")).await.outcome(), "202");
+        }
+        let path = world.blobs().join("blobs/segments/0000000000000001.seg");
+        let mut segment = std::fs::read(&path).unwrap();
+        let starts = records(&segment);
+        segment[starts[18] + byte] ^= change;
+        std::fs::write(&path, &segment).unwrap();
+        for _ in 0..3 {
+            world.clock.advance_seconds(3601);
+            assert_eq!(world.sweep().await.segments, 0, "byte {byte}");
+        }
+        let world = world.restarted().await;
+        for number in [18, 19] {
+            let got = world.get(&member, "acct1", &format!("/cc1/{number}")).await;
+            assert!(got.bytes == marked(1000 + number), "byte {byte}, {number}: {}", got.outcome());
+            world.delete(&member, "acct1", &format!("/cc1/{number}")).await;
+        }
+        // Once nothing names it any more, it goes as others do.
+        for _ in 0..3 {
+            world.clock.advance_seconds(3601);
+            world.sweep().await;
+        }
+        assert!(!path.exists(), "byte {byte}");
+    }
+}
+
+#[tokio::test]
+async fn a_sweep_that_fails_forgets_nothing_and_removes_orphans_first() {
+    let (world, member) = World::with_account("acct1").await;
+    world.make_container(&member, "acct1", "cc1").await;
+    world.put(&member, "acct1", "/cc1/b", marked(1000)).await;
+    let world = world.restarted().await;
+    world.sweep().await;
+    world.delete(&member, "acct1", "/cc1/b").await;
+    world.clock.advance_seconds(3601);
+    let path = world.blobs().join("blobs/segments/0000000000000001.seg");
+    let aside = world.blobs().join("aside");
+    let failing_sweep = async || {
+        std::fs::rename(&path, &aside).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(world.try_sweep().await.is_err());
+        std::fs::remove_dir(&path).unwrap();
+        std::fs::rename(&aside, &path).unwrap();
+    };
+    // It cannot be looked at, and later it cannot be removed.
+    failing_sweep().await;
+    world.sweep().await;
+    world.clock.advance_seconds(3601);
+    failing_sweep().await;
+    assert_eq!(world.sweep().await.segments, 1);
+
+    let orphan = world.blobs().join("blobs/files/ab/ab000000000040008000000000000001");
+    std::fs::write(&orphan, b"of an upload that a crash cut off").unwrap();
+    let world = world.restarted().await;
+    // A row that nobody understands: the sweep goes no further.
+    world.put_row("storage/garbage", &(0_u64, uuid::Uuid::nil()), serde_json::json!("spoilt")).await;
+    assert!(world.try_sweep().await.is_err());
+    assert!(!orphan.exists());
+}
+
+#[tokio::test]
+async fn a_segment_of_uploads_that_were_refused_is_removed_when_it_is_complete() {
+    let (world, member) = World::with_account("acct1").await;
+    world.make_container(&member, "acct1", "cc1").await;
+    world.sweep().await;
+    let body = bytes::Bytes::from(marked(64 * 1024));
+    let refused = async |_| {
+        let put = Ask::new(Method::PUT, "acct1", "/cc1/b").by(&member).with("x-ms-blob-type", "BlockBlob");
+        let put = put.with("content-md5", "XUFAKrxLKna5cZ2REBfFkg==").body(body.clone());
+        assert_eq!(world.ask(put).await.outcome(), "400 Md5Mismatch");
+    };
+    // A segment has 64 MiB.
+    for _ in 0..33 {
+        futures_util::future::join_all((0..32).map(refused)).await;
+    }
+    assert_eq!(world.files().1, 2);
+    assert_eq!(world.sweep().await.segments, 0);
+    world.clock.advance_seconds(3601);
+    assert_eq!(world.sweep().await.segments, 1);
+}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use arcadia_kernel::Method;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
@@ -97,7 +98,7 @@ async fn a_long_list_with_few_prefixes_is_read_to_its_end() {
 async fn a_list_says_what_is_known_of_each() {
     let (world, member) = World::with_account("acct1").await;
     world.make_container(&member, "acct1", "cc1").await;
-    let ask = Ask::new(arcadia_kernel::Method::PUT, "acct1", "/cc1/f.txt").by(&member);
+    let ask = Ask::new(Method::PUT, "acct1", "/cc1/f.txt").by(&member);
     let ask =
         ask.with("x-ms-blob-type", "BlockBlob").with("content-type", "text/plain").with("x-ms-meta-a", "<b>");
     world.ask(ask.body("hello")).await;
@@ -132,4 +133,57 @@ async fn a_list_says_what_is_known_of_each() {
         world.get(&member, "acct1", "/none?restype=container&comp=list").await.outcome(),
         "404 ContainerNotFound"
     );
+}
+
+#[tokio::test]
+async fn a_page_has_a_bound_in_bytes_and_its_marker_goes_on() {
+    let (world, member) = World::with_account("acct1").await;
+    // Six bytes each in XML, so 100 items are 4.8 MB.
+    let metadata = "\"".repeat(8000);
+    let put = async |path: &str| {
+        let ask = Ask::new(Method::PUT, "acct1", path).by(&member).with("x-ms-meta-a", &metadata);
+        assert_eq!(
+            world.ask(ask.with("x-ms-blob-type", "BlockBlob").body("")).await.outcome(),
+            "201",
+            "{path}"
+        );
+    };
+    let names: Vec<String> = (0..100).map(|number| format!("cc{number:03}")).collect();
+    for name in &names {
+        put(&format!("/{name}?restype=container")).await;
+        put(&format!("/cc000/{name}")).await;
+    }
+    for list in [
+        "/?comp=list",
+        "/cc000?restype=container&comp=list",
+        "/cc000?restype=container&comp=list&delimiter=x",
+    ] {
+        let (mut found, mut marker) = (Vec::new(), String::new());
+        for page in 1.. {
+            let answer = world.get(&member, "acct1", &format!("{list}&include=metadata{marker}")).await;
+            assert!(answer.bytes.len() < 5 << 20, "{list}: {} bytes", answer.bytes.len());
+            found.extend(answer.all("Name"));
+            match answer.all("NextMarker").first() {
+                Some(next) => marker = format!("&marker={next}"),
+                None => {
+                    assert_eq!(page, 2, "{list}");
+                    break;
+                }
+            }
+        }
+        assert_eq!(found, names, "{list}");
+    }
+}
+
+#[tokio::test]
+async fn the_longest_names_are_listed_page_by_page() {
+    let (world, member) = World::with_account("acct1").await;
+    world.make_container(&member, "acct1", "cc1").await;
+    let names = ["\u{20ac}", "\u{3042}", "\u{4e00}"].map(|last| format!("{}{last}", "\u{20ac}".repeat(1023)));
+    for name in &names {
+        let path: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        assert_eq!(world.put(&member, "acct1", &format!("/cc1/{path}"), "x").await.outcome(), "201");
+    }
+    assert_eq!(listed(&world, &member, "&maxresults=1").await, names);
+    assert_eq!(listed(&world, &member, "&maxresults=1&delimiter=%E2%82%AC").await, ["\u{20ac}"]);
 }

@@ -1,6 +1,8 @@
 //! Signatures with an account's key.
 
-use arcadia_kernel::Method;
+use arcadia_kernel::{Method, full_body};
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
 
 use crate::support::*;
 
@@ -115,4 +117,48 @@ async fn a_stale_date_is_refused() {
     let mut undated = at(0);
     undated.headers.retain(|(name, _)| name != "x-ms-date");
     assert_eq!(world.ask(undated).await.outcome(), FAILED);
+}
+
+#[tokio::test]
+async fn a_key_that_is_taken_away_while_a_body_arrives_writes_nothing() {
+    let (world, member) = World::with_account("acct1").await;
+    world.make_container(&member, "acct1", "cc1").await;
+    let key = world.keys("acct1").await[0].clone();
+    let regenerate = format!("{}/regenerateKey", world.account("acct1"));
+    let account = world.account("acct1");
+    for (method, path, change, outcome) in [
+        (Method::POST, &regenerate, json!({ "keyName": "key2" }), "201"),
+        (Method::POST, &regenerate, json!({ "keyName": "key1" }), FAILED),
+        (
+            Method::PATCH,
+            &account,
+            json!({ "properties": { "allowSharedKeyAccess": false } }),
+            "403 KeyBasedAuthenticationNotPermitted",
+        ),
+        (Method::DELETE, &account, Value::Null, FAILED),
+    ] {
+        let (arrive, arrived) = tokio::sync::oneshot::channel();
+        let slow = full_body("x").with_trailers(async {
+            arrived.await.unwrap();
+            None
+        });
+        let key = if path == &regenerate { key.clone() } else { world.keys("acct1").await[0].clone() };
+        let put = Ask::new(Method::PUT, "acct1", "/cc1/b").with("x-ms-blob-type", "BlockBlob");
+        let put = put.with("content-length", "1").signed("acct1", &key, START);
+        let put = world.ask_with_body(put, slow.boxed_unsync());
+        let change_it = async {
+            let answer = world.manage(method.clone(), path, change).await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            arrive.send(()).unwrap();
+        };
+        let (put, ()) = futures_util::future::join(put, change_it).await;
+        assert_eq!(put.outcome(), outcome, "{method} {path}");
+        if outcome == "201" {
+            world.delete(&member, "acct1", "/cc1/b").await;
+        }
+        assert_eq!(world.rows("storage/blobs").await, 0, "{method} {path}");
+        world
+            .manage(Method::PATCH, &account, json!({ "properties": { "allowSharedKeyAccess": true } }))
+            .await;
+    }
 }

@@ -3,22 +3,42 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use arcadia_store::{
     AuditRow, Backend, CommitError, Health, MemoryBackend, RawBatch, RawChanges, RawPage, RawRow, Revision,
     RowMark, StoreError,
 };
+use tokio::sync::oneshot;
 
 pub struct Interleaved {
     rows: MemoryBackend,
     turn: AtomicU64,
+    held: Mutex<Option<Held>>,
+}
+
+/// The next read of a row in this table waits, with the row as it was.
+struct Held {
+    table: &'static str,
+    reached: oneshot::Sender<()>,
+    go_on: oneshot::Receiver<()>,
 }
 
 impl Interleaved {
     pub fn new(created_epoch_seconds: i64) -> Self {
-        Self { rows: MemoryBackend::new(created_epoch_seconds), turn: AtomicU64::new(1) }
+        Self {
+            rows: MemoryBackend::new(created_epoch_seconds),
+            turn: AtomicU64::new(1),
+            held: Mutex::default(),
+        }
+    }
+
+    /// Holds up the next request that reads a row of `table`: tells when it is there, and lets it go when told so.
+    pub fn hold(&self, table: &'static str) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
+        let ((reached, is_there), (release, go_on)) = (oneshot::channel(), oneshot::channel());
+        *self.held.lock().unwrap() = Some(Held { table, reached, go_on });
+        (is_there, release)
     }
 
     /// Between none and six others, in an order that is always the same.
@@ -34,6 +54,11 @@ impl Interleaved {
 impl Backend for Interleaved {
     async fn get(&self, key: &[u8]) -> Result<Option<Arc<RawRow>>, StoreError> {
         let row = self.rows.get(key).await;
+        let held = self.held.lock().unwrap().take_if(|held| key.starts_with(held.table.as_bytes()));
+        if let Some(held) = held {
+            held.reached.send(()).unwrap();
+            held.go_on.await.unwrap();
+        }
         self.let_others_run().await;
         row
     }

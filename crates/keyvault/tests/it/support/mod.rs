@@ -16,8 +16,8 @@ use std::sync::Arc;
 use arcadia_arm::{Arm, ArmNames, Founding, PrincipalType, arm_ops, registered};
 use arcadia_crypto::{KeyRing, SystemEntropy};
 use arcadia_kernel::{
-    Dispatcher, Endpoint, EntropyExt as _, FixedClock, Gate, HeaderMap, Incoming, Limits, Method, OpInfo,
-    Reason, full_body,
+    Body, Dispatcher, Endpoint, EntropyExt as _, FixedClock, Gate, HeaderMap, Incoming, Limits, Method,
+    OpInfo, Reason, full_body,
 };
 use arcadia_keyvault::{KeyVault, KeyVaultNames, Swept, Vaults, data_ops};
 use arcadia_store::Store;
@@ -27,6 +27,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 pub use callers::{Caller, Directory, Tokens};
+pub use interleaved::Interleaved;
 
 pub const SECRETS_USER: &str = "4633458b-17de-408a-b874-0445c86b69e6";
 pub const SECRETS_OFFICER: &str = "b86a8fe4-44ce-4948-aee5-eccb2c155cd7";
@@ -113,12 +114,17 @@ impl World {
 
     /// A site whose requests run into one another wherever they can.
     pub async fn interleaved() -> Self {
+        Self::held_up().await.0
+    }
+
+    /// The same, with what can hold up one of its requests.
+    pub async fn held_up() -> (Self, Arc<Interleaved>) {
         let clock = Arc::new(FixedClock::at_epoch_seconds(START));
         let entropy = Arc::new(SystemEntropy);
         let ring = KeyRing::generate(&*entropy).unwrap();
-        let backend = Arc::new(interleaved::Interleaved::new(START));
-        let store = Store::over(backend, ring, entropy).await.unwrap();
-        Self::over(store, clock, Arc::new(Directory::new(TENANT))).await
+        let backend = Arc::new(Interleaved::new(START));
+        let store = Store::over(backend.clone(), ring, entropy).await.unwrap();
+        (Self::over(store, clock, Arc::new(Directory::new(TENANT))).await, backend)
     }
 
     /// A site over what is stored already, as after a restart.
@@ -229,7 +235,8 @@ impl World {
         if let Some(caller) = caller {
             ask.headers.push(("authorization", caller.bearer("https://management.azure.com/")));
         }
-        self.send(self.arm.clone(), ask).await
+        let body = full_body(ask.body.clone());
+        self.send(self.arm.clone(), ask, body).await
     }
 
     /// A request for the data plane with a token for it and `api-version=7.4`.
@@ -275,18 +282,22 @@ impl World {
     }
 
     pub async fn ask(&self, ask: Ask) -> Answer {
-        self.send(self.data.clone(), ask).await
+        let body = full_body(ask.body.clone());
+        self.ask_with_body(ask, body).await
     }
 
-    async fn send(&self, to: Arc<dyn Endpoint>, ask: Ask) -> Answer {
+    pub async fn ask_with_body(&self, ask: Ask, body: Body) -> Answer {
+        self.send(self.data.clone(), ask, body).await
+    }
+
+    async fn send(&self, to: Arc<dyn Endpoint>, ask: Ask, body: Body) -> Answer {
         let mut builder = http::Request::builder().method(ask.method).uri(ask.target);
         for (name, value) in ask.headers {
             builder = builder.header(name, value);
         }
         let (head, ()) = builder.body(()).unwrap().into_parts();
         let origin = format!("https://{}", ask.host);
-        let incoming =
-            Incoming { head, body: full_body(ask.body), host: ask.host, origin, remote: ask.remote };
+        let incoming = Incoming { head, body, host: ask.host, origin, remote: ask.remote };
         let response = to.serve(incoming).await;
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();

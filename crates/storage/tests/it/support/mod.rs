@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use arcadia_arm::{Arm, ArmNames, Founding, PrincipalType, arm_ops, registered};
 use arcadia_crypto::{KeyRing, SystemEntropy, b64, b64_decode, hmac_sha256};
 use arcadia_kernel::{
-    Body, Dispatcher, Endpoint, EntropyExt as _, FixedClock, Gate, HeaderMap, Incoming, Limits, Method,
-    OpInfo, Reason, full_body,
+    Body, Dispatcher, Endpoint, EntropyExt as _, Fault, FixedClock, Gate, HeaderMap, Incoming, Limits,
+    Method, OpInfo, Reason, full_body,
 };
 use arcadia_storage::{Accounts, Storage, StorageNames, Swept, blob_ops};
 use arcadia_store::{Store, StoreError};
@@ -366,12 +366,28 @@ impl World {
     }
 
     pub async fn sweep(&self) -> Swept {
-        self.storage.sweep(self.gate.as_system(Reason::Sweep)).await.unwrap()
+        self.try_sweep().await.unwrap()
+    }
+
+    pub async fn try_sweep(&self) -> Result<Swept, Fault> {
+        self.storage.sweep(self.gate.as_system(Reason::Sweep)).await
+    }
+
+    /// A row as it is stored.
+    pub async fn put_row<K: arcadia_store::Key>(&self, table: &'static str, key: &K, row: Value) {
+        let mut batch = arcadia_store::Batch::new();
+        batch.put(arcadia_store::Table::<K, Raw>::new(table), key, &Raw(row)).unwrap();
+        self.store.commit(self.gate.as_system(Reason::Sweep).stamp(), batch).await.unwrap();
+    }
+
+    pub async fn stored(&self, table: &'static str) -> Vec<Value> {
+        let rows = self.store.all(arcadia_store::Table::<(), Raw>::new(table), &()).await.unwrap();
+        rows.into_iter().map(|row| row.value.0).collect()
     }
 
     /// How many rows a table of the store has.
     pub async fn rows(&self, table: &'static str) -> usize {
-        self.store.all(arcadia_store::Table::<(), Raw>::new(table), &()).await.unwrap().len()
+        self.stored(table).await.len()
     }
 
     pub fn data_rows(&self) -> Vec<OpInfo> {
