@@ -80,14 +80,17 @@ impl Directory {
         Ok(())
     }
 
-    /// Removes a managed identity with its memberships. Nothing is added when it is gone already.
+    /// Removes a managed identity with its memberships. Nothing is added when it is gone already. 400 when nobody
+    /// would be left who administers the directory.
     pub async fn plan_delete_identity(&self, batch: &mut Batch, object_id: Uuid) -> Result<(), Fault> {
         let Some(row) = self.store.get(PRINCIPALS, &object_id).await? else { return Ok(()) };
         if row.value.kind != PrincipalType::ManagedIdentity {
             let message = format!("The service principal '{object_id}' is not a managed identity.");
             return Err(Fault::conflict("Conflict", message));
         }
+        self.store.observers_told().await?;
         batch.require_revision(PRINCIPALS, &object_id, row.revision);
+        self.keep_administrator(batch, object_id).await?;
         self.plan_remove_principal(batch, &row.value);
         Ok(())
     }

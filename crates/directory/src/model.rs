@@ -152,6 +152,11 @@ impl Application {
         if version.and_then(Value::as_i64) == Some(2) { 2 } else { 1 }
     }
 
+    /// Redirect URIs of clients that can keep no secret.
+    pub(crate) fn public_redirect_uris(&self) -> impl Iterator<Item = &str> {
+        ["spa", "publicClient"].into_iter().flat_map(|kind| self.redirect_uris(kind))
+    }
+
     /// Redirect URIs registered under `kind`: `web`, `spa` or `publicClient`.
     pub(crate) fn redirect_uris(&self, kind: &str) -> impl Iterator<Item = &str> {
         self.document

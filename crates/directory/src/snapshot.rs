@@ -87,11 +87,6 @@ impl Snapshot {
         self.roles.get(&principal).into_iter().flatten().copied()
     }
 
-    /// A user, a group or a service principal.
-    pub(crate) fn is_there(&self, id: Uuid) -> bool {
-        self.users.contains_key(&id) || self.groups.contains_key(&id) || self.principals.contains_key(&id)
-    }
-
     pub(crate) fn role_members(&self) -> impl Iterator<Item = RoleMember> {
         let each = |(principal, roles): (&Uuid, &BTreeSet<Uuid>)| {
             let principal = *principal;

@@ -1,6 +1,6 @@
 //! Guessing costs time: attempts are counted per account, per address and for the site, in bounded memory.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
@@ -34,46 +34,78 @@ type Key = [u8; 32];
 struct Counter {
     window_start: i64,
     attempts: u32,
+    attempts_max: u32,
+}
+
+impl Counter {
+    fn is_spent(&self) -> bool {
+        self.attempts >= self.attempts_max
+    }
 }
 
 #[derive(Default)]
 struct Counters {
     by_key: HashMap<Key, Counter>,
-    /// Oldest first; holds exactly the keys of `by_key`.
-    order: VecDeque<Key>,
+    /// Exactly the keys of `by_key`: first those that allow more, then those that are at their limit, each from the
+    /// oldest window on.
+    order: BTreeSet<(bool, i64, Key)>,
+}
+
+impl Counters {
+    /// For a key that is not there.
+    fn put(&mut self, key: Key, counter: Counter) {
+        self.order.insert((counter.is_spent(), counter.window_start, key));
+        self.by_key.insert(key, counter);
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<Counter> {
+        let counter = self.by_key.remove(key)?;
+        self.order.remove(&(counter.is_spent(), counter.window_start, *key));
+        Some(counter)
+    }
+
+    /// Whose place a new counter takes: one at its limit only when its window has ended, or whoever makes up many
+    /// subjects could go on guessing.
+    fn replaceable(&self, now: i64) -> Option<Key> {
+        let (open, spent) = (self.order.first(), self.order.range((true, i64::MIN, Key::default())..).next());
+        let ended = spent.filter(|(_, start, _)| has_ended(*start, now));
+        ended.or(open.filter(|(is_spent, ..)| !is_spent)).map(|(.., key)| *key)
+    }
+
+    fn has_room(&self, now: i64) -> bool {
+        self.by_key.len() < ENTRIES_MAX || self.replaceable(now).is_some()
+    }
+}
+
+fn has_ended(window_start: i64, now: i64) -> bool {
+    now - window_start >= WINDOW_SECONDS
 }
 
 #[derive(Default)]
 pub(crate) struct Throttle(Mutex<Counters>);
 
 impl Throttle {
-    /// Whether one more attempt is allowed now.
+    /// Whether one more attempt is allowed now. What cannot be counted is not allowed.
     pub(crate) fn allows(&self, allowance: Allowance, subject: &str, now: i64) -> bool {
         let counters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        counters
-            .by_key
-            .get(&key(allowance, subject))
-            .is_none_or(|c| now - c.window_start >= WINDOW_SECONDS || c.attempts < allowance.attempts_max)
+        match counters.by_key.get(&key(allowance, subject)) {
+            Some(counter) => has_ended(counter.window_start, now) || !counter.is_spent(),
+            None => counters.has_room(now),
+        }
     }
 
     /// Counts an attempt.
     pub(crate) fn count(&self, allowance: Allowance, subject: &str, now: i64) {
         let key = key(allowance, subject);
         let mut counters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(counter) = counters.by_key.get_mut(&key) {
-            if now - counter.window_start >= WINDOW_SECONDS {
-                *counter = Counter { window_start: now, attempts: 0 };
-            }
-            counter.attempts = counter.attempts.saturating_add(1);
-            return;
+        let known = counters.remove(&key).filter(|counter| !has_ended(counter.window_start, now));
+        if counters.by_key.len() == ENTRIES_MAX {
+            let Some(replaced) = counters.replaceable(now) else { return };
+            counters.remove(&replaced);
         }
-        if counters.order.len() == ENTRIES_MAX
-            && let Some(oldest) = counters.order.pop_front()
-        {
-            counters.by_key.remove(&oldest);
-        }
-        counters.by_key.insert(key, Counter { window_start: now, attempts: 1 });
-        counters.order.push_back(key);
+        let (window_start, attempts) = known.map_or((now, 0), |known| (known.window_start, known.attempts));
+        let attempts_max = allowance.attempts_max;
+        counters.put(key, Counter { window_start, attempts: attempts.saturating_add(1), attempts_max });
     }
 
     /// Counts an attempt if it is allowed.
@@ -88,8 +120,9 @@ impl Throttle {
     /// Takes back an attempt that turned out not to be a guess.
     pub(crate) fn refund(&self, allowance: Allowance, subject: &str) {
         let mut counters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(counter) = counters.by_key.get_mut(&key(allowance, subject)) {
-            counter.attempts = counter.attempts.saturating_sub(1);
+        let key = key(allowance, subject);
+        if let Some(counter) = counters.remove(&key) {
+            counters.put(key, Counter { attempts: counter.attempts.saturating_sub(1), ..counter });
         }
     }
 
@@ -143,6 +176,38 @@ mod tests {
             throttle.count(Allowance::ADDRESS, &n.to_string(), 0);
         }
         assert_eq!(throttle.len(), ENTRIES_MAX);
+    }
+
+    #[test]
+    fn a_limit_is_not_washed_out_by_others() {
+        let throttle = Throttle::default();
+        for _ in 0..10 {
+            assert!(throttle.take(Allowance::ACCOUNT_FROM_ADDRESS, "nina", 1000));
+        }
+        for n in 0..2 * ENTRIES_MAX {
+            throttle.count(Allowance::ADDRESS, &n.to_string(), 1001);
+        }
+        assert_eq!(throttle.len(), ENTRIES_MAX);
+        assert!(!throttle.allows(Allowance::ACCOUNT_FROM_ADDRESS, "nina", 1059));
+        // What has ended goes before what goes on.
+        throttle.count(Allowance::ADDRESS, "last", 1060);
+        let nina = key(Allowance::ACCOUNT_FROM_ADDRESS, "nina");
+        assert!(!throttle.0.lock().unwrap().by_key.contains_key(&nina));
+        assert!(throttle.allows(Allowance::ACCOUNT_FROM_ADDRESS, "nina", 1060));
+    }
+
+    #[test]
+    fn what_cannot_be_counted_is_not_allowed() {
+        let throttle = Throttle::default();
+        let once = Allowance { name: "once", attempts_max: 1 };
+        for n in 0..ENTRIES_MAX {
+            assert!(throttle.take(once, &n.to_string(), 0));
+        }
+        assert!(!throttle.take(once, "another", 59));
+        assert!(throttle.take(once, "another", 60));
+        assert_eq!(throttle.len(), ENTRIES_MAX);
+        throttle.refund(once, "another");
+        assert!(throttle.take(once, "another", 60));
     }
 
     #[test]

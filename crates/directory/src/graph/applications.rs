@@ -10,7 +10,7 @@ use crate::actions::{
     ApplicationsRead, ApplicationsUpdate,
 };
 use crate::directory::Committed;
-use crate::graph::body::{Body, Reader, reference};
+use crate::graph::body::{Body, Reader, merge, reference};
 use crate::graph::credentials::{NewSecret, SentCredentials, with_secret, without_secret};
 use crate::graph::faults::{bad_request, insufficient, invalid_property, not_written, taken};
 use crate::graph::objects::{add_owner, remove_owner, typed_list};
@@ -189,7 +189,7 @@ pub(super) async fn update(
             application.identifier_uris = uris.clone();
         }
         application.display_name = sent.display_name.clone().unwrap_or(application.display_name);
-        application.document.extend(sent.document.clone());
+        merge(&mut application.document, &sent.document);
         Ok(application)
     })
     .await?;
@@ -221,7 +221,7 @@ pub(super) async fn delete(
         };
         store.observers_told().await?;
         if let Some(row) = &principal {
-            at.keep_administrator(&mut batch, row.value.id).await?;
+            at.directory.keep_administrator(&mut batch, row.value.id).await?;
             batch.require_revision(PRINCIPALS, &row.value.id, row.revision);
             at.directory.plan_remove_principal(&mut batch, &row.value);
         }
@@ -308,7 +308,7 @@ pub(super) async fn owner_add(
     body: Body,
 ) -> Result<Reply, Fault> {
     let owner = reference(&body.fields)?;
-    add_owner(&at, permit.stamp(), at.target.id()?, owner).await
+    add_owner(&at, permit.stamp(), APPLICATIONS, at.target.id()?, owner).await
 }
 
 pub(super) async fn owner_remove(

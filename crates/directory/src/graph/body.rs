@@ -154,6 +154,17 @@ fn check_redirects(section: &str, value: &Value) -> Result<(), Fault> {
     if fine { Ok(()) } else { Err(invalid_property(&format!("{section}.redirectUris"))) }
 }
 
+/// Changes what is kept to what was sent. Of a section, members that were not sent stay; lists and null replace.
+pub(crate) fn merge(kept: &mut Map<String, Value>, sent: &Map<String, Value>) {
+    for (name, value) in sent {
+        match (kept.get_mut(name), value) {
+            (Some(Value::Object(kept)), Value::Object(sent)) => merge(kept, sent),
+            (Some(kept), value) => *kept = value.clone(),
+            (None, value) => drop(kept.insert(name.clone(), value.clone())),
+        }
+    }
+}
+
 /// The object that `{"@odata.id": "https://graph.microsoft.com/v1.0/directoryObjects/ID"}` refers to.
 pub(crate) fn reference(fields: &Map<String, Value>) -> Result<Uuid, Fault> {
     let text =

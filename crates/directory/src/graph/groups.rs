@@ -156,17 +156,11 @@ pub(super) async fn add_member(
 ) -> Result<Reply, Fault> {
     let group = at.target.id()?;
     let member = reference(&body.fields)?;
-    {
-        let snapshot = at.directory.snapshot();
-        if !snapshot.is_there(member) {
-            return Err(not_found(&member.to_string()));
-        }
-        if member == group {
-            return Err(bad_request("A group cannot be a member of itself."));
-        }
-        if snapshot.members_of(group).count() >= MEMBERS_MAX {
-            return Err(bad_request(format!("A group can have at most {MEMBERS_MAX} members.")));
-        }
+    if member == group {
+        return Err(bad_request("A group cannot be a member of itself."));
+    }
+    if at.directory.snapshot().members_of(group).count() >= MEMBERS_MAX {
+        return Err(bad_request(format!("A group can have at most {MEMBERS_MAX} members.")));
     }
     let mut attempts = at.directory.store.attempts();
     loop {
@@ -174,6 +168,9 @@ pub(super) async fn add_member(
         // A membership that outlives its group would still give what the group was given.
         if !at.hold(&mut batch, GROUPS, group).await? {
             return Err(at.target.not_found());
+        }
+        if !at.hold_member(&mut batch, member).await? {
+            return Err(not_found(&member.to_string()));
         }
         if at.directory.store.get(MEMBERS, &(group, member)).await?.is_some() {
             return Err(bad_request(
@@ -219,7 +216,7 @@ pub(super) async fn owner_add(
     body: Body,
 ) -> Result<Reply, Fault> {
     let owner = reference(&body.fields)?;
-    add_owner(&at, permit.stamp(), at.target.id()?, owner).await
+    add_owner(&at, permit.stamp(), GROUPS, at.target.id()?, owner).await
 }
 
 pub(super) async fn owner_remove(

@@ -1,11 +1,12 @@
 //! The caller itself.
 
 use arcadia_kernel::{At, CallerKind, Fault, Permit, Reply, Request, SignedIn};
-use serde_json::json;
+use serde_json::Map;
 
 use crate::graph::objects::typed_list;
 use crate::graph::render::{Shown as _, typed};
 use crate::graph::{Graph, faults};
+use crate::login::issue::pairwise;
 use crate::model::User;
 use crate::snapshot::DirectoryObject;
 
@@ -51,15 +52,16 @@ pub(super) async fn owned_objects(
     at.mixed(&request, typed_list(&at, owned))
 }
 
-/// OpenID Connect's description of the person (OpenID Connect Core section 5.3).
+/// OpenID Connect's description of the person (OpenID Connect Core section 5.3), with the `sub` of the id token. What
+/// is not known is left out.
 pub(super) async fn user_info(at: At<Graph>, permit: Permit<SignedIn>, _: Request) -> Result<Reply, Fault> {
     let user = caller(&at, &permit)?;
-    Reply::ok(&json!({
-        "sub": user.id,
-        "name": user.display_name,
-        "given_name": user.profile.get("givenName"),
-        "family_name": user.profile.get("surname"),
-        "preferred_username": user.upn,
-        "email": user.profile.get("mail"),
-    }))
+    let mut claims = Map::new();
+    claims.insert("sub".into(), pairwise(user.id, permit.caller().app_id).into());
+    claims.insert("name".into(), user.display_name.as_str().into());
+    claims.insert("preferred_username".into(), user.upn.as_str().into());
+    for (claim, property) in [("given_name", "givenName"), ("family_name", "surname"), ("email", "mail")] {
+        claims.extend(user.profile.get(property).map(|value| (claim.to_owned(), value.clone())));
+    }
+    Reply::ok(&claims)
 }

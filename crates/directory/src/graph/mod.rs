@@ -34,7 +34,7 @@ pub use table::graph_ops;
 
 use crate::directory::Directory;
 use crate::login::client_request_id;
-use crate::model::GRAPH_APP_ID;
+use crate::model::{Application, GRAPH_APP_ID, GROUPS, Group, PRINCIPALS, ServicePrincipal, USERS, User};
 
 /// The service that shows and changes a [`Directory`].
 pub struct Graph {
@@ -47,8 +47,8 @@ impl Graph {
     }
 
     /// Reads, edits and writes one row; starts over when another request came between. `edit` may add more to
-    /// the batch.
-    pub(crate) async fn edit<V: Record>(
+    /// the batch. 400 when it disables the last who administers the directory.
+    pub(crate) async fn edit<V: Edited>(
         &self,
         stamp: &AuditStamp,
         table: Table<Uuid, V>,
@@ -62,6 +62,10 @@ impl Graph {
             let mut batch = Batch::new();
             batch.require_revision(table, &id, row.revision);
             let edited = edit(&row.value, &mut batch)?;
+            if row.value.is_enabled() && !edited.is_enabled() {
+                self.directory.store.observers_told().await?;
+                self.directory.keep_administrator(&mut batch, id).await?;
+            }
             batch.put(table, &id, &edited)?;
             if attempts.commit(stamp, batch).await.map_err(faults::not_written)?.is_some() {
                 return Ok(edited);
@@ -83,6 +87,13 @@ impl Graph {
         Ok(true)
     }
 
+    /// The same for whoever can be a member or have a role: a user, a group or a service principal.
+    pub(crate) async fn hold_member(&self, batch: &mut Batch, id: Uuid) -> Result<bool, Fault> {
+        Ok(self.hold(batch, USERS, id).await?
+            || self.hold(batch, GROUPS, id).await?
+            || self.hold(batch, PRINCIPALS, id).await?)
+    }
+
     /// Reads and removes one row with what `plan` adds. 404 when it is gone, 400 when nobody would be left who
     /// administers the directory.
     pub(crate) async fn remove<V: Record>(
@@ -100,7 +111,7 @@ impl Graph {
             let mut batch = Batch::new();
             batch.require_revision(table, &id, row.revision);
             batch.delete(table, &id);
-            self.keep_administrator(&mut batch, id).await?;
+            self.directory.keep_administrator(&mut batch, id).await?;
             plan(&row.value, &mut batch)?;
             if attempts.commit(stamp, batch).await.map_err(faults::not_written)?.is_some() {
                 return Ok(());
@@ -108,6 +119,30 @@ impl Graph {
         }
     }
 }
+
+/// An object that requests change.
+pub(crate) trait Edited: Record {
+    /// Whether it may sign in, if it is of those who can.
+    fn is_enabled(&self) -> bool {
+        true
+    }
+}
+
+impl Edited for User {
+    fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+}
+
+impl Edited for ServicePrincipal {
+    fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+}
+
+impl Edited for Group {}
+
+impl Edited for Application {}
 
 /// The object a path names.
 pub struct GraphTarget {

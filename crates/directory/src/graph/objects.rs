@@ -1,7 +1,7 @@
 //! What is the same for every kind of object: lookup by id, memberships, owners.
 
 use arcadia_kernel::{Action, At, AuditStamp, Fault, Permit, Reply, Request, Service as _, StatusCode};
-use arcadia_store::Batch;
+use arcadia_store::{Batch, Record, Table};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -9,9 +9,9 @@ use crate::actions::{DomainsRead, ObjectsRead, OrganizationRead};
 use crate::directory::Committed;
 use crate::graph::Graph;
 use crate::graph::body::{Body, Reader};
-use crate::graph::faults::{bad_request, invalid_property, not_found};
+use crate::graph::faults::{bad_request, invalid_property, not_found, not_written};
 use crate::graph::render::{PrincipalView, Shown as _, domain, organization, typed};
-use crate::model::{OWNERS, OwnerLink};
+use crate::model::{OWNERS, OwnerLink, PRINCIPALS, USERS};
 use crate::snapshot::DirectoryObject;
 
 const IDS_MAX: usize = 1000;
@@ -107,29 +107,37 @@ pub(super) async fn member_groups<A: Action>(
     at.values(&body.head, "Collection(Edm.String)", groups.collect())
 }
 
-pub(super) async fn add_owner(
+pub(super) async fn add_owner<V: Record>(
     at: &At<Graph>,
     stamp: &AuditStamp,
+    table: Table<Uuid, V>,
     object: Uuid,
     owner: Uuid,
 ) -> Result<Reply, Fault> {
-    {
-        let snapshot = at.directory.snapshot();
-        if !snapshot.users.contains_key(&owner) && !snapshot.principals.contains_key(&owner) {
+    if at.directory.snapshot().owners_of(object).count() >= OWNERS_MAX {
+        return Err(bad_request(format!("An object can have at most {OWNERS_MAX} owners.")));
+    }
+    let key = (object, owner);
+    let mut attempts = at.directory.store.attempts();
+    loop {
+        let mut batch = Batch::new();
+        if !at.hold(&mut batch, table, object).await? {
+            return Err(at.target.not_found());
+        }
+        if !at.hold(&mut batch, USERS, owner).await? && !at.hold(&mut batch, PRINCIPALS, owner).await? {
             return Err(not_found(&owner.to_string()));
         }
-        if snapshot.owners_of(object).count() >= OWNERS_MAX {
-            return Err(bad_request(format!("An object can have at most {OWNERS_MAX} owners.")));
+        if at.directory.store.get(OWNERS, &key).await?.is_some() {
+            return Err(bad_request(
+                "One or more added object references already exist for the following modified properties: \
+                 'owners'.",
+            ));
         }
-    }
-    let mut batch = Batch::new();
-    batch.require_absent(OWNERS, &(object, owner));
-    batch.put(OWNERS, &(object, owner), &OwnerLink { object, owner })?;
-    match at.directory.commit(stamp, batch).await? {
-        Committed::Written => Ok(Reply::empty(StatusCode::NO_CONTENT)),
-        Committed::LostRace => Err(bad_request(
-            "One or more added object references already exist for the following modified properties: 'owners'.",
-        )),
+        batch.require_absent(OWNERS, &key);
+        batch.put(OWNERS, &key, &OwnerLink { object, owner })?;
+        if attempts.commit(stamp, batch).await.map_err(not_written)?.is_some() {
+            return Ok(Reply::empty(StatusCode::NO_CONTENT));
+        }
     }
 }
 

@@ -225,7 +225,7 @@ pub(super) async fn owner_add(
     body: Body,
 ) -> Result<Reply, Fault> {
     let owner = reference(&body.fields)?;
-    add_owner(&at, permit.stamp(), at.target.id()?, owner).await
+    add_owner(&at, permit.stamp(), PRINCIPALS, at.target.id()?, owner).await
 }
 
 pub(super) async fn owner_remove(

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use crate::graph::body::merge;
 use crate::graph::odata::{Field, Fields, Kind, Queried};
 use crate::model::{
     Application, Credentials, DeletedApplication, Group, KeyForm, PrincipalType, ServicePrincipal, Tenant,
@@ -209,15 +210,7 @@ impl Shown for Application {
             },
             "spa": { "redirectUris": [] },
         }));
-        for (name, value) in &self.document {
-            match (shown.get_mut(name), value) {
-                // Sections keep the members that were not sent.
-                (Some(Value::Object(section)), Value::Object(sent)) => section.extend(sent.clone()),
-                _ => {
-                    shown.insert(name.clone(), value.clone());
-                }
-            }
-        }
+        merge(&mut shown, &self.document);
         shown.extend(object(json!({
             "id": self.id,
             "objectId": self.id,

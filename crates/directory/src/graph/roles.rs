@@ -6,11 +6,13 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::actions::{RoleMembersRead, RoleMembersUpdate};
+use crate::directory::Directory;
 use crate::graph::Graph;
 use crate::graph::body::{Body, Reader};
 use crate::graph::faults::{bad_request, invalid_property, not_found, not_written};
 use crate::model::{
-    GLOBAL_ADMINISTRATOR, GLOBAL_ADMINISTRATOR_NAME, GROUPS, PRINCIPALS, ROLES, RoleMember, USERS,
+    AZURE_CLI_APP_ID, GLOBAL_ADMINISTRATOR, GLOBAL_ADMINISTRATOR_NAME, PRINCIPALS, PrincipalType, ROLES,
+    RoleMember, USERS,
 };
 
 /// An assignment's id is made of its two parts, so that the same one cannot exist twice.
@@ -81,10 +83,7 @@ pub(super) async fn add(
     let mut attempts = at.directory.store.attempts();
     loop {
         let mut batch = Batch::new();
-        let is_there = at.hold(&mut batch, USERS, principal).await?
-            || at.hold(&mut batch, GROUPS, principal).await?
-            || at.hold(&mut batch, PRINCIPALS, principal).await?;
-        if !is_there {
+        if !at.hold_member(&mut batch, principal).await? {
             return Err(not_found(&principal.to_string()));
         }
         if at.directory.store.get(ROLES, &key).await?.is_some() {
@@ -116,31 +115,58 @@ pub(super) async fn remove(
         let mut batch = Batch::new();
         batch.require_revision(ROLES, &key, found.revision);
         batch.delete(ROLES, &key);
-        at.keep_administrator(&mut batch, row.principal).await?;
+        at.directory.keep_administrator(&mut batch, row.principal).await?;
         if attempts.commit(permit.stamp(), batch).await.map_err(not_written)?.is_some() {
             return Ok(Reply::empty(StatusCode::NO_CONTENT));
         }
     }
 }
 
-impl Graph {
-    /// Requires that somebody else is an administrator when the batch is committed, if the one who leaves is.
-    /// Of two who remove each other at the same time, one stays.
-    pub(super) async fn keep_administrator(&self, batch: &mut Batch, leaving: Uuid) -> Result<(), Fault> {
-        let (leave, stay): (Vec<_>, Vec<_>) = {
-            let snapshot = self.directory.snapshot();
-            let members = snapshot.role_members().filter(|row| snapshot.is_there(row.principal));
-            members.partition(|row| row.principal == leaving)
+impl Directory {
+    /// Requires that somebody else can administer the directory when the batch is committed, if the one who leaves
+    /// holds the role: also when nobody counts on them, as they may be enabled at the same time. Of two who remove or
+    /// disable each other at once, one stays.
+    ///
+    /// Call it after the row that goes was read and [`arcadia_store::Store::observers_told`] returned.
+    pub(crate) async fn keep_administrator(&self, batch: &mut Batch, leaving: Uuid) -> Result<(), Fault> {
+        let others: Vec<_> = {
+            let snapshot = self.snapshot();
+            if snapshot.roles_of(leaving).next().is_none() {
+                return Ok(());
+            }
+            snapshot.role_members().filter(|row| row.principal != leaving).collect()
         };
-        if leave.is_empty() {
-            return Ok(());
-        }
-        for key in stay.iter().map(|row| (row.role, row.principal)) {
-            if let Some(row) = self.directory.store.get(ROLES, &key).await? {
+        for key in others.iter().map(|row| (row.role, row.principal)) {
+            if let Some(row) = self.store.get(ROLES, &key).await?
+                && self.require_able(batch, key.1).await?
+            {
                 batch.require_revision(ROLES, &key, row.revision);
                 return Ok(());
             }
         }
-        Err(bad_request("The last Global Administrator cannot be removed."))
+        Err(bad_request(
+            "The last Global Administrator cannot be removed or disabled. Assign the role to another enabled user or \
+             service principal first; members of groups and managed identities do not count.",
+        ))
+    }
+
+    /// Requires that a user or an application's service principal stays as it is, if it can sign in and administer.
+    async fn require_able(&self, batch: &mut Batch, id: Uuid) -> Result<bool, Fault> {
+        if let Some(row) = self.store.get(USERS, &id).await?
+            && row.value.enabled
+        {
+            batch.require_revision(USERS, &id, row.revision);
+            return Ok(true);
+        }
+        if let Some(row) = self.store.get(PRINCIPALS, &id).await?
+            && row.value.enabled
+            // The others come and go with their resource, or are a name that people sign in through.
+            && row.value.kind == PrincipalType::Application
+            && row.value.app_id != AZURE_CLI_APP_ID
+        {
+            batch.require_revision(PRINCIPALS, &id, row.revision);
+            return Ok(true);
+        }
+        Ok(false)
     }
 }

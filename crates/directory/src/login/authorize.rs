@@ -177,7 +177,7 @@ fn page(
 ) -> Result<Reply, Fault> {
     let purpose = format!("to continue to {}", asking.client_name);
     let action = format!("/{}/login", asking.tenant);
-    let target = origin_of(&asking.redirect_uri);
+    let target = form_target(&asking.redirect_uri);
     let ticket = directory.seal_step(browser, Step::Authorize(Box::new(asking)))?;
     let mut page = Page::new("Sign in", sign_in_form(&action, &ticket, &purpose, user, error));
     page.form_target = target;
@@ -281,7 +281,7 @@ fn form_post(directory: &Directory, uri: &str, fields: &[(&str, String)]) -> Res
     body.push_str("<p>You are being sent back to the application.</p><button>Continue</button></form>");
     let mut page = Page::new("Signed in", body);
     page.script = Some(AUTO_SUBMIT);
-    page.form_target = origin_of(uri);
+    page.form_target = form_target(uri);
     page.render(directory, None)
 }
 
@@ -333,7 +333,8 @@ impl Exchange<'_> {
             return Err(invalid_grant(50_011, message));
         }
         self.check_may_sign_people_in(Some(&kept.redirect_uri))?;
-        check_verifier(&kept, self.fields.first("code_verifier"))?;
+        let verifier = self.fields.first("code_verifier").filter(|verifier| !verifier.is_empty());
+        check_verifier(&kept, verifier)?;
         if let Some(session) = kept.redeemed {
             // Someone has the code who should not: end what it was exchanged for (RFC 6749 section 4.1.2).
             self.directory.revoke_session(self.stamp, session).await?;
@@ -363,10 +364,16 @@ impl Exchange<'_> {
 }
 
 fn check_verifier(kept: &AuthorizationCode, verifier: Option<&str>) -> Result<(), Fault> {
-    let Some(challenge) = &kept.challenge else { return Ok(()) };
-    let verifier = verifier.ok_or_else(|| missing_parameter("code_verifier"))?;
-    let matches = VERIFIER_CHARACTERS.contains(&verifier.len())
-        && constant_time_eq(b64url(&sha256(verifier.as_bytes())).as_bytes(), challenge.as_bytes());
+    let matches = match (&kept.challenge, verifier) {
+        (None, None) => true,
+        // Somebody took the challenge out of the authorization request (RFC 9700 section 2.1.1).
+        (None, Some(_)) => false,
+        (Some(_), None) => return Err(missing_parameter("code_verifier")),
+        (Some(challenge), Some(verifier)) => {
+            VERIFIER_CHARACTERS.contains(&verifier.len())
+                && constant_time_eq(b64url(&sha256(verifier.as_bytes())).as_bytes(), challenge.as_bytes())
+        }
+    };
     if matches {
         return Ok(());
     }
@@ -388,9 +395,7 @@ fn may_redirect(client: &Client, uri: &str) -> bool {
 
 /// Whether the address is registered for clients that can keep no secret.
 pub(super) fn is_public_redirect(application: &Application, uri: &str) -> bool {
-    ["spa", "publicClient"]
-        .into_iter()
-        .any(|kind| application.redirect_uris(kind).any(|registered| same_redirect(registered, uri)))
+    application.public_redirect_uris().any(|registered| same_redirect(registered, uri))
 }
 
 /// Equal to the letter, but for the port of loopback addresses (RFC 8252 section 7.3).
@@ -420,12 +425,18 @@ pub(super) fn loopback(text: &str) -> Option<(String, String)> {
     (is_loopback && plain).then(|| (host.to_owned(), uri.path().to_owned()))
 }
 
-/// `scheme://host[:port]`, for the page's policy.
-pub(super) fn origin_of(text: &str) -> Option<String> {
+/// Where the page's policy lets its form lead, as browsers ask it again for the redirect: `scheme://host[:port]`, or
+/// `scheme:` of an address that an application on the device listens to.
+pub(super) fn form_target(text: &str) -> Option<String> {
     let uri: Uri = text.parse().ok()?;
     let (scheme, authority) = (uri.scheme_str()?, uri.authority()?.as_str());
-    let safe = authority.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b));
-    (safe && ["http", "https"].contains(&scheme)).then(|| format!("{scheme}://{authority}"))
+    let safe =
+        |text: &str, marks: &[u8]| text.bytes().all(|b| b.is_ascii_alphanumeric() || marks.contains(&b));
+    match scheme {
+        "http" | "https" => safe(authority, b".-:[]").then(|| format!("{scheme}://{authority}")),
+        // Addresses that are script or carry their content are never registered.
+        _ => safe(scheme, b"+-.").then(|| format!("{scheme}:")),
+    }
 }
 
 /// What every sign-out address answers: there is no session in the browser to end.
@@ -483,8 +494,16 @@ mod tests {
 
     #[test]
     fn the_page_policy_takes_plain_origins_only() {
-        assert_eq!(origin_of("http://localhost:8400/x").as_deref(), Some("http://localhost:8400"));
-        assert_eq!(origin_of("https://a;b/"), None);
-        assert_eq!(origin_of("app://callback"), None);
+        assert_eq!(form_target("http://localhost:8400/x").as_deref(), Some("http://localhost:8400"));
+        assert_eq!(form_target("https://a;b/"), None);
+    }
+
+    #[test]
+    fn the_page_policy_names_the_scheme_of_an_application_on_the_device() {
+        assert_eq!(form_target("app://callback").as_deref(), Some("app:"));
+        assert_eq!(form_target("com.example.App+x://cb;/").as_deref(), Some("com.example.App+x:"));
+        for bad in ["app;script-src *://x", "app", "a b://x"] {
+            assert_eq!(form_target(bad), None, "{bad}");
+        }
     }
 }

@@ -161,7 +161,7 @@ impl Client {
             Err(fault) if fault.status.is_server_error() => Err(fault),
             // A right credential is never refused for the sake of wrong ones: it cannot be guessed, and whoever
             // sends wrong ones could lock others out.
-            Err(fault) => match Attempt::of_account(directory, &self.app_id.to_string(), head, now) {
+            Err(fault) => match Attempt::of_account(directory, Some(&self.app_id.to_string()), head, now) {
                 Ok(_) => Err(fault),
                 Err(_) => Err(too_many_requests()),
             },
@@ -340,23 +340,24 @@ fn assertion_audiences(directory: &Directory, path: &TenantPath, head: &RequestH
 /// A guess at a secret: counted when it begins, and taken back when it turns out right.
 pub(crate) struct Attempt<'a> {
     directory: &'a Directory,
-    counted: [(Allowance, String); 3],
+    counted: Vec<(Allowance, String)>,
 }
 
 impl<'a> Attempt<'a> {
-    /// `Err` names the allowance that ran out.
+    /// `account` is of somebody who exists: there is no end of names that nobody has, and their counters would take
+    /// the place of others. `Err` names the allowance that ran out.
     pub(crate) fn of_account(
         directory: &'a Directory,
-        account: &str,
+        account: Option<&str>,
         head: &RequestHead,
         now: i64,
     ) -> Result<Self, Allowance> {
         let address = counted_address(head.remote);
-        let counted = [
-            (Allowance::ADDRESS, address.clone()),
-            (Allowance::ACCOUNT, account.to_owned()),
-            (Allowance::ACCOUNT_FROM_ADDRESS, format!("{account}\0{address}")),
-        ];
+        let mut counted = vec![(Allowance::ADDRESS, address.clone())];
+        if let Some(account) = account {
+            counted.push((Allowance::ACCOUNT, account.to_owned()));
+            counted.push((Allowance::ACCOUNT_FROM_ADDRESS, format!("{account}\0{address}")));
+        }
         for (allowance, subject) in &counted {
             if !directory.throttle.allows(*allowance, subject, now) {
                 return Err(*allowance);

@@ -3,7 +3,7 @@
 use arcadia_kernel::{HeaderMap, HeaderValue, Method, Params, Query, RequestHead, header};
 use uuid::Uuid;
 
-use super::authorize::{loopback, origin_of, same_redirect};
+use super::authorize::{form_target, loopback, same_redirect};
 use super::client::{Presented, basic_credentials};
 use super::page::escape;
 use super::resource::Wanted;
@@ -39,9 +39,9 @@ fn redirects_stay_where_they_may(data: &[u8]) {
         };
         assert_eq!(place(registered), place(asked));
     }
-    if let Some(origin) = origin_of(asked) {
+    if let Some(target) = form_target(asked) {
         // It becomes a part of the page's policy, where these would begin another.
-        assert!(!origin.contains([' ', ';', ',', '\'', '"', '*', '@']) && !origin.contains(char::is_control));
+        assert!(!target.contains([' ', ';', ',', '\'', '"', '*', '@']) && !target.contains(char::is_control));
     }
     let escaped = escape(&text);
     assert!(!escaped.contains(['<', '>', '"', '\'']) && escaped.len() <= 6 * text.len());

@@ -228,7 +228,7 @@ fn random_bytes<const N: usize>(entropy: &dyn Entropy) -> [u8; N] {
 }
 
 /// An identifier of the person that differs from application to application.
-fn pairwise(user: Uuid, client: Uuid) -> String {
+pub(crate) fn pairwise(user: Uuid, client: Uuid) -> String {
     arcadia_crypto::b64url(&arcadia_crypto::hmac_sha256(user.as_bytes(), client.as_bytes()))
 }
 

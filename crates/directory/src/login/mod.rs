@@ -9,11 +9,12 @@ mod discovery;
 pub(crate) mod faults;
 #[cfg(test)]
 mod fuzz;
-mod issue;
+pub(crate) mod issue;
 mod page;
 mod person;
 mod resource;
 mod session;
+mod spa;
 mod tenant;
 mod ticket;
 mod token;

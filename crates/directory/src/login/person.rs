@@ -37,7 +37,8 @@ impl Directory {
         }
         let tenant = self.founded_tenant()?;
         let now = self.clock.epoch_seconds();
-        let attempt = Attempt::of_account(self, &fold(name), head, now).map_err(|allowance| {
+        let account = found.as_ref().map(|user| fold(&user.upn));
+        let attempt = Attempt::of_account(self, account.as_deref(), head, now).map_err(|allowance| {
             if allowance == Allowance::ADDRESS { too_many_requests() } else { locked() }
         })?;
         let user = found.ok_or_else(|| no_such_user(name, &tenant.domain))?;

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::directory::Directory;
 use crate::login::client::Client;
-use crate::login::faults::{invalid_grant, refusal};
+use crate::login::faults::invalid_grant;
 use crate::login::person::signed_in;
 use crate::model::{REFRESH_TOKENS, RefreshToken, SESSIONS, Session, digest};
 
@@ -18,6 +18,8 @@ const REFRESH_TOKEN_CHARACTERS_MAX: usize = 512;
 const REFRESH_TOKEN_LIFETIME_SECONDS: i64 = 90 * 24 * 60 * 60;
 /// Processes that share a cache may redeem the same token at nearly the same time; later than this it is theft.
 const ROTATION_GRACE_SECONDS: i64 = 60;
+/// Exchanges of one session, one after the other, that are followed within that time.
+const ROTATIONS_IN_GRACE_MAX: usize = 1000;
 
 /// What a session begins with.
 pub(crate) struct NewSession<'a> {
@@ -67,14 +69,27 @@ impl Directory {
         Ok(format!("1.{}", b64url(&successor)))
     }
 
-    /// Exchanges a refresh token for its successor. Of many who do so at once, one makes it; the others are given
-    /// the same.
+    /// The first token from this one on that was not exchanged yet: another who was given it may have done so.
+    async fn unspent(&self, mut token: String) -> Result<String, Fault> {
+        for _ in 0..ROTATIONS_IN_GRACE_MAX {
+            let row = self.store.get(REFRESH_TOKENS, digest(&token).as_str()).await?.ok_or_else(malformed)?;
+            if row.value.rotated_seconds.is_none() {
+                return Ok(token);
+            }
+            token = self.successor(&token)?;
+        }
+        Err(not_written(CommitError::Conflict))
+    }
+
+    /// Exchanges a refresh token for its successor, if `check` allows it for the session and the scope that the token
+    /// has: what is refused must not use it up. Of many who do so at once, one makes the successor; the others are
+    /// given the same.
     pub(crate) async fn refresh(
         &self,
         stamp: &AuditStamp,
         token: &str,
         client: &Client,
-        proven: bool,
+        check: impl Fn(&Session, &str) -> Result<(), Fault>,
     ) -> Result<Refreshed, Fault> {
         if token.len() > REFRESH_TOKEN_CHARACTERS_MAX {
             return Err(malformed());
@@ -86,9 +101,10 @@ impl Directory {
             let row = self.store.get(REFRESH_TOKENS, digest.as_str()).await?.ok_or_else(malformed)?;
             let session_id = row.value.session;
             let session = self.store.get(SESSIONS, &session_id).await?.ok_or_else(malformed)?;
-            check(&row.value, &session.value, client, proven, now)?;
+            check_alive(&row.value, &session.value, client, now)?;
             let user = self.signed_in_user(session.value.user, session.value.session_epoch)?;
             stamp.identify(signed_in(&user, client.app_id));
+            check(&session.value, &row.value.scope)?;
             let refresh_token = self.successor(token)?;
             let scope = row.value.scope.clone();
             if let Some(rotated) = row.value.rotated_seconds {
@@ -97,6 +113,7 @@ impl Directory {
                     self.revoke_session(stamp, session_id).await?;
                     return Err(reused());
                 }
+                let refresh_token = self.unspent(refresh_token).await?;
                 return Ok(Refreshed { session: session.value, scope, refresh_token });
             }
             let expires_seconds = now + REFRESH_TOKEN_LIFETIME_SECONDS;
@@ -157,23 +174,12 @@ fn plan_refresh_token(
     Ok(())
 }
 
-fn check(
-    token: &RefreshToken,
-    session: &Session,
-    client: &Client,
-    proven: bool,
-    now: i64,
-) -> Result<(), Fault> {
+fn check_alive(token: &RefreshToken, session: &Session, client: &Client, now: i64) -> Result<(), Fault> {
     if session.client != client.app_id {
         return Err(invalid_grant(
             70_000,
             "Provided grant is invalid or malformed: the refresh token was issued to another client.",
         ));
-    }
-    if !session.public && !proven {
-        let message = "The request body must contain the following parameter: 'client_assertion' or \
-                       'client_secret'.";
-        return Err(refusal(401, "invalid_client", 7_000_218, message));
     }
     if session.revoked {
         let message = "The provided grant has expired due to it being revoked, a fresh auth token is needed. \

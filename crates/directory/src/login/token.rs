@@ -15,7 +15,9 @@ use crate::login::issue::{Issue, SignIn, Version};
 use crate::login::person::{claimed, signed_in};
 use crate::login::resource::Wanted;
 use crate::login::session::NewSession;
+use crate::login::spa::SpaOrigin;
 use crate::login::tenant::{Authority, TenantPath};
+use crate::model::Session;
 
 pub(super) async fn token_v2(at: At<Login>, permit: Permit<Open>, form: Form) -> Result<Reply, Fault> {
     Box::pin(answer(at, permit, form, Version::V2)).await
@@ -33,31 +35,28 @@ async fn answer(at: At<Login>, permit: Permit<Open>, form: Form, version: Versio
     let stamp = permit.stamp();
     let client = Client::find(&at.directory, &presented.client_id, &path)?;
     stamp.identify(claimed(&client.app_id.to_string()));
-    let proof = client.prove(&at.directory, &presented, &path, &form.head, stamp).await?;
-    let now = at.directory.clock.epoch_seconds();
-    let exchange = Exchange {
-        directory: &at.directory,
-        path,
-        version,
-        fields,
-        head: &form.head,
-        stamp,
-        client,
-        proof,
-        now,
-    };
-    let value = match grant {
-        "client_credentials" => exchange.client_credentials()?,
-        "password" => exchange.password().await?,
-        "refresh_token" => exchange.refresh_token().await?,
-        "authorization_code" => exchange.authorization_code().await?,
-        "device_code" | "urn:ietf:params:oauth:grant-type:device_code" => exchange.device_code().await?,
-        other => {
-            let message = format!("The app requested an unsupported grant type '{}'.", shown(other));
-            return Err(refusal(400, "unsupported_grant_type", 70_003, message));
-        }
-    };
-    Reply::ok(&value)
+    let reader = SpaOrigin::of(&client, fields, &form.head);
+    let answer = async {
+        let proof = client.prove(&at.directory, &presented, &path, &form.head, stamp).await?;
+        let now = at.directory.clock.epoch_seconds();
+        let exchange = Exchange {
+            directory: &at.directory,
+            path,
+            version,
+            fields,
+            head: &form.head,
+            stamp,
+            client,
+            proof,
+            now,
+        };
+        exchange.redeem(grant).await
+    }
+    .await;
+    match reader {
+        Some(reader) => reader.name_in(answer),
+        None => answer,
+    }
 }
 
 /// One request at the token endpoint whose client is known.
@@ -74,6 +73,21 @@ pub(crate) struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
+    async fn redeem(&self, grant: &str) -> Result<Reply, Fault> {
+        let value = match grant {
+            "client_credentials" => self.client_credentials()?,
+            "password" => self.password().await?,
+            "refresh_token" => self.refresh_token().await?,
+            "authorization_code" => self.authorization_code().await?,
+            "device_code" | "urn:ietf:params:oauth:grant-type:device_code" => self.device_code().await?,
+            other => {
+                let message = format!("The app requested an unsupported grant type '{}'.", shown(other));
+                return Err(refusal(400, "unsupported_grant_type", 70_003, message));
+            }
+        };
+        Reply::ok(&value)
+    }
+
     /// What is asked for, from `scope` or (version 1.0) `resource`.
     fn wanted(&self) -> Result<Wanted, Fault> {
         self.asked()?
@@ -167,20 +181,23 @@ impl Exchange<'_> {
 
     async fn refresh_token(&self) -> Result<Value, Fault> {
         let token = self.required("refresh_token")?;
-        // An unusable scope must not use up the token.
-        let asked = self.asked()?;
-        if let Some(wanted) = &asked {
-            wanted.find(self.directory, &self.path.tenant)?;
-        }
-        let proven = self.proof != Proof::Nothing;
-        let refreshed = self.directory.refresh(self.stamp, token, &self.client, proven).await?;
+        // What is refused must not use up the token.
+        let check = |session: &Session, scope: &str| {
+            let registered_public = || {
+                let application = self.client.application.as_ref();
+                application.is_some_and(|app| app.public_redirect_uris().next().is_some())
+            };
+            let may_be_unproven = session.public && (self.client.is_public() || registered_public());
+            self.check_client(may_be_unproven)?;
+            let wanted = self.wanted_again(scope)?;
+            let resource = wanted.find(self.directory, &self.path.tenant)?;
+            wanted.delegated(&resource, self.client.app_id).map(drop)
+        };
+        let refreshed = self.directory.refresh(self.stamp, token, &self.client, check).await?;
         let session = &refreshed.session;
         let user = self.directory.signed_in_user(session.user, session.session_epoch)?;
         self.stamp.identify(signed_in(&user, self.client.app_id));
-        let wanted = match asked {
-            Some(wanted) => wanted,
-            None => Wanted::from_scope(&refreshed.scope, &self.directory.names().graph_host)?,
-        };
+        let wanted = self.wanted_again(&refreshed.scope)?;
         let sign_in = SignIn {
             user,
             signed_in_seconds: session.signed_in_seconds,
@@ -188,6 +205,12 @@ impl Exchange<'_> {
             refresh_token: Some(refreshed.refresh_token),
         };
         self.issue(&wanted)?.for_user(&sign_in)
+    }
+
+    /// What is asked for, or else what the token was kept for.
+    fn wanted_again(&self, scope: &str) -> Result<Wanted, Fault> {
+        let kept = || Wanted::from_scope(scope, &self.directory.names().graph_host);
+        self.asked()?.map_or_else(kept, Ok)
     }
 
     /// Finishes a sign-in that a person gave on a page: `plan` adds what marks the grant as used, so that of
@@ -233,16 +256,20 @@ impl Exchange<'_> {
     /// Whether this client may exchange what a person gave it. `redirect_uri` is the address that an
     /// authorization code was sent to.
     pub(super) fn check_may_sign_people_in(&self, redirect_uri: Option<&str>) -> Result<(), Fault> {
+        let registered_public = redirect_uri.is_some_and(|uri| {
+            let application = self.client.application.as_ref();
+            application.is_some_and(|app| super::authorize::is_public_redirect(app, uri))
+        });
+        self.check_client(self.client.is_public() || registered_public)
+    }
+
+    fn check_client(&self, may_be_unproven: bool) -> Result<(), Fault> {
         if self.client.principal.as_deref().is_some_and(requires_assignment) {
             let message = "The signed in user is not assigned to a role for the application, and the application \
                            requires it. Switch the requirement off on its service principal.";
             return Err(invalid_grant(50_105, message));
         }
-        let registered_public = redirect_uri.is_some_and(|uri| {
-            let application = self.client.application.as_ref();
-            application.is_some_and(|app| super::authorize::is_public_redirect(app, uri))
-        });
-        if self.proof != Proof::Nothing || self.client.is_public() || registered_public {
+        if self.proof != Proof::Nothing || may_be_unproven {
             return Ok(());
         }
         let message = "The request body must contain the following parameter: 'client_assertion' or \

@@ -178,10 +178,96 @@ async fn a_refused_scope_leaves_the_refresh_token_alone() {
     world.user("nina").await;
     let token =
         text(&world.password_token("nina@arcadia.example", "Passw0rd!", ARM).await.ok(), "refresh_token");
-    let refused = refresh(&world, &token, "https://nobody.example/.default").await.refusal();
-    assert_eq!(refused, (400, "invalid_resource".into(), 500_011));
+    for (scope, refusal) in [
+        ("https://nobody.example/.default", (400, "invalid_resource", 500_011)),
+        ("https://graph.microsoft.com/Mail.Read", (400, "invalid_grant", 65_001)),
+        ("https://vault.azure.net/nosuch", (400, "invalid_scope", 650_053)),
+    ] {
+        let (status, error, number) = refresh(&world, &token, scope).await.refusal();
+        assert_eq!((status, error.as_str(), number), refusal, "{scope}");
+    }
     world.clock.advance_seconds(600);
     refresh(&world, &token, ARM).await.ok();
+}
+
+#[tokio::test]
+async fn what_a_sign_in_was_for_is_asked_again_before_its_refresh_token_is_used_up() {
+    let world = World::new().await;
+    let (id, _, principal, _) = world.application("api").await;
+    let admin = world.admin_graph_token().await;
+    let api = json!({ "identifierUris": ["api://orders"], "api": { "oauth2PermissionScopes": [{ "value": "read" }] } });
+    world.graph(&admin, "PATCH", &format!("/v1.0/applications/{id}"), api).await.ok();
+    let (user, password) = (world.first.user_principal_name.clone(), world.first.user_password.clone());
+    let token =
+        text(&world.password_token(&user, &password, "api://orders/read").await.ok(), "refresh_token");
+    let path = format!("/v1.0/servicePrincipals/{principal}");
+    let require = async |on: bool| {
+        world.graph(&admin, "PATCH", &path, json!({ "appRoleAssignmentRequired": on })).await.ok();
+    };
+    require(true).await;
+    assert_eq!(refresh(&world, &token, "").await.refusal().2, 501_051);
+    require(false).await;
+    world.clock.advance_seconds(600);
+    refresh(&world, &token, "").await.ok();
+}
+
+#[tokio::test]
+async fn what_is_switched_off_for_an_application_ends_its_refreshes_too() {
+    let world = World::new().await;
+    let (id, app_id, principal, secret) = world.application("desktop").await;
+    let admin = world.admin_graph_token().await;
+    let application = format!("/v1.0/applications/{id}");
+    let set = async |path: &str, change: Value| drop(world.graph(&admin, "PATCH", path, change).await.ok());
+    set(&application, json!({ "isFallbackPublicClient": true })).await;
+    let (user, password) = (world.first.user_principal_name.clone(), world.first.user_password.clone());
+    let scope = format!("{ARM} offline_access");
+    let fields = [
+        ("grant_type", "password"),
+        ("client_id", app_id.as_str()),
+        ("username", user.as_str()),
+        ("password", password.as_str()),
+        ("scope", scope.as_str()),
+    ];
+    let token = text(&world.token("organizations", &fields).await.ok(), "refresh_token");
+    let ask = async |token: &str, secret: &str| {
+        let fields = [
+            ("grant_type", "refresh_token"),
+            ("client_id", app_id.as_str()),
+            ("client_secret", secret),
+            ("refresh_token", token),
+        ];
+        world.token("organizations", &fields).await
+    };
+    let token = text(&ask(&token, "").await.ok(), "refresh_token");
+    set(&application, json!({ "isFallbackPublicClient": false })).await;
+    assert_eq!(ask(&token, "").await.refusal(), (401, "invalid_client".into(), 7_000_218));
+    set(&application, json!({ "publicClient": { "redirectUris": ["http://localhost"] } })).await;
+    let token = text(&ask(&token, "").await.ok(), "refresh_token");
+    set(&application, json!({ "publicClient": { "redirectUris": [] } })).await;
+    assert_eq!(ask(&token, "").await.refusal().2, 7_000_218);
+    let principal = format!("/v1.0/servicePrincipals/{principal}");
+    set(&principal, json!({ "appRoleAssignmentRequired": true })).await;
+    assert_eq!(ask(&token, &secret).await.refusal(), (400, "invalid_grant".into(), 50_105));
+    set(&principal, json!({ "appRoleAssignmentRequired": false })).await;
+    world.clock.advance_seconds(600);
+    ask(&token, &secret).await.ok();
+}
+
+/// Of two processes with one cache, one may be some exchanges ahead.
+#[tokio::test]
+async fn within_the_grace_minute_the_token_that_is_given_is_good() {
+    let world = World::new().await;
+    world.user("nina").await;
+    let first =
+        text(&world.password_token("nina@arcadia.example", "Passw0rd!", ARM).await.ok(), "refresh_token");
+    let mut last = first.clone();
+    for _ in 0..3 {
+        last = text(&refresh(&world, &last, ARM).await.ok(), "refresh_token");
+    }
+    let late = text(&refresh(&world, &first, ARM).await.ok(), "refresh_token");
+    assert_eq!(late, last);
+    world.clock.advance_seconds(61);
+    refresh(&world, &late, ARM).await.ok();
 }
 
 #[tokio::test]

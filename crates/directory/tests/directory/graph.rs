@@ -82,8 +82,26 @@ async fn a_member_reads_and_changes_nothing() {
     for (method, path) in cases {
         assert_eq!(world.graph(&token, method, &path, json!({})).await.status, 403, "{method} {path}");
     }
+}
+
+/// Clients compare it with what the id token says, and must not use it when another `sub` is in it.
+#[tokio::test]
+async fn user_info_is_of_the_person_in_the_id_token() {
+    let world = World::new().await;
+    let id = world.user("nina").await;
+    let answer = world.password_token("nina@arcadia.example", "Passw0rd!", "openid").await.ok();
+    let id_token = arcadia_crypto::peek(&text(&answer, "id_token")).unwrap().1;
+    let token = text(&answer, "access_token");
     let info = world.graph(&token, "GET", "/oidc/userinfo", NONE).await.ok();
-    assert_eq!(info["preferred_username"], "nina@arcadia.example");
+    let mut wanted = json!({
+        "sub": id_token["sub"], "name": "nina", "preferred_username": "nina@arcadia.example",
+    });
+    assert_eq!(info, wanted, "what is not set is left out");
+    let admin = world.admin_graph_token().await;
+    let body = json!({ "givenName": "Nina", "mail": "n@x.example" });
+    world.graph(&admin, "PATCH", &format!("/v1.0/users/{id}"), body).await.ok();
+    (wanted["given_name"], wanted["email"]) = ("Nina".into(), "n@x.example".into());
+    assert_eq!(world.graph(&token, "POST", "/oidc/userinfo", NONE).await.ok(), wanted);
 }
 
 #[tokio::test]
@@ -226,6 +244,43 @@ async fn applications_and_their_service_principals() {
     world.graph(&admin, "POST", &remove, json!({ "keyId": key })).await.ok();
     assert_eq!(world.secret_token(&app_id, &secret, crate::world::ARM).await.refusal().2, 7_000_215);
     assert_eq!(world.graph(&admin, "POST", &remove, json!({ "keyId": key })).await.status, 400);
+}
+
+/// As the command line changes an application: with the part of a section that it knows of.
+#[tokio::test]
+async fn a_part_of_a_section_leaves_the_rest_of_it() {
+    let world = World::new().await;
+    let admin = world.admin_graph_token().await;
+    let (id, ..) = world.application("app").await;
+    let path = format!("/v1.0/applications/{id}");
+    let mut shown = Value::Null;
+    for change in [
+        json!({
+            "api": { "oauth2PermissionScopes": [{ "value": "read" }, { "value": "write" }] },
+            "web": { "redirectUris": ["https://a.example/cb"], "homePageUrl": "https://a.example" },
+        }),
+        json!({ "api": { "requestedAccessTokenVersion": 2 } }),
+        json!({ "web": { "implicitGrantSettings": { "enableIdTokenIssuance": true } } }),
+        json!({ "web": { "implicitGrantSettings": { "enableAccessTokenIssuance": false }, "homePageUrl": null } }),
+        json!({ "api": { "oauth2PermissionScopes": [{ "value": "write" }] }, "notes": "n" }),
+    ] {
+        world.graph(&admin, "PATCH", &path, change).await.ok();
+        shown = world.graph(&admin, "GET", &path, NONE).await.ok();
+    }
+    let api = json!({ "oauth2PermissionScopes": [{ "value": "write" }], "requestedAccessTokenVersion": 2 });
+    let web = json!({
+        "redirectUris": ["https://a.example/cb"],
+        "homePageUrl": null,
+        "implicitGrantSettings": { "enableIdTokenIssuance": true, "enableAccessTokenIssuance": false },
+    });
+    for (section, wanted) in [("api", api), ("web", web)] {
+        for (name, value) in wanted.as_object().unwrap() {
+            assert_eq!(&shown[section][name], value, "{section}.{name}");
+        }
+    }
+    world.graph(&admin, "PATCH", &path, json!({ "web": null })).await.ok();
+    let shown = world.graph(&admin, "GET", &path, NONE).await.ok();
+    assert_ne!(shown["web"]["redirectUris"], json!(["https://a.example/cb"]));
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests count as library code to the linter
 
+mod administrators;
 mod fuzz;
 mod grants;
 mod graph;

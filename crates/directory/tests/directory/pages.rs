@@ -304,6 +304,105 @@ async fn codes_are_sent_to_registered_addresses_only() {
     assert_eq!(world.token("organizations", &fields).await.refusal().2, 7_000_218);
 }
 
+/// Browsers hold the redirect after a form to the policy of the form's page.
+#[tokio::test]
+async fn the_page_lets_its_form_lead_to_an_application_on_the_device() {
+    let world = World::new().await;
+    world.user("nina").await;
+    let (id, app_id, ..) = world.application("mobile").await;
+    let admin = world.admin_graph_token().await;
+    let body = json!({ "publicClient": { "redirectUris": ["msal.mobile://auth"] } });
+    world.graph(&admin, "PATCH", &format!("/v1.0/applications/{id}"), body).await.ok();
+    let path = authorize_path(&app_id, "msal.mobile://auth", "");
+    let page = world.get(&path).await;
+    let policy = page.headers["content-security-policy"].to_str().unwrap();
+    assert!(policy.contains("form-action 'self' msal.mobile:;"), "{policy}");
+    let answer = sign_in(&world, &path).await;
+    assert!(answer.headers["location"].to_str().unwrap().starts_with("msal.mobile://auth?code="));
+}
+
+#[tokio::test]
+async fn a_page_may_read_what_its_own_code_is_redeemed_for() {
+    const PAGE: &str = "https://spa.example/cb";
+    let world = World::new().await;
+    world.user("nina").await;
+    let (id, app_id, ..) = world.application("page").await;
+    let admin = world.admin_graph_token().await;
+    let body =
+        json!({ "spa": { "redirectUris": [PAGE] }, "web": { "redirectUris": ["https://web.example/cb"] } });
+    world.graph(&admin, "PATCH", &format!("/v1.0/applications/{id}"), body).await.ok();
+    let answer = sign_in(&world, &authorize_path(&app_id, PAGE, "&response_mode=fragment")).await;
+    let location = answer.headers["location"].to_str().unwrap().to_owned();
+    let code = location.split(['=', '&']).nth(1).unwrap();
+    let ask = async |origin: &str, fields: &[(&str, &str)]| {
+        let fields = [&[("client_id", app_id.as_str())], fields].concat();
+        world.post_with("/organizations/oauth2/v2.0/token", &[("origin", origin)], &fields).await
+    };
+    let readable = |answer: &Answer, origin: &str| {
+        let header = |name: &str| answer.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+        assert!(header("access-control-allow-credentials").is_none());
+        match header("access-control-allow-origin") {
+            Some(named) => named == origin && header("vary").as_deref() == Some("Origin"),
+            None => false,
+        }
+    };
+    let own = "https://spa.example";
+    let mut fields = vec![
+        ("grant_type", "authorization_code"),
+        ("code_verifier", VERIFIER),
+        ("redirect_uri", PAGE),
+        ("code", "wrong"),
+    ];
+    let refused = ask(own, &fields).await;
+    assert_eq!(refused.refusal().2, 70_008);
+    assert!(readable(&refused, own), "also what went wrong");
+    for (origin, redirect) in
+        [("https://evil.example", PAGE), ("null", PAGE), (own, "https://web.example/cb"), ("", PAGE)]
+    {
+        fields[2].1 = redirect;
+        let answer = ask(origin, &fields).await;
+        assert!(!answer.headers.contains_key("access-control-allow-origin"), "{origin} {redirect}");
+    }
+    (fields[2].1, fields[3].1) = (PAGE, code);
+    let answer = ask(own, &fields).await;
+    assert!(readable(&answer, own));
+    let token = text(&answer.ok(), "refresh_token");
+    let fields = [("grant_type", "refresh_token"), ("refresh_token", token.as_str())];
+    let answer = ask(own, &fields).await;
+    answer.ok();
+    assert!(readable(&answer, own));
+    let fields = [("grant_type", "password"), ("username", UPN), ("password", "Passw0rd!"), ("scope", ARM)];
+    assert!(!readable(&ask(own, &fields).await, own));
+}
+
+/// Whoever takes the challenge out of the browser's request must not be able to use the code (RFC 9700, 2.1.1).
+#[tokio::test]
+async fn a_verifier_without_a_challenge_is_refused() {
+    let world = World::new().await;
+    world.user("nina").await;
+    let (id, app_id, _, secret) = world.application("web").await;
+    let admin = world.admin_graph_token().await;
+    let body = json!({ "web": { "redirectUris": ["https://web.example/cb"] } });
+    world.graph(&admin, "PATCH", &format!("/v1.0/applications/{id}"), body).await.ok();
+    let path = authorize_path(&app_id, "https://web.example/cb", "");
+    let (before, rest) = path.split_once("&code_challenge=").unwrap();
+    let (_, after) = rest.split_once("S256").unwrap();
+    let answer = sign_in(&world, &format!("{before}{after}")).await;
+    let location = answer.headers["location"].to_str().unwrap().to_owned();
+    let code = location.split(['=', '&']).nth(1).unwrap();
+    let mut fields = vec![
+        ("client_id", app_id.as_str()),
+        ("client_secret", secret.as_str()),
+        ("grant_type", "authorization_code"),
+        ("code", code),
+        ("redirect_uri", "https://web.example/cb"),
+        ("code_verifier", VERIFIER),
+    ];
+    assert_eq!(world.token("organizations", &fields).await.refusal(), (400, "invalid_grant".into(), 501_481));
+    fields.pop();
+    world.token("organizations", &fields).await.ok();
+}
+
 #[tokio::test]
 async fn errors_of_a_known_application_go_back_to_it() {
     let world = World::new().await;

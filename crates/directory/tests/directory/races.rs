@@ -5,13 +5,13 @@ use arcadia_kernel::Clock as _;
 use arcadia_races::{THREADS, block_on, race, rounds};
 use serde_json::{Value, json};
 
+use crate::administrators::{ROLE, ROLE_ASSIGNMENTS};
 use crate::grants::refresh;
 use crate::identity::{audience, machine, show};
 use crate::pages::{REDIRECT, UPN, VERIFIER, authorize_path, begin, confirm, cookie, poll, redeem, sign_in};
 use crate::world::{ARM, Answer, World, assertion, key, text};
 
 const TOKENS: &str = "directory/refresh-token";
-const ROLE_ASSIGNMENTS: &str = "/v1.0/roleManagement/directory/roleAssignments";
 
 fn answered(answers: &[Answer]) -> usize {
     answers.iter().filter(|answer| answer.status == 200).count()
@@ -132,6 +132,27 @@ fn one_administrator_stays() {
     }
 }
 
+/// Two administrators disable each other: one of them can still sign in and enable the other.
+#[test]
+fn one_administrator_stays_enabled() {
+    for round in 0..rounds() {
+        let world = block_on(World::new());
+        let (name, password) = (&world.first.user_principal_name, &world.first.user_password);
+        let scope = "https://graph.microsoft.com/.default";
+        let user = block_on(world.password_token(name, password, scope)).ok();
+        let tokens = [block_on(world.admin_graph_token()), text(&user, "access_token")];
+        let ids = [world.first.user_object_id, world.first.service_principal_object_id];
+        let paths = [format!("/v1.0/users/{}", ids[0]), format!("/v1.0/servicePrincipals/{}", ids[1])];
+        let answers = race(async |number| {
+            let (token, path) = (&tokens[number % 2], &paths[number % 2]);
+            world.graph(token, "PATCH", path, json!({ "accountEnabled": false })).await.status.as_u16()
+        });
+        assert!(answers.iter().all(|status| [204, 400, 403].contains(status)), "round {round}: {answers:?}");
+        let enabled = ids.iter().filter(|id| world.directory.is_enabled(**id)).count();
+        assert_eq!(enabled, 1, "round {round}: {answers:?}");
+    }
+}
+
 /// A role that outlives who had it would count as somebody who stays.
 #[test]
 fn no_role_outlives_its_principal() {
@@ -145,7 +166,7 @@ fn no_role_outlives_its_principal() {
                 return world.graph(&admin, "DELETE", &path, Value::Null).await.status.as_u16();
             }
             let body = json!({
-                "roleDefinitionId": "62e90394-69f5-4237-9190-012177145e10", "principalId": user, "directoryScopeId": "/",
+                "roleDefinitionId": ROLE, "principalId": user, "directoryScopeId": "/",
             });
             world.graph(&admin, "POST", ROLE_ASSIGNMENTS, body).await.status.as_u16()
         });
@@ -200,6 +221,39 @@ fn no_membership_outlives_its_group() {
         });
         assert!(answers.iter().all(|status| [204, 404].contains(status)), "round {round}: {answers:?}");
         assert_eq!(block_on(world.rows("directory/member")), 0, "round {round}: {answers:?}");
+    }
+}
+
+/// An id that is nobody's any more is not left in groups, or among those who own them.
+#[test]
+fn nothing_says_more_of_a_user_who_is_gone() {
+    let world = block_on(World::new());
+    let admin = block_on(world.admin_graph_token());
+    let groups: Vec<_> = (0..THREADS)
+        .map(|_| {
+            let body = json!({
+                "displayName": "g", "mailNickname": "g", "mailEnabled": false, "securityEnabled": true,
+            });
+            text(&block_on(world.graph(&admin, "POST", "/v1.0/groups", body)).ok(), "id")
+        })
+        .collect();
+    for round in 0..rounds() {
+        let user = block_on(world.user(&format!("user{round}")));
+        let answers = race(async |number| {
+            if number == round % THREADS {
+                return world.graph(&admin, "DELETE", &format!("/v1.0/users/{user}"), Value::Null).await;
+            }
+            let as_what = if number % 2 == 0 { "members" } else { "owners" };
+            let path = format!("/v1.0/groups/{}/{as_what}/$ref", groups[number]);
+            let body =
+                json!({ "@odata.id": format!("https://graph.microsoft.com/v1.0/directoryObjects/{user}") });
+            world.graph(&admin, "POST", &path, body).await
+        });
+        let statuses: Vec<_> = answers.iter().map(|answer| answer.status.as_u16()).collect();
+        assert!(statuses.iter().all(|status| [204, 404].contains(status)), "round {round}: {statuses:?}");
+        for table in ["directory/member", "directory/owner"] {
+            assert_eq!(block_on(world.rows(table)), 0, "round {round}, {table}: {statuses:?}");
+        }
     }
 }
 

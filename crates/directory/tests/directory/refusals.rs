@@ -186,6 +186,28 @@ async fn guessing_a_password_locks_the_account_for_a_minute_where_it_is_guessed(
     world.password_token(upn, "Passw0rd!", ARM).await.ok();
 }
 
+/// There is no end of them: counted one by one, they would take the place of the counters of those who exist.
+#[tokio::test]
+async fn names_that_nobody_has_count_for_the_address_only() {
+    let world = World::new().await;
+    let az = AZURE_CLI_APP_ID.to_string();
+    let guess = async |address: &str, name: &str| {
+        let fields = [
+            ("grant_type", "password"),
+            ("client_id", az.as_str()),
+            ("username", name),
+            ("password", "x"),
+            ("scope", ARM),
+        ];
+        world.post_from(address, "/organizations/oauth2/v2.0/token", &fields).await.refusal()
+    };
+    for _ in 0..300 {
+        assert_eq!(guess("10.1.2.3", "nobody@arcadia.example").await.2, 50_034);
+    }
+    assert_eq!(guess("10.1.2.3", "nobody@arcadia.example").await.0, 429);
+    assert_eq!(guess("10.1.2.4", "nobody@arcadia.example").await.2, 50_034);
+}
+
 #[tokio::test]
 async fn wrong_secrets_are_throttled_and_right_ones_never() {
     let world = World::new().await;

@@ -1,0 +1,103 @@
+//! Somebody stays who can administer the directory: by themselves, with a sign-in of their own.
+
+use arcadia_directory::AZURE_CLI_APP_ID;
+use arcadia_kernel::Reason;
+use arcadia_store::Batch;
+use serde_json::{Value, json};
+
+use crate::identity::machine;
+use crate::world::{Answer, World, text};
+
+pub const ROLE_ASSIGNMENTS: &str = "/v1.0/roleManagement/directory/roleAssignments";
+pub const ROLE: &str = "62e90394-69f5-4237-9190-012177145e10";
+
+async fn assign(world: &World, admin: &str, principal: &str) {
+    let body = json!({ "roleDefinitionId": ROLE, "principalId": principal, "directoryScopeId": "/" });
+    world.graph(admin, "POST", ROLE_ASSIGNMENTS, body).await.ok();
+}
+
+async fn switch(world: &World, admin: &str, path: &str, on: bool) -> Answer {
+    world.graph(admin, "PATCH", path, json!({ "accountEnabled": on })).await
+}
+
+#[track_caller]
+fn is_refused(answer: &Answer) {
+    assert_eq!(answer.graph_refusal(), (400, "Request_BadRequest".into()), "{}", answer.text);
+    assert!(answer.text.contains("last Global Administrator"), "{}", answer.text);
+}
+
+/// The first service principal's token, and the paths of that principal and of the first user.
+async fn founded() -> (World, String, String, String) {
+    let world = World::new().await;
+    let admin = world.admin_graph_token().await;
+    let principal = format!("/v1.0/servicePrincipals/{}", world.first.service_principal_object_id);
+    let user = format!("/v1.0/users/{}", world.first.user_object_id);
+    (world, admin, principal, user)
+}
+
+#[tokio::test]
+async fn the_last_administrator_is_not_disabled() {
+    let (world, admin, principal, user) = founded().await;
+    assert_eq!(switch(&world, &admin, &user, false).await.status, 204);
+    is_refused(&switch(&world, &admin, &principal, false).await);
+    assert_eq!(switch(&world, &admin, &user, true).await.status, 204);
+    assert_eq!(switch(&world, &admin, &principal, false).await.status, 204);
+    let scope = "https://graph.microsoft.com/.default";
+    let (name, password) = (&world.first.user_principal_name, &world.first.user_password);
+    let token = text(&world.password_token(name, password, scope).await.ok(), "access_token");
+    is_refused(&switch(&world, &token, &user, false).await);
+    assert!(world.directory.is_enabled(world.first.user_object_id));
+}
+
+#[tokio::test]
+async fn who_cannot_sign_in_does_not_count() {
+    let (world, admin, principal, user) = founded().await;
+    let group =
+        json!({ "displayName": "g", "mailNickname": "g", "mailEnabled": false, "securityEnabled": true });
+    let group = text(&world.graph(&admin, "POST", "/v1.0/groups", group).await.ok(), "id");
+    let cli = world.directory.service_principal_of(AZURE_CLI_APP_ID).unwrap();
+    let machine = machine(&world).await;
+    for id in [&group, &cli.object_id.to_string(), &machine.object_id.to_string()] {
+        assign(&world, &admin, id).await;
+    }
+    assert_eq!(switch(&world, &admin, &user, false).await.status, 204);
+    is_refused(&switch(&world, &admin, &principal, false).await);
+    is_refused(&world.graph(&admin, "DELETE", &principal, Value::Null).await);
+    let application = format!("/v1.0/applications/{}", world.first.application_object_id);
+    is_refused(&world.graph(&admin, "DELETE", &application, Value::Null).await);
+    for row in
+        world.graph(&admin, "GET", ROLE_ASSIGNMENTS, Value::Null).await.ok()["value"].as_array().unwrap()
+    {
+        let answer = world
+            .graph(&admin, "DELETE", &format!("{ROLE_ASSIGNMENTS}/{}", text(row, "id")), Value::Null)
+            .await;
+        match principal.ends_with(&text(row, "principalId")) {
+            true => is_refused(&answer),
+            false => assert_eq!(answer.status, 204, "who does not count may go: {}", answer.text),
+        }
+    }
+}
+
+/// Its deletion is asked for by whoever manages its resource, who need not be an administrator.
+#[tokio::test]
+async fn a_machine_goes_only_while_somebody_stays() {
+    let (world, admin, principal, user) = founded().await;
+    let machine = machine(&world).await;
+    assign(&world, &admin, &machine.object_id.to_string()).await;
+    assert_eq!(switch(&world, &admin, &user, false).await.status, 204);
+    let plan = async || {
+        let mut batch = Batch::new();
+        world.directory.plan_delete_identity(&mut batch, machine.object_id).await.unwrap();
+        batch
+    };
+    let commit = async |batch| {
+        let permit = world.gate.as_system(Reason::AsyncOperation);
+        world.store.commit(permit.stamp(), batch).await.is_ok()
+    };
+    let batch = plan().await;
+    assert_eq!(switch(&world, &admin, &user, true).await.status, 204);
+    assert_eq!(switch(&world, &admin, &principal, false).await.status, 204);
+    assert!(!commit(batch).await, "who was to stay was disabled meanwhile");
+    assert!(commit(plan().await).await, "somebody else stays");
+    assert!(world.directory.principal(machine.object_id).is_none());
+}
