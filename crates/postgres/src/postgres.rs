@@ -52,13 +52,31 @@ impl Postgres {
     /// Starts every server that is there, and removes what is left of servers that are not.
     pub async fn start(&self) {
         self.clusters.open();
-        let instances: HashSet<_> = self.snapshot().servers().map(|server| server.stored.instance).collect();
-        self.clusters.clean(&instances).await;
-        for instance in instances {
-            if self.clusters.exists(instance)
-                && let Err(fault) = self.clusters.start(instance)
-            {
-                tracing::error!(%instance, %fault, "a database server does not start");
+        let (servers, unreadable) = {
+            let snapshot = self.snapshot();
+            (snapshot.servers().cloned().collect::<Vec<_>>(), snapshot.unreadable().clone())
+        };
+        if unreadable.is_empty() {
+            let instances: HashSet<_> = servers.iter().map(|server| server.stored.instance).collect();
+            self.clusters.clean(&instances).await;
+        } else {
+            tracing::error!(
+                servers = ?unreadable,
+                "rows of database servers cannot be read, so nothing is removed from the servers' folder; start the \
+                 version of this program that wrote them, or restore the store from a backup"
+            );
+        }
+        for server in servers {
+            let instance = server.stored.instance;
+            if self.clusters.exists(instance) {
+                if let Err(fault) = self.clusters.start(instance) {
+                    tracing::error!(%instance, %fault, "a database server does not start");
+                }
+            } else if server.stored.ready {
+                tracing::error!(
+                    %instance, server = %server.id,
+                    "the data of a database server is missing; mount the volume that it is on, or restore a backup"
+                );
             }
         }
     }

@@ -48,6 +48,10 @@ pub(crate) struct StoredServer {
 pub(crate) struct StoredDatabase {
     pub charset: String,
     pub collation: String,
+    /// Whether the database is the resource's own: so it is once the operation that makes it has succeeded. Until then
+    /// what is in the server under its name may be somebody else's.
+    #[serde(default = "yes")]
+    pub made: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +72,14 @@ pub(crate) struct StoredAdministrator {
     pub tenant_id: Uuid,
     /// The password of its role, which only the gateway uses.
     pub role_secret: String,
+    /// Whether the role is the resource's own, as with [`StoredDatabase::made`].
+    #[serde(default = "yes")]
+    pub made: bool,
+}
+
+/// Rows that do not say whether they were made are of before, and were.
+fn yes() -> bool {
+    true
 }
 
 /// The stored form of any of these.

@@ -1,6 +1,6 @@
 //! Servers, firewall rules and administrators in memory, as the gateway asks for them; kept current by the store.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -22,6 +22,8 @@ pub(crate) struct Server {
 pub(crate) struct Snapshot {
     /// By folded name.
     servers: HashMap<String, Arc<Server>>,
+    /// Servers whose rows cannot be read: nobody knows which data is theirs.
+    unreadable: HashSet<ArmId>,
     /// By the folded identifier of the server, then of the rule.
     rules: HashMap<String, HashMap<String, StoredRule>>,
     administrators: HashMap<String, HashMap<String, Arc<StoredAdministrator>>>,
@@ -33,7 +35,13 @@ impl Snapshot {
         let is_one_of = |types: [&str; 2]| types.iter().any(|known| known.eq_ignore_ascii_case(&kind));
         if is_one_of(SERVERS) {
             let name = id.name().to_ascii_lowercase();
-            match after.and_then(|resource| readable::<StoredServer>(id, resource)) {
+            let server = after.and_then(|resource| readable::<StoredServer>(id, resource));
+            if after.is_some() && server.is_none() {
+                self.unreadable.insert(id.clone());
+            } else {
+                self.unreadable.remove(id);
+            }
+            match server {
                 Some(stored) => {
                     let single = kind.eq_ignore_ascii_case(SERVERS[0]);
                     let server = Server { id: id.clone(), single, stored };
@@ -55,6 +63,10 @@ impl Snapshot {
 
     pub(crate) fn servers(&self) -> impl Iterator<Item = &Arc<Server>> {
         self.servers.values()
+    }
+
+    pub(crate) fn unreadable(&self) -> &HashSet<ArmId> {
+        &self.unreadable
     }
 
     /// Whether a rule lets the address in. The rule from 0.0.0.0 to 0.0.0.0 stands for Azure's own services, of

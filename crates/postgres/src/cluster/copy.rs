@@ -10,7 +10,7 @@ use std::io::{self, Read as _, Write};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use arcadia_arm::RESOURCES;
+use arcadia_arm::{RESOURCES, Resource};
 use arcadia_kernel::{Entropy, EntropyExt as _};
 use arcadia_store::{StoreError, StoreReader};
 use tar::{Builder, EntryType, Header};
@@ -54,17 +54,26 @@ impl ServerData {
     pub fn all(rows: &StoreReader) -> Result<Vec<Self>, StoreError> {
         let mut found = Vec::new();
         rows.each(RESOURCES, |resource| {
-            let kind = resource.id.resource_type().unwrap_or_default();
-            if SERVERS.iter().any(|known| known.eq_ignore_ascii_case(&kind))
-                && let Ok(server) = stored::<StoredServer>(&resource)
-                && server.ready
-            {
-                let name = resource.id.name().to_owned();
-                found.push(Self { name, instance: server.instance, secret: server.keeper_secret });
-            }
+            found.extend(Self::of(&resource)?);
             Ok::<_, StoreError>(())
         })?;
         Ok(found)
+    }
+
+    /// `None` for what is no server, or none that was ever complete. One whose row cannot be read must not be missing
+    /// from a backup without a word.
+    fn of(resource: &Resource) -> Result<Option<Self>, StoreError> {
+        let kind = resource.id.resource_type().unwrap_or_default();
+        if !SERVERS.iter().any(|known| known.eq_ignore_ascii_case(&kind)) {
+            return Ok(None);
+        }
+        let name = resource.id.name().to_owned();
+        let server = stored::<StoredServer>(resource).map_err(|_| StoreError::Damaged {
+            what: format!("the row of database server '{name}'"),
+            detail: "its properties are not those of a server, so its data cannot be found".to_owned(),
+        })?;
+        let data = Self { name, instance: server.instance, secret: server.keeper_secret };
+        Ok(server.ready.then_some(data))
     }
 
     /// The server's directory in the folder of all of them.
@@ -137,12 +146,12 @@ impl RunningCopy {
     ) -> Result<Self, ServerFault> {
         let name = format!("arcadia_{}", entropy.uuid().simple());
         // Before the start, so that the log is kept from before it.
-        let slot = "SELECT slot_name FROM pg_create_physical_replication_slot($1, true, true)";
+        let slot = "SELECT slot_name FROM pg_catalog.pg_create_physical_replication_slot($1, true, true)";
         client.query_one(slot, &[&name]).await?;
         let start = if major >= RENAMED_MAJOR {
-            "SELECT pg_walfile_name(pg_backup_start('arcadia backup', true))"
+            "SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_backup_start('arcadia backup', true))"
         } else {
-            "SELECT pg_walfile_name(pg_start_backup('arcadia backup', true, false))"
+            "SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_start_backup('arcadia backup', true, false))"
         };
         let first_segment = client.query_one(start, &[]).await?.get(0);
         Ok(Self { client, path, major, first_segment })
@@ -160,7 +169,8 @@ impl RunningCopy {
         } else {
             "pg_stop_backup(false, false)"
         };
-        let stop = format!("SELECT pg_walfile_name(lsn), labelfile, spcmapfile FROM {stop}");
+        let stop =
+            format!("SELECT pg_catalog.pg_walfile_name(lsn), labelfile, spcmapfile FROM pg_catalog.{stop}");
         let end = self.client.query_one(&stop, &[]).await?;
         let (last_segment, label, spaces): (String, String, String) = (end.get(0), end.get(1), end.get(2));
         if !spaces.is_empty() {
@@ -284,4 +294,40 @@ pub fn give(directory: &Path, account: Option<Account>) -> Result<(), ServerFaul
         }
     }
     own(directory, account)
+}
+
+#[cfg(test)]
+mod tests {
+    use arcadia_kernel::ArmId;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn resource(kind: &str, properties: Value) -> Resource {
+        let id = format!("/subscriptions/{}/resourceGroups/rg/providers/{kind}/pg-a", Uuid::nil());
+        let id = ArmId::parse(&id).unwrap();
+        let (when, who) = ("2026-01-01T00:00:00Z", "somebody");
+        let row = json!({
+            "id": id, "location": "uksouth", "properties": properties,
+            "createdAt": when, "createdBy": who, "createdByType": "User",
+            "modifiedAt": when, "modifiedBy": who, "modifiedByType": "User",
+        });
+        serde_json::from_value(row).unwrap()
+    }
+
+    #[test]
+    fn a_server_that_cannot_be_read_is_not_left_out_of_a_backup_in_silence() {
+        let unreadable = json!({ "instance": 7 });
+        let fault = ServerData::of(&resource(SERVERS[1], unreadable.clone())).err().unwrap();
+        assert!(fault.to_string().contains("database server 'pg-a'"), "{fault}");
+        assert!(ServerData::of(&resource("Microsoft.KeyVault/vaults", unreadable)).unwrap().is_none());
+        let mut server = json!({
+            "instance": Uuid::nil(), "ready": true, "administratorLogin": "a", "keeperSecret": "s",
+            "requireTls": true, "passwordAuth": true, "entraAuth": false, "public": true, "version": "15",
+            "shown": {},
+        });
+        assert!(ServerData::of(&resource(SERVERS[1], server.clone())).unwrap().is_some());
+        server["ready"] = false.into();
+        assert!(ServerData::of(&resource(SERVERS[1], server)).unwrap().is_none());
+    }
 }

@@ -131,6 +131,11 @@ impl Clusters {
         self.place.directory(instance).is_dir()
     }
 
+    /// The version of a server, which may be another one than the newest that is installed.
+    pub(crate) fn major(&self, instance: Uuid) -> Result<u32, ServerFault> {
+        major_of(&self.place.directory(instance))
+    }
+
     /// Makes a server's directory, where it is not there yet. Durable when this returns.
     pub(crate) async fn create(&self, instance: Uuid) -> Result<(), ServerFault> {
         if self.exists(instance) {

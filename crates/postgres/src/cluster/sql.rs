@@ -1,6 +1,7 @@
 //! What the site says to a server, over the server's own socket and as the one superuser.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use arcadia_kernel::Entropy;
 use serde_json::{Value, json};
@@ -22,6 +23,22 @@ const WRONG_PASSWORD: &str = "28P01";
 const DUPLICATE_DATABASE: &str = "42P04";
 /// `2BP01`: something depends on it.
 const DEPENDED_ON: &str = "2BP01";
+/// `55P03`: another transaction has it locked. `XX000`: that transaction changed it and has just ended.
+const HELD: [&str; 2] = ["55P03", "XX000"];
+
+/// From PostgreSQL's greeting to a session.
+const CONNECT_SECONDS_MAX: u64 = 30;
+/// How long a statement waits for what another transaction has locked, and how long it may take in all. Any role can
+/// keep a transaction open for ever, and the operations of a server come one after the other.
+const LOCK_SECONDS_MAX: u64 = 5;
+const STATEMENT_SECONDS_MAX: u64 = 5 * 60;
+/// How often a statement is tried that others keep from what it needs.
+const TRIES_MAX: usize = 3;
+
+/// What every session of the site's begins with; the options of a connection come before whatever a server's roles and
+/// databases are set to. Names mean what PostgreSQL itself has under them: a server's own roles may make functions and
+/// operators in other schemas, and these would run as the superuser. And what is there already is no news.
+const OPTIONS: &str = "-c search_path=pg_catalog,pg_temp -c client_min_messages=warning";
 
 pub(crate) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
@@ -32,10 +49,16 @@ pub(crate) fn literal(value: &str) -> String {
     format!("'{}'", value.replace('\'', "''"))
 }
 
-/// A session as the site's role.
+/// A session as the site's role, in which nothing waits for ever.
 pub(crate) async fn session(cluster: &Cluster, secret: &str, database: &str) -> Result<Client, ServerFault> {
     cluster.until_ready().await?;
-    session_over(cluster.connect().await?, secret, database).await
+    let client = session_over(cluster.connect().await?, secret, database).await?;
+    // No options of the connection: these would be shown in place of the server's own settings.
+    let bounds = format!(
+        "SET lock_timeout = '{LOCK_SECONDS_MAX}s'; SET statement_timeout = '{STATEMENT_SECONDS_MAX}s'"
+    );
+    client.batch_execute(&bounds).await?;
+    Ok(client)
 }
 
 /// A session as the site's role over a server's own socket.
@@ -46,9 +69,10 @@ pub(super) async fn session_over(
 ) -> Result<Client, ServerFault> {
     let mut config = Config::new();
     config.user(KEEPER).password(secret).dbname(database).application_name("arcadia");
-    // What is there already is no news.
-    config.options("-c client_min_messages=warning");
-    let (client, connection) = config.connect_raw(stream, NoTls).await?;
+    config.options(OPTIONS);
+    let connecting = config.connect_raw(stream, NoTls);
+    let connected = tokio::time::timeout(Duration::from_secs(CONNECT_SECONDS_MAX), connecting).await;
+    let (client, connection) = connected.map_err(|_| ServerFault::NotReady)??;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a session of the site's broke off");
@@ -102,11 +126,17 @@ pub(crate) async fn prepare(
          GRANT ALL ON SCHEMA public TO {ADMINISTRATORS}; "
     );
     client.batch_execute(&script).await?;
-    administer(&client, administrator, scram).await
+    administer(&client, administrator, scram, None).await
 }
 
-/// Makes a role an administrator, with this verifier where there is a new one.
-pub(crate) async fn administer(client: &Client, role: &str, scram: Option<&str>) -> Result<(), ServerFault> {
+/// Makes a role an administrator, with this verifier where there is a new one and this mark where it has one: all of it
+/// or, after a crash, nothing.
+pub(crate) async fn administer(
+    client: &Client,
+    role: &str,
+    scram: Option<&str>,
+    mark: Option<&str>,
+) -> Result<(), ServerFault> {
     let name = identifier(role);
     let mut script = String::new();
     if !role_exists(client, role).await? {
@@ -117,34 +147,112 @@ pub(crate) async fn administer(client: &Client, role: &str, scram: Option<&str>)
         let _ = write!(script, " PASSWORD {}", literal(scram));
     }
     let _ = write!(script, "; GRANT {ADMINISTRATORS} TO {name} WITH ADMIN OPTION");
+    if let Some(mark) = mark {
+        let _ = write!(script, "; {}", marking(&name, mark));
+    }
     Ok(client.batch_execute(&script).await?)
 }
 
-/// Takes an administrator away. A role that owns something stays, and nobody can log in as it.
-pub(crate) async fn dismiss(client: &Client, role: &str) -> Result<(), ServerFault> {
-    if !role_exists(client, role).await? {
-        return Ok(());
+fn marking(name: &str, mark: &str) -> String {
+    format!("COMMENT ON ROLE {name} IS {}", literal(mark))
+}
+
+/// The mark of a role, empty for one without; `None` when there is no such role.
+pub(crate) async fn mark(client: &Client, role: &str) -> Result<Option<String>, ServerFault> {
+    let query = "SELECT coalesce(pg_catalog.shobj_description(oid, 'pg_authid'), '') FROM pg_catalog.pg_roles \
+                 WHERE rolname = $1";
+    Ok(client.query_opt(query, &[&role]).await?.map(|found| found.get(0)))
+}
+
+/// Takes an administrator away, whatever its sessions hold. A role that owns something stays, and nobody can log in as
+/// it; its mark says for whom it is made an administrator again.
+pub(crate) async fn dismiss(client: &Client, role: &str, mark: &str) -> Result<(), ServerFault> {
+    let query = "SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $1";
+    let Some(found) = client.query_opt(query, &[&role]).await? else { return Ok(()) };
+    let (name, number): (String, u32) = (identifier(role), found.get(0));
+    end_sessions(client, number).await?;
+    // By itself: nobody logs in any more, whatever becomes of the rest.
+    let close = format!("ALTER ROLE {name} NOLOGIN NOCREATEDB NOCREATEROLE PASSWORD NULL");
+    insist(client, &close, HOLDERS_OF_ROLE, number).await?;
+    end_sessions(client, number).await?;
+    if let Some(revocation) = revocation(client, number).await? {
+        insist(client, &revocation, HOLDERS_OF_ROLE, number).await?;
     }
-    let name = identifier(role);
-    let script = format!(
-        "ALTER ROLE {name} NOLOGIN NOCREATEDB NOCREATEROLE PASSWORD NULL; REVOKE {ADMINISTRATORS} FROM {name}"
-    );
-    client.batch_execute(&script).await?;
-    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1";
-    client.query(end, &[&role]).await?;
-    match client.batch_execute(&format!("DROP ROLE {name}")).await.map_err(ServerFault::from) {
-        Err(fault) if fault.code() == Some(DEPENDED_ON) => Ok(()),
+    match insist(client, &format!("DROP ROLE {name}"), HOLDERS_OF_ROLE, number).await {
+        Err(fault) if fault.code() == Some(DEPENDED_ON) => {
+            insist(client, &marking(&name, mark), HOLDERS_OF_ROLE, number).await
+        }
         other => other,
     }
 }
 
+async fn end_sessions(client: &Client, role: u32) -> Result<(), ServerFault> {
+    let end =
+        "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usesysid = $1";
+    client.query(end, &[&role]).await?;
+    Ok(())
+}
+
+/// What takes the membership of all administrators from a role. From PostgreSQL 16 on it is taken as each of those who
+/// granted it, and what the role has granted itself would go with it: so the site grants that first.
+async fn revocation(client: &Client, role: u32) -> Result<Option<String>, ServerFault> {
+    let version = "SELECT pg_catalog.current_setting('server_version_num')::int4";
+    let version: i32 = client.query_one(version, &[]).await?.get(0);
+    let query = if version >= GRANTORS_VERSION_MIN { REVOCATION_BY_GRANTORS } else { REVOCATION };
+    let script = format!("SELECT string_agg(statement, '; ' ORDER BY step) FROM ({query}) AS statements");
+    Ok(client.query_one(&script, &[&role]).await?.get(0))
+}
+
+/// From this version on, a membership is as many as there are roles that granted it.
+const GRANTORS_VERSION_MIN: i32 = 160_000;
+
+const REVOCATION: &str = "\
+SELECT 1 AS step, format('REVOKE azure_pg_admin FROM %s', member::regrole) AS statement
+FROM pg_catalog.pg_auth_members WHERE roleid = to_regrole('azure_pg_admin') AND member = $1";
+
+const REVOCATION_BY_GRANTORS: &str = "\
+SELECT 1 AS step, format('GRANT azure_pg_admin TO %s WITH ADMIN %s, INHERIT %s, SET %s', member::regrole,
+    bool_or(admin_option)::text, bool_or(inherit_option)::text, bool_or(set_option)::text) AS statement
+FROM pg_catalog.pg_auth_members
+WHERE roleid = to_regrole('azure_pg_admin') AND grantor IN ($1, current_user::regrole)
+GROUP BY member HAVING bool_or(grantor = $1)
+UNION ALL
+SELECT 2, format('REVOKE azure_pg_admin FROM %s GRANTED BY %s CASCADE', member::regrole, grantor::regrole)
+FROM pg_catalog.pg_auth_members WHERE roleid = to_regrole('azure_pg_admin') AND member = $1";
+
+/// Who has changed roles, or something of this one, in a transaction that has not ended.
+const HOLDERS_OF_ROLE: &str = "\
+SELECT pid FROM pg_catalog.pg_locks WHERE granted AND (
+    relation IN ('pg_authid'::regclass, 'pg_auth_members'::regclass) AND mode = 'RowExclusiveLock'
+    OR classid = 'pg_authid'::regclass AND (objid = $1 OR mode = 'ShareUpdateExclusiveLock'))";
+
+/// Who has something of a database in a transaction that has not ended, be it one in another database.
+const HOLDERS_OF_DATABASE: &str = "\
+SELECT pid FROM pg_catalog.pg_locks WHERE granted AND classid = 'pg_database'::regclass AND objid = $1";
+
+/// Carries a statement out on a role or a database. Whoever still holds it when that has waited is ended.
+async fn insist(client: &Client, statement: &str, holders: &str, object: u32) -> Result<(), ServerFault> {
+    for _ in 1..TRIES_MAX {
+        match client.batch_execute(statement).await.map_err(ServerFault::from) {
+            Err(fault) if fault.code().is_some_and(|code| HELD.contains(&code)) => {}
+            done => return done,
+        }
+        let end = format!(
+            "SELECT pg_catalog.pg_terminate_backend(pid) FROM ({holders}) AS holders \
+             WHERE pid <> pg_catalog.pg_backend_pid()"
+        );
+        client.query(&end, &[&object]).await?;
+    }
+    Ok(client.batch_execute(statement).await?)
+}
+
 async fn role_exists(client: &Client, role: &str) -> Result<bool, ServerFault> {
-    Ok(client.query_opt("SELECT FROM pg_roles WHERE rolname = $1", &[&role]).await?.is_some())
+    Ok(client.query_opt("SELECT FROM pg_catalog.pg_roles WHERE rolname = $1", &[&role]).await?.is_some())
 }
 
 /// Makes a database. `locale` is the end of the statement: how text is ordered in it.
 pub(crate) async fn create_database(client: &Client, name: &str, locale: &str) -> Result<(), ServerFault> {
-    if client.query_opt("SELECT FROM pg_database WHERE datname = $1", &[&name]).await?.is_some() {
+    if database_number(client, name).await?.is_some() {
         return Ok(());
     }
     let statement = format!(
@@ -159,7 +267,14 @@ pub(crate) async fn create_database(client: &Client, name: &str, locale: &str) -
 
 /// Drops a database under whoever uses it.
 pub(crate) async fn drop_database(client: &Client, name: &str) -> Result<(), ServerFault> {
-    Ok(client.batch_execute(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(name))).await?)
+    let Some(number) = database_number(client, name).await? else { return Ok(()) };
+    let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(name));
+    insist(client, &statement, HOLDERS_OF_DATABASE, number).await
+}
+
+async fn database_number(client: &Client, name: &str) -> Result<Option<u32>, ServerFault> {
+    let query = "SELECT oid FROM pg_catalog.pg_database WHERE datname = $1";
+    Ok(client.query_opt(query, &[&name]).await?.map(|found| found.get(0)))
 }
 
 /// Settings that clients ask about, as the server itself has them.
@@ -183,9 +298,11 @@ const SETTINGS: &[&str] = &[
 
 /// Name and properties of each setting, in the words of the resource manager.
 pub(crate) async fn settings(client: &Client) -> Result<Vec<(String, Value)>, ServerFault> {
-    let query = "SELECT name, setting, coalesce(boot_val, ''), short_desc, vartype, \
-                 coalesce(array_to_string(enumvals, ','), min_val || '-' || max_val, ''), source, context, unit, \
-                 pending_restart FROM pg_settings WHERE name = ANY($1) ORDER BY name";
+    // What this session has set for itself is no setting of the server's.
+    let query = "SELECT name, reset_val, coalesce(boot_val, ''), short_desc, vartype, \
+                 coalesce(pg_catalog.array_to_string(enumvals, ','), min_val || '-' || max_val, ''), \
+                 source = 'default' OR source = 'session' AND reset_val = boot_val, context, unit, \
+                 pending_restart FROM pg_catalog.pg_settings WHERE name = ANY($1) ORDER BY name";
     let rows = client.query(query, &[&SETTINGS]).await?;
     let settings = rows.iter().map(|row| {
         let text = |at: usize| row.get::<_, Option<String>>(at).unwrap_or_default();
@@ -196,7 +313,7 @@ pub(crate) async fn settings(client: &Client) -> Result<Vec<(String, Value)>, Se
             "real" => ("Numeric", text(5)),
             _ => ("String", String::new()),
         };
-        let source = if text(6) == "default" { "system-default" } else { "user-override" };
+        let source = if row.get::<_, bool>(6) { "system-default" } else { "user-override" };
         let context = text(7);
         let properties = json!({
             "value": text(1),

@@ -7,28 +7,76 @@ use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, copy_bidirectional_with_sizes};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+use super::LINGER_SECONDS_MAX;
 use super::stream::Stream;
 
 const COPY_BYTES: usize = 32 * 1024;
 
-/// Carries bytes both ways until both sides have ended, or until this is dropped. In a task of its own, which a
-/// message wakes without everything that waits for the session's end.
-pub(super) async fn carry(mut client: Stream, server: tokio::net::UnixStream) -> io::Result<()> {
+/// Carries bytes both ways until both sides have ended, until the client has had time to go after the server has ended,
+/// or until this is dropped. In a task of its own, which a message wakes without everything that waits for the
+/// session's end.
+pub(super) async fn carry(client: Stream, server: tokio::net::UnixStream) -> io::Result<()> {
     let mut server = Server::new(server.into_std()?)?;
+    let ended = Arc::new(Notify::new());
+    let mut client = Client { stream: client, ended: ended.clone() };
     let mut task = JoinSet::new();
     task.spawn(async move {
         copy_bidirectional_with_sizes(&mut client, &mut server, COPY_BYTES, COPY_BYTES).await
     });
-    match task.join_next().await {
+    let over = async {
+        ended.notified().await;
+        tokio::time::sleep(Duration::from_secs(LINGER_SECONDS_MAX)).await;
+    };
+    let carried = tokio::select! {
+        carried = task.join_next() => carried,
+        () = over => None,
+    };
+    match carried {
         Some(Ok(carried)) => carried.map(|_| ()),
         Some(Err(fault)) => Err(io::Error::other(fault)),
         None => Ok(()),
+    }
+}
+
+/// A client, and who is told when the server has ended and its last bytes are on their way. A pool that does not use
+/// the session would not notice for hours, and keep its place.
+struct Client {
+    stream: Stream,
+    ended: Arc<Notify>,
+}
+
+impl AsyncRead for Client {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Client {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Comes after the last byte and its flush.
+        self.ended.notify_one();
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -182,5 +230,20 @@ mod tests {
         drop(carrying);
         assert_eq!(far.read(&mut there).await.unwrap(), 0, "the server sees an end");
         assert_eq!(outside.read(&mut there).await.unwrap(), 0, "and so does the client");
+    }
+
+    #[tokio::test]
+    async fn an_idle_client_does_not_keep_a_session_whose_server_ended() {
+        let (client, mut outside) = tokio::io::duplex(64);
+        let (near, far) = tokio::net::UnixStream::pair().unwrap();
+        let carrying = tokio::spawn(carry(Box::new(client), near));
+        let mut far = far;
+        far.write_all(b"terminated").await.unwrap();
+        drop(far);
+        let mut said = Vec::new();
+        outside.read_to_end(&mut said).await.unwrap();
+        assert_eq!(said, b"terminated");
+        let over = tokio::time::timeout(Duration::from_secs(LINGER_SECONDS_MAX + 20), carrying).await;
+        over.expect("the session is over").unwrap().unwrap();
     }
 }

@@ -38,7 +38,7 @@ use stream::Stream;
 const STARTUP_SECONDS_MAX: u64 = 15;
 /// From the start-up packet to the first query; a person may be typing a password.
 const AUTHENTICATION_SECONDS_MAX: u64 = 60;
-/// How long a refused client may take to read why.
+/// How long a client whose session is over may take to read why.
 const LINGER_SECONDS_MAX: u64 = 2;
 
 /// Whom the gateway believes, and who hears of it.

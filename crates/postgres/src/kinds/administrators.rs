@@ -38,6 +38,11 @@ fn check_role(name: &str, login: &str) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Says of a role in its own server whose it is.
+fn mark(object_id: Uuid) -> String {
+    format!("Made for the directory principal {object_id}.")
+}
+
 #[async_trait]
 impl ResourceKind for Administrators {
     const TYPE: &'static str = ADMINISTRATORS;
@@ -81,6 +86,8 @@ impl ResourceKind for Administrators {
         }
         let name = asked.text("principalName")?.unwrap_or_default();
         check_role(name, &server.administrator_login)?;
+        // The server's row was read, and is in the commit; memory may not know yet what was committed before it.
+        plan.store.observers_told().await?;
         let server_id = plan.id.parent().and_then(|types| types.parent());
         let taken = server_id.and_then(|id| self.0.snapshot().administrator(&id, name));
         if taken.is_some_and(|other| other.object_id != object_id) {
@@ -95,14 +102,17 @@ impl ResourceKind for Administrators {
                 "The name of an administrator cannot be changed; delete it and create it again.",
             ));
         }
-        let role_secret =
-            before.map_or_else(|| plan.entropy.token(SECRET_BYTES), |before| before.role_secret);
+        let (role_secret, made) = before.map_or_else(
+            || (plan.entropy.token(SECRET_BYTES), false),
+            |before| (before.role_secret, before.made),
+        );
         let administrator = StoredAdministrator {
             object_id,
             principal_name: name.to_owned(),
             principal_type: kind.to_owned(),
             tenant_id: tenant,
             role_secret,
+            made,
         };
         Ok(Resource::planned(plan, current, Desired::default(), to_stored(&administrator)?))
     }
@@ -112,12 +122,21 @@ impl ResourceKind for Administrators {
     }
 
     async fn finish(&self, resource: &Resource) -> Result<Value, Fault> {
-        let administrator: StoredAdministrator = stored(resource)?;
+        let mut administrator: StoredAdministrator = stored(resource)?;
+        let (role, mark) = (&administrator.principal_name, mark(administrator.object_id));
         let server = server_of(&self.0, &resource.id).await?;
         let client = server::session(&self.0, &server, "postgres").await?;
+        if !administrator.made && sql::mark(&client, role).await?.is_some_and(|found| found != mark) {
+            let message = format!(
+                "The server has a role '{role}' that was not made for this principal. Rename or drop it there (ALTER \
+                 ROLE ... RENAME TO, DROP ROLE), or create the administrator under another name."
+            );
+            return Err(Fault::conflict("AadAuthPrincipalRoleExists", message));
+        }
         let verifier = scram::verifier(&administrator.role_secret, &*self.0.entropy);
-        sql::administer(&client, &administrator.principal_name, Some(&verifier)).await?;
-        Ok(resource.properties.clone())
+        sql::administer(&client, role, Some(&verifier), Some(&mark)).await?;
+        administrator.made = true;
+        to_stored(&administrator)
     }
 
     async fn tear_down(&self, resource: &Resource) -> Result<(), Fault> {
@@ -128,7 +147,12 @@ impl ResourceKind for Administrators {
             Err(_) if !self.0.clusters.exists(server.instance) => return Ok(()),
             Err(fault) => return Err(fault),
         };
-        Ok(sql::dismiss(&client, &administrator.principal_name).await?)
+        let (role, mark) = (&administrator.principal_name, mark(administrator.object_id));
+        // What was never finished has made the role or has found another one there.
+        if !administrator.made && sql::mark(&client, role).await?.is_none_or(|found| found != mark) {
+            return Ok(());
+        }
+        Ok(sql::dismiss(&client, role, &mark).await?)
     }
 
     fn operation_name(&self, deletes: bool) -> &'static str {

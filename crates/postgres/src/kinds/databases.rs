@@ -110,8 +110,9 @@ impl<G: Generation> ResourceKind for Databases<G> {
             return Err(invalid("The charset of a database can only be UTF8 on this site."));
         }
         let collation = asked.text("collation")?.unwrap_or(G::COLLATION);
-        let major = self.postgres.clusters.place.installed()?.major();
-        if locale(collation, major).is_none() {
+        self.postgres.clusters.place.installed()?;
+        // Of which version does not matter: that says how it is written, and not whether it is known.
+        if locale(collation, ICU_MAJOR_MIN).is_none() {
             return Err(invalid(format!(
                 "The collation '{collation}' is not known; use one such as 'en_US.utf8'."
             )));
@@ -134,7 +135,8 @@ impl<G: Generation> ResourceKind for Databases<G> {
             ));
         }
         server::check_room(plan, DATABASES_MAX).await?;
-        let database = StoredDatabase { charset: charset.to_owned(), collation: collation.to_owned() };
+        let (charset, collation) = (charset.to_owned(), collation.to_owned());
+        let database = StoredDatabase { charset, collation, made: false };
         Ok(Resource::planned(plan, None, Desired::default(), to_stored(&database)?))
     }
 
@@ -143,22 +145,29 @@ impl<G: Generation> ResourceKind for Databases<G> {
     }
 
     async fn finish(&self, resource: &Resource) -> Result<Value, Fault> {
-        let database: StoredDatabase = stored(resource)?;
+        let mut database: StoredDatabase = stored(resource)?;
         let server = self.server(&resource.id).await?;
         let client = server::session(&self.postgres, &server, "postgres").await?;
-        let major = self.postgres.clusters.place.installed()?.major();
+        let major = self.postgres.clusters.major(server.instance)?;
         let locale =
             locale(&database.collation, major).ok_or_else(|| invalid("The collation is not known."))?;
         match sql::create_database(&client, resource.id.name(), &locale).await {
             Err(fault) if fault.code().is_some_and(|code| UNKNOWN_COLLATION.contains(&code)) => {
                 let message = format!("The server does not know the collation '{}'.", database.collation);
-                Err(invalid(message).caused_by(fault))
+                return Err(invalid(message).caused_by(fault));
             }
-            other => Ok(other.map(|()| resource.properties.clone())?),
+            made => made?,
         }
+        database.made = true;
+        to_stored(&database)
     }
 
     async fn tear_down(&self, resource: &Resource) -> Result<(), Fault> {
+        let database: StoredDatabase = stored(resource)?;
+        if !database.made {
+            // What is there under this name may be somebody's who made it in SQL.
+            return Ok(());
+        }
         let server = self.server(&resource.id).await?;
         let client = match server::session(&self.postgres, &server, "postgres").await {
             Ok(client) => client,

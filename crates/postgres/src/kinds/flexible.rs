@@ -15,6 +15,7 @@ use crate::fault::invalid;
 use crate::records::{NAMES, StoredServer, stored, to_stored};
 
 const TIERS: [&str; 3] = ["Burstable", "GeneralPurpose", "MemoryOptimized"];
+const ENABLED: [&str; 2] = ["Enabled", "Disabled"];
 const SKU_NAME_CHARS_MAX: usize = 64;
 const STORAGE_GIGABYTES_MAX: u64 = 32_767;
 
@@ -25,10 +26,10 @@ impl FlexibleServers {
         self.change_version(stored, asked)?;
         asked.inside("highAvailability")?.refuse_other("mode", "Disabled")?;
         let auth = asked.inside("authConfig")?;
-        if let Some(entra) = auth.one_of("activeDirectoryAuth", &["Enabled", "Disabled"])? {
+        if let Some(entra) = auth.one_of("activeDirectoryAuth", &ENABLED)? {
             stored.entra_auth = entra == "Enabled";
         }
-        if let Some(password) = auth.one_of("passwordAuth", &["Enabled", "Disabled"])? {
+        if let Some(password) = auth.one_of("passwordAuth", &ENABLED)? {
             stored.password_auth = password == "Enabled";
         }
         let network = asked.inside("network")?;
@@ -120,7 +121,10 @@ impl ResourceKind for FlexibleServers {
             return Err(invalid("There is no server to update."));
         }
         let mut after: StoredServer = match current {
-            None => server::found(&self.0, plan, &asked).await?,
+            None => {
+                let password = asked.inside("authConfig")?.one_of("passwordAuth", &ENABLED)?;
+                server::found(&self.0, plan, &asked, password != Some("Disabled")).await?
+            }
             Some(current) => {
                 let mut after = stored(current)?;
                 server::change_administrator(&mut after, &asked, plan)?;

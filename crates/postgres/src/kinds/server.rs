@@ -16,6 +16,8 @@ use crate::scram;
 const SERVERS_MAX: usize = 64;
 const SECRET_BYTES: usize = 32;
 const TEXT_CHARS_MAX: usize = 128;
+/// The administrator's role in a server that was made without one.
+const LOGIN_DEFAULT: &str = "azureadmin";
 
 pub(super) const NAME_RULE: NameRule = NameRule {
     chars_min: 3,
@@ -93,19 +95,24 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// Whom a new server belongs to, and the claim on its name.
+/// Whom a new server belongs to, and the claim on its name. A server that takes no passwords needs none, nor a name for
+/// who would have it.
 pub(super) async fn found(
     postgres: &Postgres,
     plan: &mut Plan<'_>,
     asked: &Asked<'_>,
+    password_auth: bool,
 ) -> Result<StoredServer, Fault> {
     if postgres.clusters.place.installation.is_none() {
         return Err(not_installed());
     }
-    let login = asked.text("administratorLogin")?.unwrap_or_default();
+    let given = |name: &str| asked.text(name).map(|text| text.filter(|text| !text.is_empty()));
+    let login = given("administratorLogin")?.unwrap_or(if password_auth { "" } else { LOGIN_DEFAULT });
     check_login(login)?;
-    let password = asked.text("administratorLoginPassword")?.unwrap_or_default();
-    check_password(password, login)?;
+    let password = given("administratorLoginPassword")?;
+    if password_auth || password.is_some() {
+        check_password(password.unwrap_or_default(), login)?;
+    }
     if postgres.snapshot().servers().count() >= SERVERS_MAX {
         let message =
             format!("A site has at most {SERVERS_MAX} database servers. Delete one that is not needed.");
@@ -121,10 +128,10 @@ pub(super) async fn found(
         instance: plan.entropy.uuid(),
         ready: false,
         administrator_login: login.to_owned(),
-        scram: Some(scram::verifier(password, plan.entropy)),
+        scram: password.map(|password| scram::verifier(password, plan.entropy)),
         keeper_secret: plan.entropy.token(SECRET_BYTES),
         require_tls: true,
-        password_auth: true,
+        password_auth,
         entra_auth: false,
         public: true,
         version: String::new(),
@@ -166,6 +173,13 @@ pub(super) fn name_is_taken(name: &str) -> Fault {
 /// Makes and starts the server, and gives it its administrator. Every step may find itself done already.
 pub(super) async fn bring_up(postgres: &Postgres, stored: &mut StoredServer) -> Result<(), Fault> {
     let clusters = &postgres.clusters;
+    if stored.ready && !clusters.exists(stored.instance) {
+        return Err(Fault::conflict(
+            "ServerDataMissing",
+            "The server's data is not on the site's machine. Mount the volume that it is on, or restore it from a \
+             backup of the site, and restart the site; or delete the server and create it again, without its data.",
+        ));
+    }
     clusters.create(stored.instance).await?;
     let cluster = clusters.start(stored.instance)?;
     if !stored.ready {
@@ -175,7 +189,7 @@ pub(super) async fn bring_up(postgres: &Postgres, stored: &mut StoredServer) -> 
             .await?;
     } else if let Some(scram) = &stored.scram {
         let client = sql::session(&cluster, &stored.keeper_secret, "postgres").await?;
-        sql::administer(&client, &stored.administrator_login, Some(scram)).await?;
+        sql::administer(&client, &stored.administrator_login, Some(scram), None).await?;
     }
     stored.ready = true;
     stored.scram = None;

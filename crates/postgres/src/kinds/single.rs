@@ -94,7 +94,7 @@ impl ResourceKind for SingleServers {
         let asked = Asked::of(&properties)?;
         asked.refuse_other("createMode", "Default")?;
         let mut after: StoredServer = match current {
-            None => server::found(&self.0, plan, &asked).await?,
+            None => server::found(&self.0, plan, &asked, true).await?,
             Some(current) => {
                 let mut after = stored(current)?;
                 server::change_administrator(&mut after, &asked, plan)?;

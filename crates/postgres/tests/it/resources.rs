@@ -1,6 +1,8 @@
 //! Servers and databases as resources.
 
-use arcadia_kernel::Method;
+use arcadia_arm::{RESOURCES, Resource};
+use arcadia_kernel::{ArmId, Method, Reason};
+use arcadia_store::Batch;
 use serde_json::{Value, json};
 
 use crate::world::{PASSWORD, World, flexible, flexible_body, group, names, single, single_body};
@@ -155,4 +157,79 @@ async fn what_is_refused() {
     let login = json!({ "properties": { "administratorLogin": "another" } });
     world.arm(Method::PATCH, &server, login).await.is(400);
     world.postgres.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_creation_that_fails_drops_no_database_that_was_there() {
+    let world = World::new().await;
+    let server = flexible("pg-kept");
+    world.server(&server, flexible_body()).await;
+    world.admit(&server, "127.0.0.1", "127.0.0.1").await;
+    let at = |database: &str| {
+        format!("host=pg-kept.postgres.database.azure.com user=arcadmin sslmode=require dbname={database}")
+    };
+    World::says(&world.psql(PASSWORD, &at("postgres"), "CREATE DATABASE app").await);
+    World::says(&world.psql(PASSWORD, &at("app"), "CREATE TABLE kept AS SELECT 7 AS a").await);
+    let database = format!("{server}/databases/app");
+    world.postgres.stop().await;
+    let failing = world.change(Method::PUT, &database, Value::Null);
+    let late = async {
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        world.clock.advance_seconds(11 * 60);
+    };
+    let (failed, ()) = tokio::join!(failing, late);
+    assert_eq!(failed["status"], "Failed", "{failed}");
+    world.arm(Method::GET, &database, Value::Null).await.is(404);
+    world.postgres.start().await;
+
+    // One that is there is taken as it is; and who asks for its end means it.
+    World::succeeded(&world.change(Method::PUT, &database, Value::Null).await);
+    assert_eq!(World::says(&world.psql(PASSWORD, &at("app"), "SELECT a FROM kept").await), "7");
+    World::succeeded(&world.change(Method::DELETE, &database, Value::Null).await);
+    World::fails(&world.psql(PASSWORD, &at("app"), "SELECT 1").await, "does not exist");
+    world.postgres.stop().await;
+}
+
+/// Writes a server's row as it is not written here.
+async fn write(world: &World, row: &Resource, properties: Value) {
+    let mut batch = Batch::new();
+    batch.put(RESOURCES, &row.id, &Resource { properties, ..row.clone() }).unwrap();
+    world.store.commit(world.gate.as_system(Reason::Sweep).stamp(), batch).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_unreadable_or_missing_costs_no_data() {
+    let world = World::new().await;
+    let server = flexible("pg-data");
+    world.server(&server, flexible_body()).await;
+    world.admit(&server, "127.0.0.1", "127.0.0.1").await;
+    let at = "host=pg-data.postgres.database.azure.com user=arcadmin sslmode=require dbname=postgres";
+    World::says(&world.psql(PASSWORD, at, "CREATE TABLE kept AS SELECT 7 AS a").await);
+    let row = world.store.get(RESOURCES, &ArmId::parse(&server).unwrap()).await.unwrap().unwrap().value;
+    let data = world.folder.path().join("postgres").join(row.properties["instance"].as_str().unwrap());
+    world.postgres.stop().await;
+    write(&world, &row, json!({ "instance": 7 })).await;
+    world.postgres.start().await;
+    assert!(data.is_dir(), "the data of a server whose row cannot be read was removed");
+    write(&world, &row, row.properties.clone()).await;
+
+    // As when the volume that it is on was not mounted.
+    let elsewhere = world.folder.path().join("elsewhere");
+    std::fs::rename(&data, &elsewhere).unwrap();
+    world.postgres.start().await;
+    let failed = world.change(Method::PATCH, &server, json!({ "tags": { "a": "b" } })).await;
+    assert_eq!(failed["error"]["code"], "ServerDataMissing", "{failed}");
+    assert!(!data.exists(), "an empty server was made in its place");
+    std::fs::rename(&elsewhere, &data).unwrap();
+    world.postgres.start().await;
+    World::succeeded(&world.change(Method::PATCH, &server, json!({ "tags": { "a": "b" } })).await);
+    for _ in 0..200 {
+        let output = world.psql(PASSWORD, at, "SELECT a FROM kept").await;
+        if output.status.success() {
+            assert_eq!(World::says(&output), "7");
+            return world.postgres.stop().await;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("the server does not come back");
 }

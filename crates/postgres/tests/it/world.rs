@@ -4,11 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Output;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arcadia_arm::{
-    Arm, ArmNames, Founding, PrincipalInfo, PrincipalSource, PrincipalType, TenantInfo, arm_ops, registered,
+    Arm, ArmNames, Founding, PrincipalInfo, PrincipalSource, PrincipalType, RESOURCES, Resource, TenantInfo,
+    arm_ops, registered,
 };
 use arcadia_crypto::{SiteCa, SystemEntropy};
 use arcadia_kernel::{
@@ -17,7 +19,7 @@ use arcadia_kernel::{
     full_body,
 };
 use arcadia_postgres::{Account, Gateway, Installation, Place, Postgres, PostgresNames, Trust, kinds};
-use arcadia_store::Store;
+use arcadia_store::{Change, Store};
 use http_body_util::BodyExt as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
@@ -94,8 +96,12 @@ pub struct World {
     pub gateway: SocketAddr,
     pub postgres: Arc<Postgres>,
     pub store: Store,
+    pub clock: Arc<FixedClock>,
+    /// How long whoever keeps rows in memory is behind the store.
+    pub behind_milliseconds: Arc<AtomicU64>,
     /// What clients' addresses are taken for.
     pub remote: Arc<Mutex<Option<std::net::IpAddr>>>,
+    pub gate: Arc<Gate>,
     management: Arc<dyn Endpoint>,
     pub served: Arc<Gateway>,
     pub folder: tempfile::TempDir,
@@ -177,6 +183,11 @@ impl World {
         let clock = Arc::new(FixedClock::at_epoch_seconds(NOW));
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
         let store = Store::in_memory(clock.clone(), entropy.clone());
+        let behind_milliseconds = Arc::new(AtomicU64::new(0));
+        let behind = behind_milliseconds.clone();
+        store.observe(RESOURCES, move |_: &[Change<Resource>]| {
+            std::thread::sleep(Duration::from_millis(behind.load(Ordering::SeqCst)));
+        });
         let place = place(folder.path().join("postgres"));
         let (names, people) = (PostgresNames::azure(), Arc::new(People));
         let postgres =
@@ -206,7 +217,7 @@ impl World {
             authenticator: gate.authenticator.clone(),
             decider: gate.decider.clone(),
             audit: gate.audit.clone(),
-            clock,
+            clock: clock.clone(),
             entropy,
         };
         let ca = SiteCa::create("test", &["postgres.database.azure.com"], &[], system_seconds(), 1).unwrap();
@@ -222,8 +233,20 @@ impl World {
                 tokio::spawn(async move { served.serve(stream, remote, &Progress::begin()).await });
             }
         });
-        let management = Arc::new(Dispatcher::new(arm.clone(), arm_ops(&arm), gate));
-        let world = Self { gateway, postgres, store, remote, management, served, folder, _arm: arm };
+        let management = Arc::new(Dispatcher::new(arm.clone(), arm_ops(&arm), gate.clone()));
+        let world = Self {
+            gateway,
+            postgres,
+            store,
+            clock,
+            behind_milliseconds,
+            remote,
+            gate,
+            management,
+            served,
+            folder,
+            _arm: arm,
+        };
         world.arm(Method::PUT, &group(), json!({ "location": "uksouth" })).await.is(201);
         world
     }

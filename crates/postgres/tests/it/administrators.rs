@@ -1,0 +1,248 @@
+//! What a server's administrators may try, and how they are taken away again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arcadia_kernel::Method;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::world::{AUDIENCE, NINA, NOW, OWNER, PASSWORD, TENANT, World, flexible, flexible_body, token};
+
+const LOGIN: &str = "host=pg-m.postgres.database.azure.com dbname=postgres sslmode=verify-full user=arcadmin";
+const NINA_AT: &str = "host=pg-m.postgres.database.azure.com dbname=postgres sslmode=verify-full \
+                       user=nina@arcadia.example";
+
+fn administrator(name: &str) -> Value {
+    json!({ "properties": { "principalName": name, "principalType": "User", "tenantId": TENANT } })
+}
+
+fn row(id: Uuid) -> String {
+    format!("{}/administrators/{id}", flexible("pg-m"))
+}
+
+async fn world() -> World {
+    let world = World::new().await;
+    world.server(&flexible("pg-m"), flexible_body()).await;
+    world.admit(&flexible("pg-m"), "127.0.0.1", "127.0.0.1").await;
+    world
+}
+
+async fn with_nina() -> (World, String) {
+    let world = world().await;
+    let put = world.change(Method::PUT, &row(NINA), administrator("nina@arcadia.example")).await;
+    World::succeeded(&put);
+    (world, token(NINA, AUDIENCE, NOW + 3600))
+}
+
+async fn asked(world: &World, sql: &str) -> String {
+    World::says(&world.psql(PASSWORD, LOGIN, sql).await)
+}
+
+/// Waits until as many sessions sleep, each in a transaction.
+async fn asleep(world: &World, count: usize) {
+    let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    for _ in 0..200 {
+        if asked(world, sleeping).await == count.to_string() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("nobody holds what it should");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_administrators_make_does_not_run_as_the_site() {
+    let (world, _) = with_nina().await;
+    for (arguments, result) in [
+        ("array_to_string(text[], text)", "text"),
+        ("format(text, regrole)", "text"),
+        ("pg_terminate_backend(integer)", "boolean"),
+    ] {
+        let body = "BEGIN ALTER ROLE arcadmin SUPERUSER; RETURN NULL; END";
+        let trap =
+            format!("CREATE FUNCTION public.{arguments} RETURNS {result} LANGUAGE plpgsql AS $${body}$$");
+        World::says(&world.psql(PASSWORD, LOGIN, &trap).await);
+    }
+    let settings = format!("{}/configurations", flexible("pg-m"));
+    let settings = world.arm(Method::GET, &settings, Value::Null).await.is(200).body;
+    let of = |name: &str| {
+        let all = settings["value"].as_array().unwrap();
+        all.iter().find(|row| row["name"] == name).unwrap()["properties"].clone()
+    };
+    assert_eq!(of("log_min_messages")["source"], "user-override");
+    // The site's own bounds are none of the server's settings.
+    for name in ["lock_timeout", "statement_timeout"] {
+        assert_eq!((&of(name)["value"], &of(name)["source"]), (&json!("0"), &json!("system-default")));
+    }
+    World::succeeded(&world.change(Method::DELETE, &row(NINA), Value::Null).await);
+    assert_eq!(asked(&world, "SELECT rolsuper FROM pg_roles WHERE rolname = 'arcadmin'").await, "f");
+    world.postgres.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_open_transaction_keeps_an_administrator() {
+    let (world, good) = with_nina().await;
+    let own = world.psql(&good, NINA_AT, "ALTER ROLE CURRENT_USER PASSWORD 'x'; SELECT pg_sleep(300)");
+    let version = asked(&world, "SHOW server_version_num").await.parse::<u32>().unwrap();
+    // Before PostgreSQL 16 whoever may make roles may change every other; a membership is everybody's.
+    let change = if version < 160_000 {
+        r#"ALTER ROLE "nina@arcadia.example" PASSWORD 'x'"#
+    } else {
+        r#"GRANT azure_pg_admin TO "nina@arcadia.example""#
+    };
+    let change = format!("{change}; SELECT pg_sleep(300)");
+    let others = world.psql(PASSWORD, LOGIN, &change);
+    let removed = async {
+        asleep(&world, 1).await;
+        World::succeeded(&world.change(Method::DELETE, &row(NINA), Value::Null).await);
+    };
+    let ((), ended) = tokio::join!(removed, own);
+    World::fails(&ended, "terminating connection");
+    World::fails(&world.psql(&good, NINA_AT, "SELECT 1").await, "failed");
+
+    let put = world.change(Method::PUT, &row(NINA), administrator("nina@arcadia.example")).await;
+    World::succeeded(&put);
+    let removed = async {
+        asleep(&world, 1).await;
+        World::succeeded(&world.change(Method::DELETE, &row(NINA), Value::Null).await);
+    };
+    let ((), ended) = tokio::join!(removed, others);
+    World::fails(&ended, "terminating connection");
+    let left = "SELECT count(*) FROM pg_roles WHERE rolname = 'nina@arcadia.example'";
+    assert_eq!(asked(&world, left).await, "0");
+    world.postgres.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_open_transaction_holds_other_operations_up() {
+    let world = world().await;
+    let server = flexible("pg-m");
+    let database = format!("{server}/databases/app");
+    World::succeeded(&world.change(Method::PUT, &database, Value::Null).await);
+    let comment = "COMMENT ON DATABASE app IS 'mine'; SELECT pg_sleep(300)";
+    let dropped = async {
+        asleep(&world, 1).await;
+        World::succeeded(&world.change(Method::DELETE, &database, Value::Null).await);
+    };
+    let ((), ended) = tokio::join!(dropped, world.psql(PASSWORD, LOGIN, comment));
+    World::fails(&ended, "terminating connection");
+
+    let is_held = AtomicBool::new(true);
+    let making = async {
+        let role = r#"BEGIN; CREATE ROLE "nina@arcadia.example"; SELECT pg_sleep(20); ROLLBACK"#;
+        World::says(&world.psql(PASSWORD, LOGIN, role).await);
+        is_held.store(false, Ordering::SeqCst);
+    };
+    let others = async {
+        asleep(&world, 1).await;
+        let put = world.arm(Method::PUT, &row(NINA), administrator("nina@arcadia.example")).await.is(202);
+        world.admit(&server, "127.0.0.1", "127.0.0.2").await;
+        assert!(is_held.load(Ordering::SeqCst), "an operation waited for another one's lock");
+        put
+    };
+    let ((), _) = tokio::join!(making, others);
+    let good = token(NINA, AUDIENCE, NOW + 3600);
+    for _ in 0..600 {
+        if world.psql(&good, NINA_AT, "SELECT 1").await.status.success() {
+            return world.postgres.stop().await;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("what could not be made is not tried again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_made_an_administrator_by_one_who_goes_stays_one() {
+    let (world, good) = with_nina().await;
+    let roles = "CREATE ROLE eve LOGIN PASSWORD 'x'; CREATE ROLE fred; \
+                 GRANT azure_pg_admin TO eve WITH ADMIN OPTION; GRANT azure_pg_admin TO arcadmin";
+    World::says(&world.psql(&good, NINA_AT, roles).await);
+    let eve = LOGIN.replace("arcadmin", "eve");
+    World::says(&world.psql("x", &eve, "GRANT azure_pg_admin TO fred").await);
+    World::succeeded(&world.change(Method::DELETE, &row(NINA), Value::Null).await);
+    let members = "SELECT string_agg(DISTINCT member::regrole::text || admin_option, ' ' ORDER BY \
+                   member::regrole::text || admin_option) FROM pg_auth_members \
+                   WHERE roleid = 'azure_pg_admin'::regrole";
+    assert_eq!(asked(&world, members).await, "arcadmintrue evetrue fredfalse");
+    let left = "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'nina%'";
+    assert_eq!(asked(&world, left).await, "0");
+    world.postgres.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_is_of_one_administrator() {
+    let world = Arc::new(world().await);
+    world.behind_milliseconds.store(600, Ordering::SeqCst);
+    let put = |id: Uuid| {
+        let world = world.clone();
+        tokio::spawn(async move { world.arm(Method::PUT, &row(id), administrator("shared")).await })
+    };
+    let first = put(NINA);
+    // Its row is there by now, and memory does not know of it.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let second = put(OWNER);
+    first.await.unwrap().is(202);
+    assert!(second.await.unwrap().is(400).body.to_string().contains("has this name"));
+    world.behind_milliseconds.store(0, Ordering::SeqCst);
+    world.postgres.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_was_made_in_sql_is_nobody_elses() {
+    let world = world().await;
+    let role = r#"CREATE ROLE "nina@arcadia.example" LOGIN PASSWORD 'own'"#;
+    World::says(&world.psql(PASSWORD, LOGIN, role).await);
+    let failed = world.change(Method::PUT, &row(NINA), administrator("nina@arcadia.example")).await;
+    assert_eq!(failed["error"]["code"], "AadAuthPrincipalRoleExists", "{failed}");
+    world.arm(Method::GET, &row(NINA), Value::Null).await.is(404);
+    let suffixed = NINA_AT.replace("nina@arcadia.example", "nina@arcadia.example@pg-m");
+    let who = "SELECT current_user, pg_has_role('azure_pg_admin', 'MEMBER')";
+    assert_eq!(World::says(&world.psql("own", &suffixed, who).await), "nina@arcadia.example|f");
+
+    // Once it has another name there is room; and what was made for a principal is its own again.
+    let rename = r#"ALTER ROLE "nina@arcadia.example" RENAME TO nina"#;
+    World::says(&world.psql(PASSWORD, LOGIN, rename).await);
+    let good = token(NINA, AUDIENCE, NOW + 3600);
+    for table in ["CREATE TABLE hers AS SELECT 7 AS a", "SELECT a FROM hers"] {
+        let put = world.change(Method::PUT, &row(NINA), administrator("nina@arcadia.example")).await;
+        World::succeeded(&put);
+        World::says(&world.psql(&good, NINA_AT, table).await);
+        World::succeeded(&world.change(Method::DELETE, &row(NINA), Value::Null).await);
+    }
+    world.postgres.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_takes_no_passwords_needs_none() {
+    let world = World::new().await;
+    let server = flexible("pg-m");
+    let mut body = flexible_body();
+    let properties = body["properties"].as_object_mut().unwrap();
+    properties.remove("administratorLoginPassword");
+    let of = |properties: &serde_json::Map<String, Value>| json!({ "location": "uksouth", "properties": properties });
+    world.arm(Method::PUT, &server, of(properties)).await.is(400);
+    properties["authConfig"]["passwordAuth"] = "Disabled".into();
+    // Az sends a name always; the protocol does not ask for one.
+    properties.remove("administratorLogin");
+    world.server(&flexible("pg-n"), of(properties)).await;
+    let shown = world.arm(Method::GET, &flexible("pg-n"), Value::Null).await.is(200).body;
+    assert_eq!(shown["properties"]["administratorLogin"], "azureadmin");
+    properties.insert("administratorLogin".into(), "arcadmin".into());
+    world.server(&server, body).await;
+    world.admit(&server, "127.0.0.1", "127.0.0.1").await;
+    let put = world.change(Method::PUT, &row(NINA), administrator("nina@arcadia.example")).await;
+    World::succeeded(&put);
+    let good = token(NINA, AUDIENCE, NOW + 3600);
+    assert_eq!(World::says(&world.psql(&good, NINA_AT, "SELECT 7").await), "7");
+    let refused = world.psql(PASSWORD, LOGIN, "SELECT 1").await;
+    World::fails(&refused, "password authentication is disabled");
+
+    let enable = json!({ "properties": {
+        "authConfig": { "passwordAuth": "Enabled" }, "administratorLoginPassword": PASSWORD,
+    } });
+    World::succeeded(&world.change(Method::PATCH, &server, enable).await);
+    assert_eq!(asked(&world, "SELECT 7").await, "7");
+    world.postgres.stop().await;
+}
