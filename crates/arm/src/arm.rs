@@ -256,7 +256,7 @@ impl Arm {
 
 impl Drop for Arm {
     fn drop(&mut self) {
-        // The worker holds no reference; woken, it sees that there is nothing left to work for.
+        // The worker holds a reference only while it carries something out; woken, it sees that nothing is left to work for.
         self.wake.notify_one();
     }
 }

@@ -1,6 +1,7 @@
 //! Kinds whose changes take time: committed with the operation that carries them out, answered with 202.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arcadia_kernel::{
     ArmId, Fault, Gate, HeaderName, HeaderValue, Permit, Reason, Reply, Request, StatusCode, SystemWork,
@@ -23,6 +24,8 @@ pub(crate) const PENDING: Table<ArmId, Pending> = Table::new("arm/pending");
 
 /// A PUT or PATCH that still fails for the site's own reasons after this time has failed for good.
 const TRIED_SECONDS_MAX: i64 = 10 * 60;
+/// Longer than that, so that what takes all of it has failed for good.
+const FINISH_TIME_MAX: Duration = Duration::from_secs(11 * 60);
 /// How often a change is planned anew when another one came in between. Without the turn of `Store::attempts`: what a
 /// kind does in each may take long.
 const TRIES_MAX: usize = 16;
@@ -162,7 +165,7 @@ pub(crate) async fn carry_out(
                 }
                 Err(fault) => return Err(fault),
             },
-            Change::Create | Change::Update { .. } => match (kind.finish(&row.value).await, change) {
+            Change::Create | Change::Update { .. } => match (finished(&*kind, &row.value).await, change) {
                 (Ok(properties), _) => {
                     let after = Resource { properties, ..row.value.clone() };
                     kept(&permit, &row, Some(after), operation, Ok(()))?
@@ -185,6 +188,12 @@ pub(crate) async fn carry_out(
         }
     }
     Err(CommitError::Conflict.into())
+}
+
+/// What takes longer than it may has failed.
+async fn finished(kind: &dyn AnyKind, resource: &Resource) -> Result<serde_json::Value, Fault> {
+    let finished = tokio::time::timeout(FINISH_TIME_MAX, kind.finish(resource)).await;
+    finished.unwrap_or_else(|_| Err(Fault::unavailable("The operation took too long, and was broken off.")))
 }
 
 /// Deleted meanwhile, with what it was in; what has its name now is another's.

@@ -1,7 +1,7 @@
 //! Carries out operations: beside one another where they have nothing to do with each other, in the order of their
 //! beginnings where they have. What is running is in the store, so that it is taken up again at start.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -58,73 +58,96 @@ struct Worker {
     gate: Arc<Gate>,
     /// Each carries out the operations of one place, one after the other.
     lanes: JoinSet<Vec<Tried>>,
-    /// The places of the lanes: top-level resources, and groups that are deleted.
-    places: HashMap<Id, ArmId>,
+    /// The places of the lanes (top-level resources, and groups that are deleted), and their operations.
+    places: HashMap<Id, (ArmId, Vec<Uuid>)>,
     /// When the operations that failed were tried first.
     failed: HashMap<Uuid, i64>,
     /// Whether something waits for a lane to end.
     waits: bool,
+    /// When what failed is tried again.
+    again_at: Option<Instant>,
 }
 
 impl Worker {
     fn new(gate: Arc<Gate>) -> Self {
         let (lanes, places, failed) = (JoinSet::new(), HashMap::new(), HashMap::new());
-        Self { gate, lanes, places, failed, waits: false }
+        Self { gate, lanes, places, failed, waits: false, again_at: None }
     }
 
     /// Begins what is running and has a place of its own now; where something failed before, only `again`.
     async fn begin(&mut self, arm: &Arc<Arm>, again: bool) -> Result<(), Fault> {
         self.waits = false;
-        for (place, operations) in by_place(arm, running(arm, &self.gate).await?) {
-            let is_taken = |other: &ArmId| place.contains(other) || other.contains(&place);
+        let running = running(arm, &self.gate).await?;
+        let ids: HashSet<Uuid> = running.iter().map(|operation| operation.id).collect();
+        self.failed.retain(|id, _| ids.contains(id));
+        for (place, operations) in by_place(arm, running) {
+            let is_taken = |(other, _): &(ArmId, _)| place.contains(other) || other.contains(&place);
             if self.lanes.len() >= LANES_MAX || self.places.values().any(is_taken) {
                 self.waits = true;
                 continue;
             }
-            if !again && operations.iter().any(|operation| self.failed.contains_key(&operation.id)) {
+            if !again && operations.iter().all(|operation| self.failed.contains_key(&operation.id)) {
                 continue;
             }
+            let ids = operations.iter().map(|operation| operation.id).collect();
             let since = |operation: Operation| (self.failed.get(&operation.id).copied(), operation);
             let operations = operations.into_iter().map(since).collect();
             let lane = self.lanes.spawn(run(arm.clone(), self.gate.clone(), operations));
-            self.places.insert(lane.id(), place);
+            self.places.insert(lane.id(), (place, ids));
         }
         Ok(())
     }
 
     /// Until there is something to begin; whether that may be what failed before.
     async fn wait(&mut self, wake: &Notify, is_failing: bool, pause: Duration) -> bool {
-        let deadline = Instant::now() + pause;
+        if is_failing || self.failed.is_empty() {
+            self.again_at = is_failing.then(|| Instant::now() + pause);
+        }
         loop {
+            let again_at = self.again_at;
             tokio::select! {
                 () = wake.notified() => return true,
                 Some(ended) = self.lanes.join_next_with_id() => {
-                    self.end(ended);
+                    if self.end(ended) {
+                        self.again_at = Some(Instant::now() + pause);
+                    }
                     if self.waits {
                         return false;
                     }
                 }
-                () = tokio::time::sleep_until(deadline), if is_failing || !self.failed.is_empty() => return true,
+                () = tokio::time::sleep_until(again_at.unwrap_or_else(Instant::now)), if again_at.is_some() => {
+                    self.again_at = None;
+                    return true;
+                }
             }
         }
     }
 
-    fn end(&mut self, ended: Result<(Id, Vec<Tried>), JoinError>) {
-        match ended {
+    /// Whether something in the lane failed.
+    fn end(&mut self, ended: Result<(Id, Vec<Tried>), JoinError>) -> bool {
+        let tried = match ended {
             Ok((lane, tried)) => {
                 self.places.remove(&lane);
-                for (operation, failed) in tried {
-                    match failed {
-                        Some(since) => self.failed.insert(operation, since),
-                        None => self.failed.remove(&operation),
-                    };
-                }
+                tried
             }
             Err(error) => {
-                tracing::error!(%error, "an operation broke off");
-                self.places.remove(&error.id());
+                tracing::error!(%error, "an operation broke off; it is tried again later");
+                let (_, ids) = self.places.remove(&error.id()).unzip();
+                let now = self.gate.clock.epoch_seconds();
+                ids.unwrap_or_default().into_iter().map(|id| (id, Some(now))).collect()
+            }
+        };
+        let mut has_failed = false;
+        for (operation, failed) in tried {
+            match failed {
+                Some(since) => {
+                    has_failed = true;
+                    self.failed.entry(operation).or_insert(since);
+                }
+                None => drop(self.failed.remove(&operation)),
             }
         }
+        has_failed
     }
 }
 

@@ -269,8 +269,8 @@ pub trait Backend: Send + Sync + 'static {
 
     async fn health(&self) -> Result<Health, StoreError>;
 
-    /// Runs `job` while no commit is between [`Watch::keys`] and its announcement. Blocks for at most the
-    /// commits that are under way. Must not be called by an observer.
+    /// Runs `job` while no commit is between [`Watch::keys`] and its announcement. Blocks for the
+    /// commits that are under way, and under load for some of those that follow. Must not be called by an observer.
     fn exclusively(&self, job: &mut dyn FnMut());
 }
 

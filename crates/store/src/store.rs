@@ -30,8 +30,9 @@ pub const ALL_ROWS_MAX: usize = 1_000_000;
 /// A store of more rows opens before they were all looked at, and is condemned when they are found replaced: half a
 /// million take about a second.
 const ROWS_CHECKED_FIRST_MAX: u64 = 20_000;
-/// The priority of the check that is made later, the lowest there is.
-const NICE: i32 = 19;
+/// The priority of the check that is made later: below that of who waits, and not so low that what it reads stays in the
+/// log for long.
+const NICE: i32 = 5;
 
 /// A record and the commit that wrote it.
 #[derive(Clone, Debug)]

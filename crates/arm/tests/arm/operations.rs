@@ -18,6 +18,7 @@ use crate::support::*;
 pub struct Engines {
     failures_left: AtomicI64,
     torn_down: AtomicI64,
+    tried: AtomicI64,
     /// What engines whose `mode` is `waits` wait for.
     go: Option<Arc<Semaphore>>,
 }
@@ -55,6 +56,10 @@ impl ResourceKind for Engines {
     }
 
     async fn finish(&self, resource: &Resource) -> Result<Value, Fault> {
+        self.tried.fetch_add(1, Ordering::SeqCst);
+        if resource.properties["mode"] == "panics" && self.tried.load(Ordering::SeqCst) == 1 {
+            panic!("a kind has a defect");
+        }
         if resource.properties["mode"] == "waits" {
             self.go.as_ref().unwrap().acquire().await.unwrap().forget();
         }
@@ -180,12 +185,24 @@ async fn an_hour_in_which_nothing_ran_is_no_failure() {
     let operation = put(&site, &path, "fails").await;
     site.clock.advance_seconds(60 * 60);
     site.arm.start(site.gate.clone()).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    while site.engines.tried.load(Ordering::SeqCst) < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     assert_eq!(status(&site, &operation).await, "InProgress");
     site.get(OWNER, &path).await.is(200);
     site.clock.advance_seconds(11 * 60);
     assert_eq!(ended(&site, &operation).await, "Failed");
     site.get(OWNER, &path).await.is(404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_broke_off_is_tried_again() {
+    let site = Site::new().await;
+    site.arm.start(site.gate.clone()).await;
+    let rg = site.group("rg").await;
+    let operation = put(&site, &engine(&rg, "e"), "panics").await;
+    assert_eq!(ended(&site, &operation).await, "Succeeded");
+    assert_eq!(site.engines.tried.load(Ordering::SeqCst), 2);
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]

@@ -1,6 +1,6 @@
 //! Many who want to change the same row at the same time.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arcadia_store::{Batch, CommitError, Store};
 use futures_util::future::join_all;
@@ -67,7 +67,9 @@ async fn a_change_that_never_fits_is_given_up() {
     };
     let ended = join_all([hopeless(), hopeless(), hopeless()]).await;
     assert!(ended.iter().all(|end| matches!(end, Err(CommitError::Conflict))), "{ended:?}");
-    count(&store).await.unwrap();
+    // One of these two loses, and is given the turn.
+    let counted = join_all([count(&store), count(&store)]).await;
+    assert!(counted.iter().all(Result::is_ok), "{counted:?}");
 }
 
 /// Who holds the turn for too long holds up nobody for ever.
@@ -87,7 +89,7 @@ async fn the_turn_is_not_waited_for_for_ever() {
     lose(&mut other).await;
     assert!(began.elapsed() >= Duration::from_secs(5));
     drop(holder);
-    let began = Instant::now();
+    let began = tokio::time::Instant::now();
     lose(&mut store.attempts()).await;
     assert!(began.elapsed() < Duration::from_secs(5));
 }
