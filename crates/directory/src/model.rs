@@ -203,6 +203,15 @@ pub(crate) struct Credentials {
     pub keys: Vec<KeyCredential>,
 }
 
+impl Credentials {
+    /// Whether one of them is good at this time.
+    pub(crate) fn is_any_good(&self, now: i64) -> bool {
+        let passwords = self.passwords.iter().map(|one| (one.start_seconds, one.end_seconds));
+        let keys = self.keys.iter().map(|one| (one.start_seconds, one.end_seconds));
+        passwords.chain(keys).any(|(start, end)| start <= now && now < end)
+    }
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct PasswordCredential {
     pub key_id: Uuid,

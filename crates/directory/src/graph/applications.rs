@@ -15,6 +15,7 @@ use crate::graph::credentials::{NewSecret, SentCredentials, with_secret, without
 use crate::graph::faults::{bad_request, insufficient, invalid_property, not_written, taken};
 use crate::graph::objects::{add_owner, remove_owner, typed_list};
 use crate::graph::render::Shown as _;
+use crate::graph::table::BODY_BYTES_MAX;
 use crate::graph::{Graph, new_id};
 use crate::model::{
     APPLICATIONS, Application, Credentials, DELETED_APPLICATIONS, DeletedApplication, IDENTIFIER_URIS,
@@ -190,10 +191,20 @@ pub(super) async fn update(
         }
         application.display_name = sent.display_name.clone().unwrap_or(application.display_name);
         merge(&mut application.document, &sent.document);
+        check_size(&application.document)?;
         Ok(application)
     })
     .await?;
     Ok(Reply::empty(StatusCode::NO_CONTENT))
+}
+
+/// What is kept of an application is no longer than what one request may send, however many requests add to it.
+fn check_size(document: &Map<String, Value>) -> Result<(), Fault> {
+    let bytes = serde_json::to_vec(document).map_err(Fault::internal)?.len();
+    if bytes <= BODY_BYTES_MAX {
+        return Ok(());
+    }
+    Err(bad_request(format!("The properties of an application can have at most {BODY_BYTES_MAX} bytes.")))
 }
 
 /// Moves the application to the deleted ones and removes its service principal with it.

@@ -12,7 +12,7 @@ use crate::graph::body::{Body, Reader};
 use crate::graph::faults::{bad_request, invalid_property, not_found, not_written};
 use crate::model::{
     AZURE_CLI_APP_ID, GLOBAL_ADMINISTRATOR, GLOBAL_ADMINISTRATOR_NAME, PRINCIPALS, PrincipalType, ROLES,
-    RoleMember, USERS,
+    RoleMember, ServicePrincipal, USERS,
 };
 
 /// An assignment's id is made of its two parts, so that the same one cannot exist twice.
@@ -146,7 +146,7 @@ impl Directory {
         }
         Err(bad_request(
             "The last Global Administrator cannot be removed or disabled. Assign the role to another enabled user or \
-             service principal first; members of groups and managed identities do not count.",
+             service principal with a credential first; members of groups and managed identities do not count.",
         ))
     }
 
@@ -163,10 +163,19 @@ impl Directory {
             // The others come and go with their resource, or are a name that people sign in through.
             && row.value.kind == PrincipalType::Application
             && row.value.app_id != AZURE_CLI_APP_ID
+            && self.has_credential(&row.value)
         {
             batch.require_revision(PRINCIPALS, &id, row.revision);
             return Ok(true);
         }
         Ok(false)
+    }
+
+    fn has_credential(&self, principal: &ServicePrincipal) -> bool {
+        let now = self.clock.epoch_seconds();
+        let snapshot = self.snapshot();
+        let application = snapshot.application_of(principal.app_id);
+        principal.credentials.is_any_good(now)
+            || application.is_some_and(|application| application.credentials.is_any_good(now))
     }
 }

@@ -7,7 +7,7 @@ use crate::graph::groups::{member_of, transitive_member_of};
 use crate::graph::objects::{check_member_groups, member_groups};
 use crate::graph::{Graph, applications, deleted, groups, me, objects, principals, roles, users};
 
-const BODY_BYTES_MAX: usize = 1024 * 1024;
+pub(super) const BODY_BYTES_MAX: usize = 1024 * 1024;
 const OWN: &str = "it shows the caller to itself and nobody else";
 
 /// Every operation of the service.

@@ -49,6 +49,19 @@ async fn the_last_administrator_is_not_disabled() {
     assert!(world.directory.is_enabled(world.first.user_object_id));
 }
 
+/// Its secret is good for some years.
+#[tokio::test]
+async fn an_application_without_a_good_credential_does_not_count() {
+    let (world, _, principal, user) = founded().await;
+    world.clock.advance_seconds(20 * 365 * 24 * 60 * 60);
+    let scope = "https://graph.microsoft.com/.default";
+    let (name, password) = (&world.first.user_principal_name, &world.first.user_password);
+    let token = text(&world.password_token(name, password, scope).await.ok(), "access_token");
+    is_refused(&switch(&world, &token, &user, false).await);
+    world.graph(&token, "POST", &format!("{principal}/addPassword"), json!({})).await.ok();
+    assert_eq!(switch(&world, &token, &user, false).await.status, 204);
+}
+
 #[tokio::test]
 async fn who_cannot_sign_in_does_not_count() {
     let (world, admin, principal, user) = founded().await;

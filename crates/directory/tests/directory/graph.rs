@@ -408,3 +408,17 @@ async fn the_last_administrator_and_foreign_identities_stay() {
         world.graph(&admin, "GET", &path, NONE).await.ok();
     }
 }
+
+#[tokio::test]
+async fn what_is_kept_of_an_application_is_bounded() {
+    let world = World::new().await;
+    let admin = world.admin_graph_token().await;
+    let (object, ..) = world.application("app").await;
+    let path = format!("/v1.0/applications/{object}");
+    let part = "x".repeat(400_000);
+    let put = async |name: &str| world.graph(&admin, "PATCH", &path, json!({ "api": { name: part } })).await;
+    assert_eq!(put("a").await.status, 204);
+    assert_eq!(put("b").await.status, 204);
+    assert_eq!(put("c").await.graph_refusal(), (400, "Request_BadRequest".into()));
+    world.graph(&admin, "DELETE", &path, NONE).await.ok();
+}
