@@ -16,10 +16,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::host::SystemClock;
 use crate::machine;
 use crate::names::SiteNames;
-use crate::net::{self, Drainer, Limits, Outside, Proxy, SiteTls, Upstream};
+use crate::net::{self, Drain, Drainer, Limits, Outside, Proxy, SiteTls, Upstream};
 use crate::roots;
 use crate::site::{self, DataDir, Lock, Running, SiteRecord, Trouble};
-use crate::wiring::{self, Background, FirstNames, Standings};
+use crate::wiring::{self, Background, FirstNames, Standings, Wired};
 
 /// Where the proxy listens unless told otherwise.
 pub const DEFAULT_PORT: u16 = 8440;
@@ -50,14 +50,26 @@ pub struct Ready {
 }
 
 /// Runs a site until a signal ends it. `ready` is called once it can serve.
-pub async fn serve(
+pub fn serve(
     data: &DataDir,
     options: Options,
     ready: impl FnOnce(&Ready) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     data.prepare()?;
-    // Held to the very end: a data directory has one site.
-    let _lock = Lock::take(&data.lock_file()).with_context(|| data.path().display().to_string())?;
+    let lock = Lock::take(&data.lock_file()).with_context(|| data.path().display().to_string())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let served = runtime.block_on(run(data, options, ready));
+    // The last who uses the store ends with the runtime. Whoever finds the lock free finds the store closed.
+    drop(runtime);
+    drop(lock);
+    served
+}
+
+async fn run(
+    data: &DataDir,
+    options: Options,
+    ready: impl FnOnce(&Ready) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     Running::clear(data);
     raise_file_limit();
     let mut stop = StopSignals::new()?;
@@ -67,17 +79,52 @@ pub async fn serve(
     let direct = listen_directly(options.listen).await?;
     let entropy = Arc::new(SystemEntropy);
     let (first, per_key) = (&options.first, options.values_per_data_key);
-    let wired = wiring::wire(data, names.clone(), first, per_key, clock.clone(), entropy).await?;
+    let (wired, background) =
+        wiring::wire(data, names.clone(), first, per_key, clock.clone(), entropy).await?;
+    let mut standings = wired.standings.clone();
+    let (drainer, drain) = Drainer::new();
+    let opened = open(data, options, &names, clock, wired, direct, drain).await;
+    let over = match opened.and_then(|told| ready(&told)) {
+        Ok(()) => {
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+            tokio::select! {
+                () = stop.wait() => Ok(None),
+                reason = standings.over() => Ok(Some(reason)),
+            }
+        }
+        Err(error) => Err(error),
+    };
+    // Also where it could not be opened: database servers and other things run by then.
+    end(data, stop, drainer, background).await;
+    match over? {
+        None => Ok(()),
+        Some(reason) => {
+            // For `arcadia status`, which finds no site any more.
+            Trouble::new(reason.clone(), true, SystemClock.now()).save(data)?;
+            Err(anyhow::anyhow!("the site ended by itself: {reason}"))
+        }
+    }
+}
+
+/// Serves a site that is wired, until it is drained.
+async fn open(
+    data: &DataDir,
+    options: Options,
+    names: &SiteNames,
+    clock: Arc<dyn Clock>,
+    wired: Wired,
+    direct: Option<TcpListener>,
+    drain: Drain,
+) -> anyhow::Result<Ready> {
     let mut record = SiteRecord::expect(data)?;
     let listener = listen(options.port, record.port).await?;
     let address = listener.local_addr()?;
     let upstream = options.upstream.filter(|upstream| !upstream.is_loopback_port(address.port()));
 
     let label = record.tenant_id.simple().to_string();
-    let ca = site::load_or_create_authority(data, &names, &label[..8], clock.epoch_seconds())?;
+    let ca = site::load_or_create_authority(data, names, &label[..8], clock.epoch_seconds())?;
     let hosts = Arc::new(wired.hosts);
-    let preferred = bound_address(options.listen).into_iter().chain(record.database_address);
-    let databases = listen_for_databases(preferred).await;
+    let databases = listen_for_databases(database_addresses(options.listen, &record)).await;
     let bound_databases = databases.as_ref().and_then(|listener| listener.local_addr().ok());
     remember(data, &mut record, address, bound_databases)?;
     let bound = direct.as_ref().map(TcpListener::local_addr).transpose()?;
@@ -98,9 +145,8 @@ pub async fn serve(
     let certificate = proxy.tls.config_for(wired.postgres.names().wildcard(), b"postgresql");
     let gateway = Gateway::new(wired.postgres.clone(), certificate, wired.trust);
 
-    tokio::spawn(cut_when_silent(gateway.clone(), wired.standings.clone()));
+    tokio::spawn(cut_when_silent(gateway.clone(), wired.standings));
 
-    let (drainer, drain) = Drainer::new();
     net::serve_databases(databases, database_socket, gateway, drain.clone())?;
     tokio::spawn(net::serve_tcp(listener, proxy.clone(), drain.clone()));
     if let Some(direct) = direct {
@@ -109,23 +155,7 @@ pub async fn serve(
     tokio::spawn(net::serve_unix(socket, proxy, drain));
     running.save(data)?;
     restart_machines(data);
-    ready(&Ready { running, record, user: wired.user, upstream: told_upstream })?;
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-
-    let mut standings = wired.standings;
-    let over = tokio::select! {
-        () = stop.wait() => None,
-        reason = standings.over() => Some(reason),
-    };
-    end(data, stop, drainer, wired.background).await;
-    match over {
-        None => Ok(()),
-        Some(reason) => {
-            // For `arcadia status`, which finds no site any more.
-            Trouble::new(reason.clone(), true, SystemClock.now()).save(data)?;
-            Err(anyhow::anyhow!("the site ended by itself: {reason}"))
-        }
-    }
+    Ok(Ready { running, record, user: wired.user, upstream: told_upstream })
 }
 
 /// Answers what is under way, and closes everything.
@@ -214,7 +244,8 @@ fn remember(
     proxy: SocketAddr,
     databases: Option<SocketAddr>,
 ) -> anyhow::Result<()> {
-    let database_address = databases.map(|address| address.ip()).or(record.database_address);
+    let bound = databases.map(|address| address.ip()).filter(IpAddr::is_loopback);
+    let database_address = bound.or(record.database_address.filter(IpAddr::is_loopback));
     if record.port != Some(proxy.port()) || record.database_address != database_address {
         record.port = Some(proxy.port());
         record.database_address = database_address;
@@ -236,9 +267,11 @@ async fn listen_for_databases(preferred: impl IntoIterator<Item = IpAddr>) -> Op
     bound.inspect_err(told).ok()
 }
 
-/// Where clients that do not use the proxy come, they find databases as well.
-fn bound_address(listen: Option<SocketAddr>) -> Option<IpAddr> {
-    listen.map(|address| address.ip())
+/// Where clients that do not use the proxy come, they find databases as well; else where they were at the last start.
+/// An address of the network is not taken from there: only while it is asked for.
+fn database_addresses(listen: Option<SocketAddr>, record: &SiteRecord) -> impl Iterator<Item = IpAddr> {
+    let last = record.database_address.filter(IpAddr::is_loopback);
+    listen.map(|address| address.ip()).into_iter().chain(last)
 }
 
 /// The port that was asked for, or else the one of the last start, the default, any: in this order.
@@ -359,4 +392,35 @@ fn hang_up_is_ignored() -> bool {
     ignored
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
         .is_some_and(|mask| mask & HANG_UP_BIT != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn databases_are_on_the_network_only_while_that_is_asked_for() {
+        let folder = TempDir::new().unwrap();
+        let data = DataDir::at(folder.path().to_owned());
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let mut record = SiteRecord::new(Uuid::nil(), Uuid::nil(), "a.example".into(), None, now);
+        let proxy = SocketAddr::from(([127, 0, 0, 1], 8440));
+        let own = SocketAddr::from(([127, 40, 34, 3], 5432));
+        let network = SocketAddr::from(([0, 0, 0, 0], 5432));
+        for bound in [own, network] {
+            remember(&data, &mut record, proxy, Some(bound)).unwrap();
+            let next = SiteRecord::expect(&data).unwrap();
+            assert_eq!(database_addresses(None, &next).collect::<Vec<_>>(), [own.ip()], "after {bound}");
+        }
+        // As an older version wrote it.
+        record.database_address = Some(network.ip());
+        assert_eq!(database_addresses(None, &record).next(), None);
+        let asked: Vec<_> = database_addresses(Some(network), &record).collect();
+        assert_eq!(asked, [network.ip()]);
+        remember(&data, &mut record, proxy, None).unwrap();
+        assert_eq!(SiteRecord::expect(&data).unwrap().database_address, None);
+    }
 }

@@ -44,7 +44,7 @@ pub struct Arguments {
 pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let from = arguments.backup.as_path();
     let (manifest, bytes) = manifest(from)?;
-    let draft = Draft::beside(data.path())?;
+    let draft = Draft::of(data.path())?;
     let keys = keys(from, arguments.root_key.as_deref(), data)?;
     let ring = keys.ring;
     check_seal(from, &ring, &bytes)?;
@@ -82,10 +82,15 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
 fn put_small_files(from: &Path, draft: &Draft, ring: &KeyRing, manifest: &Manifest) -> anyhow::Result<()> {
     for part in &PARTS {
         let path = from.join(part.kept_as);
-        if part.optional && entry(manifest, part.kept_as).is_err() {
-            continue;
-        }
+        let listed = match entry(manifest, part.kept_as) {
+            Err(_) if part.optional => continue,
+            listed => listed?,
+        };
         let kept = read_bounded(&path)?.with_context(|| format!("{} is missing", path.display()))?;
+        // Every file was checked, and this one is read once more since.
+        if !listed.is_of(&kept) {
+            bail!("{} changed while it was read; try again", path.display());
+        }
         let opened = match part.form {
             Form::Plain => Wiped::from(kept),
             Form::Sealed => ring
@@ -224,4 +229,54 @@ fn checked_rows(draft: &Draft, ring: KeyRing, manifest: &Manifest) -> anyhow::Re
         bail!("the audit log in the backup is not whole; use another backup");
     }
     Ok(store)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_small_file_that_changed_since_it_was_checked_is_not_used() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let from = folder.path().join("backup");
+        fs::create_dir(&from).unwrap();
+        let ring = KeyRing::generate(&SystemEntropy).unwrap();
+        let mut manifest = Manifest {
+            schema: SCHEMA,
+            made_by: String::new(),
+            made_at: jiff::Timestamp::UNIX_EPOCH,
+            tenant_id: uuid::Uuid::nil(),
+            audit_records: 0,
+            with_root_key: false,
+            files: Vec::new(),
+            blobs: Blobs::default(),
+            database_servers: Vec::new(),
+            machines: Vec::new(),
+            not_included: Vec::new(),
+        };
+        for part in &PARTS {
+            let sealed = ring.seal(&additional_data(part.name), b"as it was", &SystemEntropy).unwrap();
+            let kept = if part.form == Form::Plain { b"as it was".to_vec() } else { sealed };
+            fs::write(from.join(part.kept_as), kept).unwrap();
+            manifest.files.push(Entry::of(&from, part.kept_as).unwrap());
+        }
+        let restored = |to: &str| {
+            let draft = Draft::of(&folder.path().join(to)).unwrap();
+            put_small_files(&from, &draft, &ring, &manifest)
+        };
+        restored("whole").unwrap();
+        for part in &PARTS {
+            let path = from.join(part.kept_as);
+            let good = fs::read(&path).unwrap();
+            // One that would open, too: another backup of the same site has such a file.
+            let sealed = ring.seal(&additional_data(part.name), b"as it is now", &SystemEntropy).unwrap();
+            fs::write(&path, if part.form == Form::Plain { b"as it is now".to_vec() } else { sealed })
+                .unwrap();
+            let told = restored(part.name).map_err(|error| error.to_string());
+            assert!(told.is_err_and(|told| told.contains("changed while it was read")), "{}", part.name);
+            fs::write(&path, good).unwrap();
+        }
+    }
 }

@@ -128,11 +128,10 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
         passphrase(data, arguments)?;
     }
     let detached = arguments.detached;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve::serve(data, options, |ready| {
+    serve::serve(data, options, |ready| {
         // Before `ready` is printed: whoever waits for it may look for the log.
         if detached {
-            log.move_to(data.log_file())?;
+            log.move_to(data.log_file()).with_context(|| data.log_file().display().to_string())?;
         }
         show(data, ready);
         if detached {
@@ -141,7 +140,7 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
             rustix::stdio::dup2_stdout(&nowhere)?;
         }
         Ok(())
-    }))?;
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -238,6 +237,9 @@ fn show(data: &DataDir, ready: &Ready) {
     say(format!("  proxy          http://{}", running.proxy));
     if let Some(listen) = running.listen {
         say(format!("  without proxy  https on {listen}"));
+    }
+    if let Some(databases) = running.postgres {
+        say(format!("  databases      {databases}"));
     }
     say(format!("  other hosts    {outside}"));
     say(format!("  tenant         {}", record.tenant_id));

@@ -3,9 +3,10 @@
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
 
 use anyhow::Result;
+use arcadia_crypto::Zeroizing;
 
 use super::name::MachineName;
 use super::{Site, enter, launch};
@@ -103,17 +104,32 @@ fn say_next(name: &MachineName) -> Result<ExitCode> {
 /// Becomes `azcmagent connect` on the machine.
 fn join_site(site: &Site, name: &MachineName, group: &str, location: &str) -> Result<ExitCode> {
     let first = Credentials::expect(&DataDir::at(site.data.clone()))?;
+    let (words, secrets) = connect_words(&first, group, location)?;
+    let (input, mut output) = std::io::pipe()?;
+    // Shorter than a pipe holds, so this does not wait for whoever reads it.
+    output.write_all(secrets.as_bytes())?;
+    drop(output);
+    enter::become_enter(&launch::existing(&site.data, name)?, None, &words, input.into())
+}
+
+/// The command, and what it reads from its standard input: every user of the host can read the words of a command.
+fn connect_words(
+    first: &Credentials,
+    group: &str,
+    location: &str,
+) -> Result<(Vec<OsString>, Zeroizing<String>)> {
     let words = [
         "azcmagent".to_owned(),
         "connect".to_owned(),
         format!("--tenant-id={}", first.tenant_id),
         format!("--subscription-id={}", first.subscription_id),
         format!("--service-principal-id={}", first.client_id),
-        format!("--service-principal-secret={}", *first.client_secret),
         format!("--resource-group={group}"),
         format!("--location={location}"),
+        "--config=/proc/self/fd/0".to_owned(),
     ];
-    enter::become_enter(&launch::existing(&site.data, name)?, None, &words.map(OsString::from))
+    let secrets = serde_json::json!({ "service-principal-secret": *first.client_secret });
+    Ok((words.map(OsString::from).to_vec(), Zeroizing::new(serde_json::to_string(&secrets)?)))
 }
 
 fn list(data: &Path, json: bool) -> Result<ExitCode> {
@@ -159,7 +175,7 @@ fn go_in(
         say(&format!("Machine {name} is stopped; starting it ..."))?;
         launch::start(&site()?, &folder)?;
     }
-    enter::become_enter(&folder, user, command)
+    enter::become_enter(&folder, user, command, Stdio::inherit())
 }
 
 fn delete(data: &Path, names: &[MachineName]) -> Result<ExitCode> {
@@ -173,4 +189,32 @@ fn delete(data: &Path, names: &[MachineName]) -> Result<ExitCode> {
 /// Progress and notes, which are no results.
 fn say(text: &str) -> Result<()> {
     Ok(writeln!(std::io::stderr(), "{text}")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_is_none_of_the_words_that_every_user_reads() {
+        let hidden = |text: &str| Zeroizing::new(text.to_owned());
+        let first = Credentials {
+            tenant_id: Uuid::nil(),
+            subscription_id: Uuid::nil(),
+            client_id: Uuid::nil(),
+            client_secret: hidden("the-secret"),
+            user: "admin@a.example".to_owned(),
+            password: hidden("the-password"),
+        };
+        let (words, secrets) = connect_words(&first, "arc-hack", "uksouth").unwrap();
+        assert!(words.contains(&OsString::from("--resource-group=arc-hack")));
+        for word in words {
+            let word = word.into_string().unwrap();
+            assert!(!word.contains("the-secret") && !word.contains("the-password"), "{word}");
+        }
+        let read: serde_json::Value = serde_json::from_str(&secrets).unwrap();
+        assert_eq!(read, serde_json::json!({ "service-principal-secret": "the-secret" }));
+    }
 }

@@ -7,7 +7,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, ExitStatus};
+use std::process::{ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal};
@@ -30,9 +30,14 @@ pub struct Enter {
 }
 
 /// Replaces this process by one of a single thread that enters the machine and runs the command.
-pub fn become_enter(folder: &Folder, user: Option<&str>, command: &[OsString]) -> Result<ExitCode> {
+pub fn become_enter(
+    folder: &Folder,
+    user: Option<&str>,
+    command: &[OsString],
+    input: Stdio,
+) -> Result<ExitCode> {
     let mut process = std::process::Command::new(launch::own_program()?);
-    process.arg(super::INIT).arg("enter").arg("--folder").arg(folder.path());
+    process.stdin(input).arg(super::INIT).arg("enter").arg("--folder").arg(folder.path());
     if let Some(user) = user {
         process.arg("--user").arg(user);
     }

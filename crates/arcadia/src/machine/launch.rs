@@ -2,7 +2,9 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink,
+};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -293,11 +295,11 @@ fn remove_files(folder: &Folder) -> Result<()> {
     fs::remove_dir_all(folder.path()).with_context(|| format!("cannot remove {}", folder.path().display()))
 }
 
-/// Ends processes that still are in the network namespace of the machine's last run.
+/// Ends processes that still are in the machine of the last run.
 fn end_stragglers(folder: &Folder) {
-    let Some(run) = folder.last_run() else { return };
+    let Some(run) = folder.last_run().filter(Run::is_of_this_boot) else { return };
     for _ in 0..50 {
-        let found = processes_in(run.network);
+        let found = processes_of(folder, &run);
         if found.is_empty() {
             return;
         }
@@ -308,14 +310,22 @@ fn end_stragglers(folder: &Folder) {
     }
 }
 
-fn processes_in(network: u64) -> Vec<i32> {
-    // The number of a namespace may be used again once it is gone: this process's own is never a machine's.
-    if network_of(std::process::id().cast_signed()) == Some(network) {
-        return Vec::new();
-    }
+fn processes_of(folder: &Folder, run: &Run) -> Vec<i32> {
+    // The number of a namespace is used again once it is gone, by whoever makes the next one: what is in it is the
+    // machine's only where it has the machine's own folder in its place.
+    let Some(own) = identity(&folder.var()) else { return Vec::new() };
+    let is_inside = |pid: &i32| {
+        let place = format!("/proc/{pid}/root{}", arcadia_agent::DEFAULT_ROOT);
+        network_of(*pid) == Some(run.network) && identity(Path::new(&place)) == Some(own)
+    };
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| network_of(*pid) == Some(network)).collect()
+    pids.filter(is_inside).collect()
+}
+
+/// Which file this is, whatever it is called.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
 fn signal(pid: i32, signal: Signal) {
@@ -356,4 +366,69 @@ pub fn own_program() -> Result<std::path::PathBuf> {
 /// Whether the stand-in for sudo goes in front of the search path.
 pub fn needs_fallback(isolation: Isolation) -> bool {
     isolation.in_user_namespace() || !on_path("sudo")
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// Has a network of its own, and may have a machine's folder where machines have it.
+    struct Other(Child);
+
+    impl Other {
+        fn start(script: &str, folder: &Folder) -> Option<Self> {
+            let mut command = Command::new("unshare");
+            command.args(["--user", "--map-root-user", "--net", "--mount", "sh", "-c"]);
+            command.arg(format!("{script} && echo ready && exec sleep 60")).env("OWN", folder.var());
+            let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+            let mut line = String::new();
+            BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+            // Not every system lets its users make namespaces.
+            (line == "ready\n").then_some(Self(child))
+        }
+
+        fn run(&self) -> Run {
+            // Of a holder that has ended, whose namespace's number the other has.
+            Run { start_ticks: 1, ..Run::of(self.0.id().cast_signed(), false).unwrap() }
+        }
+
+        fn is_alive(&mut self) -> bool {
+            self.0.try_wait().unwrap().is_none()
+        }
+    }
+
+    impl Drop for Other {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    const IN_PLACE: &str = "mount -t tmpfs tmpfs /var/opt && mkdir /var/opt/azcmagent && \
+                            mount --bind \"$OWN\" /var/opt/azcmagent";
+
+    #[test]
+    fn only_what_is_the_machines_own_is_ended_with_it() {
+        let outside = TempDir::new().unwrap();
+        let folder = Folder::new(outside.path().join("m"));
+        fs::create_dir_all(folder.var()).unwrap();
+        let Some(mut stranger) = Other::start("true", &folder) else { return };
+        folder.write_run(&stranger.run()).unwrap();
+        end_stragglers(&folder);
+        assert!(stranger.is_alive(), "it has the number of the machine's network and nothing else of it");
+
+        let mut own = Other::start(IN_PLACE, &folder).unwrap();
+        folder.write_run(&Run { boot: "another".to_owned(), ..own.run() }).unwrap();
+        end_stragglers(&folder);
+        assert!(own.is_alive(), "numbers of another boot say nothing");
+        folder.write_run(&own.run()).unwrap();
+        end_stragglers(&folder);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while own.is_alive() {
+            assert!(Instant::now() < deadline, "it is not ended");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
 }

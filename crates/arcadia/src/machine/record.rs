@@ -132,7 +132,12 @@ impl Run {
     }
 
     pub fn is_alive(&self) -> bool {
-        boot().is_ok_and(|boot| boot == self.boot) && start_ticks(self.pid) == Some(self.start_ticks)
+        self.is_of_this_boot() && start_ticks(self.pid) == Some(self.start_ticks)
+    }
+
+    /// No process of an earlier boot is left, and its numbers are others' by now.
+    pub fn is_of_this_boot(&self) -> bool {
+        boot().is_ok_and(|boot| boot == self.boot)
     }
 }
 

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arcadia_kernel::{Place, Places, Waited};
-use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use rustix::net::sockopt;
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
 
 use super::activity::Activity;
 use super::bodies::Bodies;
@@ -25,6 +26,14 @@ const BACKLOG: u32 = 4096;
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// Rest after an accept that failed, for example because the process is out of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// A client that is silent for this long is asked whether it is still there, ...
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// ... this often until it answers, ...
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// ... and this many times, before its connection ends: one whose machine or network is gone would have its place, or
+/// its session with a database, for ever.
+const KEEPALIVE_PROBES: u32 = 6;
 
 /// Binds an address to be listened on.
 pub fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
@@ -98,11 +107,19 @@ impl Listener {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 let _ = stream.set_nodelay(true);
+                let _ = keep_alive(&stream);
                 Ok((Box::new(stream), Some(peer.ip())))
             }
             Self::Unix(listener) => Ok((Box::new(listener.accept().await?.0), None)),
         }
     }
+}
+
+fn keep_alive(stream: &TcpStream) -> rustix::io::Result<()> {
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?;
+    sockopt::set_socket_keepalive(stream, true)
 }
 
 /// A connection that has a place.
@@ -159,5 +176,31 @@ async fn seated<V: Waited>(
             tokio::time::sleep(ACCEPT_RETRY).await;
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the system has it: the state (1: established), and the timer (2: asks whether the client is there) with its
+    /// hundredths of a second.
+    fn timer(own: SocketAddr, client: SocketAddr) -> Option<u64> {
+        let table = fs::read_to_string("/proc/self/net/tcp").unwrap();
+        let ends = format!(" 0100007F:{:04X} 0100007F:{:04X} ", own.port(), client.port());
+        let row = table.lines().find(|row| row.contains(&ends))?;
+        let fields: Vec<_> = row.split_whitespace().collect();
+        let (kind, left) = fields[5].split_once(':').unwrap();
+        (fields[3] == "01" && kind == "02").then(|| u64::from_str_radix(left, 16).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_client_that_is_silent_is_asked_whether_it_is_there() {
+        let listener = bind_loopback(0).unwrap();
+        let own = listener.local_addr().unwrap();
+        let client = TcpStream::connect(own).await.unwrap();
+        let _accepted = Listener::Tcp(listener).accept().await.unwrap();
+        let left = timer(own, client.local_addr().unwrap()).unwrap_or_else(|| panic!("nobody asks it"));
+        assert!(left <= KEEPALIVE_IDLE.as_secs() * 100, "{left}");
     }
 }

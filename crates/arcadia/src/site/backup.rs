@@ -8,10 +8,11 @@
 //! each is sealed under a key in its row, so that the rows say which there are and whether they are whole. Every
 //! other directory of a site is one sealed archive.
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use arcadia_crypto::{hex, sha256};
@@ -173,13 +174,17 @@ pub struct Entry {
 impl Entry {
     pub fn of(folder: &Path, name: &str) -> Result<Self, SiteFault> {
         let path = folder.join(name);
-        let (bytes, digest) = digest(&path).map_err(SiteFault::file(&path))?;
+        let (bytes, digest) = File::open(&path).and_then(digest).map_err(SiteFault::file(&path))?;
         Ok(Self { name: name.to_owned(), bytes, digest })
+    }
+
+    /// Whether these are the bytes of the file that it names.
+    pub fn is_of(&self, bytes: &[u8]) -> bool {
+        digest(bytes).is_ok_and(|found| found == (self.bytes, self.digest.clone()))
     }
 }
 
-fn digest(path: &Path) -> io::Result<(u64, String)> {
-    let mut file = File::open(path)?;
+fn digest(mut file: impl io::Read) -> io::Result<(u64, String)> {
     let (mut bytes, mut digests) = (0, Vec::new());
     loop {
         let mut chunk = Vec::new();
@@ -192,32 +197,41 @@ fn digest(path: &Path) -> io::Result<(u64, String)> {
     Ok((bytes, hex(&sha256(&digests))))
 }
 
-/// A directory that gets its name once it is whole, and is removed when it does not come to that.
+/// What makes a directory a backup or a site, and so comes last.
+const COMES_LAST: [&str; 2] = [MANIFEST, "site.json"];
+/// The system's own, in a file system of its own.
+const OF_THE_SYSTEM: &str = "lost+found";
+
+/// A directory that gets its name once it is whole, and is removed when it does not come to that. In a directory that
+/// exists already, and may be a file system of its own, it is a folder whose contents move up into it at the end.
 pub struct Draft {
     path: PathBuf,
     target: PathBuf,
+    in_target: bool,
     done: bool,
 }
 
 impl Draft {
-    /// Makes an empty directory beside `target`, which must be empty or not exist.
-    pub fn beside(target: &Path) -> Result<Self, SiteFault> {
+    /// Makes an empty directory for `target`, which must be empty or not exist.
+    pub fn of(target: &Path) -> Result<Self, SiteFault> {
         // As a whole path, so that it has a name and a parent.
         let target = std::path::absolute(target).map_err(SiteFault::file(target))?;
-        match fs::read_dir(&target) {
-            Ok(mut found) => {
-                if found.next().is_some() {
-                    return Err(SiteFault::NotEmpty(target));
-                }
+        let in_target = match contents(&target) {
+            Ok(found) if !found.is_empty() => return Err(SiteFault::NotEmpty(target)),
+            Ok(_) => {
+                // As private as one that is made.
+                fs::set_permissions(&target, fs::Permissions::from_mode(0o700))
+                    .map_err(SiteFault::file(&target))?;
+                true
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(error) => return Err(SiteFault::file(&target)(error)),
-        }
+        };
         let name = target.file_name().ok_or_else(|| SiteFault::NotEmpty(target.clone()))?;
         let name = format!(".{}.{}.new", name.to_string_lossy(), std::process::id());
-        let path = target.with_file_name(name);
+        let path = if in_target { target.join(name) } else { target.with_file_name(name) };
         fs::DirBuilder::new().mode(0o700).create(&path).map_err(SiteFault::file(&path))?;
-        Ok(Self { path, target, done: false })
+        Ok(Self { path, target, in_target, done: false })
     }
 
     pub fn path(&self) -> &Path {
@@ -257,6 +271,9 @@ impl Draft {
     pub fn finish(mut self) -> Result<(), SiteFault> {
         let finish = || {
             rustix::fs::syncfs(File::open(&self.path)?)?;
+            if self.in_target {
+                return self.move_up();
+            }
             // An empty directory gives way; one that is not empty by now does not.
             fs::rename(&self.path, &self.target)?;
             File::open(self.target.parent().unwrap_or(Path::new("/")))?.sync_all()
@@ -265,6 +282,28 @@ impl Draft {
         self.done = true;
         Ok(())
     }
+
+    fn move_up(&self) -> io::Result<()> {
+        if contents(&self.target)?.iter().any(|name| !self.path.ends_with(name)) {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        let folder = File::open(&self.target)?;
+        let (last, first): (Vec<_>, Vec<_>) =
+            contents(&self.path)?.into_iter().partition(|name| COMES_LAST.iter().any(|last| name == last));
+        for names in [first, last] {
+            for name in names {
+                fs::rename(self.path.join(&name), self.target.join(&name))?;
+            }
+            folder.sync_all()?;
+        }
+        fs::remove_dir(&self.path)
+    }
+}
+
+/// The names in a directory.
+fn contents(folder: &Path) -> io::Result<Vec<OsString>> {
+    let names = fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.file_name()));
+    names.filter(|name| name.as_ref().map_or(true, |name| name != OF_THE_SYSTEM)).collect()
 }
 
 impl Drop for Draft {
@@ -272,5 +311,40 @@ impl Drop for Draft {
         if !self.done {
             let _ = fs::remove_dir_all(&self.path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_exists_is_filled_and_not_replaced() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let target = folder.path().join("mounted");
+        fs::create_dir_all(target.join(OF_THE_SYSTEM)).unwrap();
+        let before = fs::metadata(&target).unwrap().ino();
+        drop(Draft::of(&target).unwrap());
+        assert!(contents(&target).unwrap().is_empty(), "what is not finished leaves nothing");
+        let draft = Draft::of(&target).unwrap();
+        assert!(matches!(Draft::of(&target), Err(SiteFault::NotEmpty(_))), "one at a time");
+        draft.write(MANIFEST, b"x", 0o600).unwrap();
+        draft.write(STORE, b"x", 0o600).unwrap();
+        draft.folder(BLOBS).unwrap();
+        draft.finish().unwrap();
+        let mut names = contents(&target).unwrap();
+        names.sort();
+        assert_eq!(names, [BLOBS, MANIFEST, STORE]);
+        let found = fs::metadata(&target).unwrap();
+        assert_eq!((found.ino(), found.mode() & 0o777), (before, 0o700));
+
+        fs::create_dir(folder.path().join("other")).unwrap();
+        let draft = Draft::of(&folder.path().join("other")).unwrap();
+        draft.write(STORE, b"new", 0o600).unwrap();
+        fs::write(folder.path().join("other").join(STORE), "old").unwrap();
+        assert!(draft.finish().is_err());
+        assert_eq!(fs::read(folder.path().join("other").join(STORE)).unwrap(), b"old", "nothing is replaced");
     }
 }

@@ -217,6 +217,7 @@ pub fn settle(
 ) -> Result<(), SiteFault> {
     let settled = keys.file.roots.len() == 1 && keys.file.handover.is_none();
     if !settled || keys.file.roots.iter().any(|root| root.id.is_empty()) {
+        agree_on_root(data, keys, entropy)?;
         save_ring(data, keys, now, entropy)?;
     }
     if keys.root.source != RootSource::File {
@@ -231,6 +232,34 @@ pub fn settle(
         }
     }
     Ok(())
+}
+
+/// A running site has its root key in memory, and `root.key` may hold another one by now: the new one of a change that
+/// was interrupted. What the ring is left under has to be in the file before.
+fn agree_on_root(data: &DataDir, keys: &mut SiteKeys, entropy: &dyn Entropy) -> Result<(), SiteFault> {
+    if keys.root.source != RootSource::File {
+        return Ok(());
+    }
+    match root_in_file(data, &keys.file, &keys.ring, entropy) {
+        Some((root, _)) => keys.root = root,
+        None => write_atomic(&data.root_key_file(), keys.root.key.to_bytes().as_slice(), 0o600)?,
+    }
+    Ok(())
+}
+
+/// The root key in `root.key`, and the ring as it is under that: only one with the data key that `known` seals under,
+/// which nobody has who puts a key of their own there.
+pub fn root_in_file(
+    data: &DataDir,
+    file: &RingFile,
+    known: &KeyRing,
+    entropy: &dyn Entropy,
+) -> Option<(NamedRoot, KeyRing)> {
+    // One that cannot be read is as good as none.
+    let key = load_root(&data.root_key_file()).ok()??;
+    let (root, ring) = opened(file, key).ok()?;
+    let proof = known.seal(b"", b"", entropy).ok()?;
+    ring.open(b"", &proof).is_ok().then_some((root, ring))
 }
 
 /// Writes the ring as it is now under the one root key.

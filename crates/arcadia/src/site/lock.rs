@@ -1,8 +1,8 @@
 //! One site per data directory: a file lock that ends with the process, however it ends.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,8 @@ const GLANCE: Duration = Duration::from_millis(200);
 pub enum LockFault {
     #[error("another site is running on this data directory{}", pid_text(*.0))]
     Held(Option<i32>),
+    #[error("the data directory is being copied by `arcadia backup`{}; try again when that is done", pid_text(*.0))]
+    Copied(Option<i32>),
     #[error("the lock file: {0}")]
     File(#[from] io::Error),
 }
@@ -24,14 +26,26 @@ fn pid_text(pid: Option<i32>) -> String {
     pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
 }
 
-/// Held by the process that runs the site.
+/// What the lock's file says before the process's id where no site holds it.
+const COPYING: &str = "backup ";
+
+/// Held by the process that runs the site, or by one that keeps it from running.
 pub struct Lock {
     _file: File,
 }
 
 impl Lock {
-    /// Takes the lock and writes this process's id into it.
+    /// Takes the lock for a site, and writes this process's id into it.
     pub fn take(path: &Path) -> Result<Self, LockFault> {
+        Self::take_as(path, "")
+    }
+
+    /// Takes the lock so that no site starts meanwhile. To whoever asks for the [`holder`], no site runs.
+    pub fn take_for_copying(path: &Path) -> Result<Self, LockFault> {
+        Self::take_as(path, COPYING)
+    }
+
+    fn take_as(path: &Path, what: &str) -> Result<Self, LockFault> {
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
         let begun = Instant::now();
@@ -39,20 +53,30 @@ impl Lock {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => break,
                 Err(Errno::WOULDBLOCK) if begun.elapsed() < GLANCE => std::thread::sleep(GLANCE / 10),
-                Err(Errno::WOULDBLOCK) => return Err(LockFault::Held(read_pid(&mut file))),
+                Err(Errno::WOULDBLOCK) => return Err(LockFault::of(&mut file)),
                 Err(error) => return Err(io::Error::from(error).into()),
             }
         }
         file.set_len(0)?;
         file.rewind()?;
-        write!(file, "{}", std::process::id())?;
+        write!(file, "{what}{}", std::process::id())?;
         file.sync_all()?;
         Ok(Self { _file: file })
     }
 }
 
-/// The process that holds the lock; `None` when nobody does. The inner value is `None` for the moment between taking
-/// the lock and writing the id.
+impl LockFault {
+    fn of(held: &mut File) -> Self {
+        let text = read_text(held).unwrap_or_default();
+        match text.strip_prefix(COPYING) {
+            Some(pid) => Self::Copied(pid_of(pid)),
+            None => Self::Held(pid_of(&text)),
+        }
+    }
+}
+
+/// The site's process, which holds the lock; `None` when no site does. The inner value is `None` for the moment between
+/// taking the lock and writing the id.
 pub fn holder(path: &Path) -> io::Result<Option<Option<i32>>> {
     let mut file = match File::open(path) {
         Ok(file) => file,
@@ -61,14 +85,30 @@ pub fn holder(path: &Path) -> io::Result<Option<Option<i32>>> {
     };
     match flock(&file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => Ok(None),
-        Err(Errno::WOULDBLOCK) => Ok(Some(read_pid(&mut file))),
+        Err(Errno::WOULDBLOCK) => match LockFault::of(&mut file) {
+            LockFault::Held(pid) => Ok(Some(pid)),
+            _ => Ok(None),
+        },
         Err(error) => Err(error.into()),
     }
 }
 
-fn read_pid(file: &mut File) -> Option<i32> {
+/// Whether the process has the file open. One with more rights than this one does not show: then nothing speaks against
+/// it.
+pub fn has_open(pid: i32, path: &Path) -> io::Result<bool> {
+    let wanted = fs::metadata(path)?;
+    let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Ok(true) };
+    let mut found = open.flatten().filter_map(|entry| fs::metadata(entry.path()).ok());
+    Ok(found.any(|file| (file.dev(), file.ino()) == (wanted.dev(), wanted.ino())))
+}
+
+fn read_text(file: &mut File) -> Option<String> {
     let mut text = String::new();
     file.rewind().ok()?;
     file.take(32).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+fn pid_of(text: &str) -> Option<i32> {
     text.trim().parse().ok().filter(|pid| *pid > 0)
 }

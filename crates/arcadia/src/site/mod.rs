@@ -23,9 +23,9 @@ pub use credentials::Credentials;
 pub use files::{read_bounded, write_atomic};
 pub use keys::{
     KeyPlace, KeysLock, SiteKeys, load_or_create_authority, load_ring, new_root_of_passphrase, open_keys,
-    open_or_create_keys, save_ring, settle,
+    open_or_create_keys, root_in_file, save_ring, settle,
 };
-pub use lock::{Lock, holder};
+pub use lock::{Lock, has_open, holder};
 pub use passphrase::{PassphraseSource, read_from};
 pub use record::SiteRecord;
 pub use ring::{NamedRoot, RingFile, RootSource};
@@ -44,6 +44,11 @@ pub enum SiteFault {
     NotOurs(PathBuf),
     #[error("{0} is not empty; name a directory that is empty or does not exist")]
     NotEmpty(PathBuf),
+    #[error(
+        "{0} holds other things than a site, and would be closed to all other users; name a directory that is empty or \
+         does not exist with --data"
+    )]
+    NotASite(PathBuf),
     #[error("{0} exists and is not a directory; name another one with --data")]
     NotADirectory(PathBuf),
     #[error("{path} cannot be read: {reason}; put it back from a backup")]
@@ -88,6 +93,11 @@ impl SiteFault {
     }
 }
 
+/// What says of a directory that it is a site's: one of these is there from the first moment on.
+const OF_A_SITE: [&str; 4] = ["lock", "ring.json", "store.db", "site.json"];
+/// What may be in a directory that is to become a site's: a start that ended early, or a file system of its own.
+const OF_NO_MATTER: [&str; 3] = ["log", "env", "lost+found"];
+
 /// Where everything of a site is kept. Only its owner can enter.
 #[derive(Clone, Debug)]
 pub struct DataDir(PathBuf, PassphraseSource);
@@ -107,7 +117,8 @@ impl DataDir {
         &self.1
     }
 
-    /// Makes the directory where it does not exist, and closes it to others where it does.
+    /// Makes the directory where it does not exist, and closes it to others where it does: only one that is empty or a
+    /// site's already, as others may go in and out of any other.
     pub fn prepare(&self) -> Result<(), SiteFault> {
         let path = &self.0;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| {
@@ -122,6 +133,9 @@ impl DataDir {
         if found.uid() != rustix::process::geteuid().as_raw() {
             return Err(SiteFault::NotOurs(path.clone()));
         }
+        if !self.may_hold_a_site().map_err(SiteFault::file(path))? {
+            return Err(SiteFault::NotASite(path.clone()));
+        }
         if found.permissions().mode() & 0o077 != 0 {
             fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(SiteFault::file(path))?;
         }
@@ -133,6 +147,21 @@ impl DataDir {
                 .map_err(SiteFault::file(&folder))?;
         }
         Ok(())
+    }
+
+    fn may_hold_a_site(&self) -> io::Result<bool> {
+        // A file: also /var and /run have something that is called lock.
+        let is_file = |name: &str| self.0.join(name).symlink_metadata().is_ok_and(|found| found.is_file());
+        if OF_A_SITE.into_iter().any(is_file) {
+            return Ok(true);
+        }
+        for entry in fs::read_dir(&self.0)? {
+            let name = entry?.file_name();
+            if !OF_NO_MATTER.iter().any(|known| name == *known) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     pub fn path(&self) -> &Path {

@@ -100,7 +100,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::site::{KeysLock, PassphraseSource, open_keys, open_or_create_keys, settle};
+    use crate::site::{KeysLock, PassphraseSource, RingFile, open_keys, open_or_create_keys, settle};
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -180,6 +180,57 @@ mod tests {
                 assert_eq!(names, expected, "{case}");
             }
         }
+    }
+
+    /// It has the old root key in memory, whatever the file holds by now.
+    #[test]
+    fn stopped_before_the_handover_a_running_site_settles_on_a_root_key_that_opens_it_later() {
+        for (from, to) in KINDS {
+            for steps in 0..RootChange::STEPS.len() - 1 {
+                let folder = TempDir::new().unwrap();
+                let data = site(&folder, from);
+                let mut keys = open_or_create_keys(&data, &SystemEntropy, NOW).unwrap();
+                let sealed = keys.ring.seal(b"place", b"value", &SystemEntropy).unwrap();
+                change(&data, new_root(to), true, steps);
+                keys.file = RingFile::load(&data.ring_file()).unwrap().unwrap();
+                assert!(keys.file.handover.is_none());
+                settle(&data, &mut keys, NOW, &SystemEntropy).unwrap();
+
+                let case = format!("{from:?} to {to:?} after {steps}");
+                let found = [from, to].map(|secret| open_keys(&site(&folder, secret)).ok());
+                let again = found.into_iter().flatten().next().unwrap_or_else(|| panic!("{case}: lost"));
+                assert!(again.ring.open(b"place", &sealed).is_ok(), "{case}");
+                assert_eq!(again.root.key.id(), keys.root.key.id(), "{case}: the site's own");
+            }
+        }
+    }
+
+    #[test]
+    fn a_root_key_file_that_is_spoilt_in_the_middle_of_a_change_is_written_again() {
+        let folder = TempDir::new().unwrap();
+        let data = site(&folder, None);
+        let mut keys = open_or_create_keys(&data, &SystemEntropy, NOW).unwrap();
+        change(&data, new_root(None), true, 2);
+        fs::write(data.root_key_file(), "cut").unwrap();
+        keys.file = RingFile::load(&data.ring_file()).unwrap().unwrap();
+        settle(&data, &mut keys, NOW, &SystemEntropy).unwrap();
+        assert_eq!(open_keys(&data).unwrap().root.key.id(), keys.root.key.id());
+    }
+
+    /// Who can write to the data directory and no more does not come by the data keys of a running site.
+    #[test]
+    fn a_root_key_that_somebody_else_put_there_is_not_taken_over() {
+        let folder = TempDir::new().unwrap();
+        let data = site(&folder, None);
+        let mut keys = open_or_create_keys(&data, &SystemEntropy, NOW).unwrap();
+        let own = keys.root.key.id();
+        let (foreign, ring) = (new_root(None), arcadia_crypto::KeyRing::generate(&SystemEntropy).unwrap());
+        let other = RingFile::new(&foreign, &ring, NOW, &SystemEntropy).unwrap();
+        keys.file.roots.extend(other.roots);
+        fs::write(data.root_key_file(), foreign.key.to_bytes()).unwrap();
+        settle(&data, &mut keys, NOW, &SystemEntropy).unwrap();
+        let again = open_keys(&data).unwrap();
+        assert_eq!((again.root.key.id(), again.file.roots.len()), (own, 1));
     }
 
     #[test]

@@ -28,6 +28,36 @@ fn the_directory_is_closed_to_others() {
 }
 
 #[test]
+fn only_a_sites_directory_or_an_empty_one_is_closed() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("shared");
+    let data = DataDir::at(path.clone());
+    let open_to_all = || fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir_all(path.join("lock")).unwrap();
+    open_to_all();
+    let refused = data.prepare().unwrap_err();
+    assert!(matches!(refused, SiteFault::NotASite(_)), "{refused}");
+    assert!(refused.to_string().contains("--data"), "{refused}");
+    assert_eq!(mode(&path), 0o755);
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 1, "nothing is made in it");
+    fs::remove_dir(path.join("lock")).unwrap();
+    fs::create_dir(path.join("lost+found")).unwrap();
+    data.prepare().unwrap();
+    assert_eq!(mode(&path), 0o700);
+    data.prepare().unwrap(); // A start that ended early is no obstacle.
+    open_to_all();
+    fs::write(path.join("other"), "x").unwrap();
+    assert!(data.prepare().is_err());
+    for name in OF_A_SITE {
+        fs::write(path.join(name), "x").unwrap();
+        data.prepare().unwrap_or_else(|fault| panic!("{name}: {fault}"));
+        assert_eq!(mode(&path), 0o700);
+        fs::remove_file(path.join(name)).unwrap();
+        open_to_all();
+    }
+}
+
+#[test]
 fn one_lock_at_a_time() {
     let (_folder, data) = data();
     assert_eq!(holder(&data.lock_file()).unwrap(), None);
@@ -40,6 +70,20 @@ fn one_lock_at_a_time() {
     assert_eq!(holder(&data.lock_file()).unwrap(), None);
     // A stale file without a holder is no obstacle.
     assert!(data.lock_file().exists());
+    Lock::take(&data.lock_file()).unwrap();
+}
+
+#[test]
+fn a_backup_keeps_sites_from_starting_and_is_none() {
+    let (_folder, data) = data();
+    let lock = Lock::take_for_copying(&data.lock_file()).unwrap();
+    assert_eq!(holder(&data.lock_file()).unwrap(), None);
+    assert!(matches!(Running::state(&data).unwrap(), State::Stopped));
+    let held = Lock::take(&data.lock_file()).err().unwrap().to_string();
+    let own = std::process::id();
+    assert!(held.contains("`arcadia backup`") && held.contains(&format!("pid {own}")), "{held}");
+    assert!(has_open(own as i32, &data.lock_file()).unwrap());
+    drop(lock);
     Lock::take(&data.lock_file()).unwrap();
 }
 

@@ -9,11 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use arcadia_crypto::{KeyRing, RootKey, SealFault};
 use arcadia_kernel::{Gate, Reason};
 use arcadia_store::{Batch, Record, ResealPass, Store, Table};
 use serde::{Deserialize, Serialize};
 
-use crate::site::{DataDir, KeysLock, NamedRoot, RingFile, SiteFault, SiteKeys, save_ring, settle};
+use crate::site::{
+    DataDir, KeysLock, NamedRoot, RingFile, SiteFault, SiteKeys, root_in_file, save_ring, settle,
+};
 
 /// How soon a change of the keys is noticed.
 const GLANCE: Duration = Duration::from_secs(1);
@@ -140,7 +143,7 @@ impl Keeper {
     }
 
     /// The file first: nothing is sealed under a key that a crash could lose.
-    fn save(&mut self, ring: arcadia_crypto::KeyRing) -> anyhow::Result<()> {
+    fn save(&mut self, ring: KeyRing) -> anyhow::Result<()> {
         let old = std::mem::replace(&mut self.keys.ring, ring.clone());
         let (now, entropy) = (self.gate.clock.now(), self.gate.entropy.clone());
         if let Err(fault) = save_ring(&self.data, &mut self.keys, now, &*entropy) {
@@ -169,8 +172,7 @@ impl Keeper {
             }
             _ => None,
         };
-        let key = handed.unwrap_or_else(|| self.keys.root.key.clone());
-        let (ring, root) = file.open(&key).with_context(|| path.display().to_string())?;
+        let (root, ring) = self.opened(&file, handed).with_context(|| path.display().to_string())?;
         let in_use = self.store.data_keys();
         if in_use.last() > ring.key_ids().last() {
             anyhow::bail!(
@@ -180,13 +182,27 @@ impl Keeper {
                 in_use.last().copied().unwrap_or_default()
             );
         }
-        let root = NamedRoot { key, source: root.source.clone(), made_at: root.made_at };
         let changed = ring.key_ids() != in_use;
         self.keys = SiteKeys { root, ring: ring.clone(), file };
         if changed {
             self.store.renew_ring(ring);
         }
         Ok(())
+    }
+
+    /// Where the file has the root key no more that the site has, another command has settled a change that was
+    /// interrupted, which hands nothing over: the new one is in `root.key`.
+    fn opened(&self, file: &RingFile, handed: Option<RootKey>) -> Result<(NamedRoot, KeyRing), SealFault> {
+        let key = handed.unwrap_or_else(|| self.keys.root.key.clone());
+        match file.open(&key) {
+            Ok((ring, root)) => {
+                // Where its own comes from the site knows, whatever is written there now.
+                let is_own = key.id() == self.keys.root.key.id();
+                let source = if is_own { &self.keys.root.source } else { &root.source }.clone();
+                Ok((NamedRoot { key, source, made_at: root.made_at }, ring))
+            }
+            Err(fault) => root_in_file(&self.data, file, &self.keys.ring, &*self.gate.entropy).ok_or(fault),
+        }
     }
 
     /// A record of each change of the keys, also of one that was made while the site was stopped. Under the new key, it

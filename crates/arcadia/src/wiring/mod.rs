@@ -30,7 +30,6 @@ use crate::site::{DataDir, SiteFault, SiteRecord, open_or_create_keys};
 /// A site that is open and founded, ready for its listeners.
 pub struct Wired {
     pub hosts: HostTable,
-    pub background: Background,
     pub standings: Standings,
     pub postgres: Arc<Postgres>,
     /// Whom the databases' gateway believes.
@@ -39,7 +38,8 @@ pub struct Wired {
     pub user: String,
 }
 
-/// Opens the site in `data`, which the caller has locked; founds it when it is new.
+/// Opens the site in `data`, which the caller has locked; founds it when it is new. What runs in the background by then
+/// is the caller's to stop.
 pub async fn wire(
     data: &DataDir,
     names: SiteNames,
@@ -47,7 +47,7 @@ pub async fn wire(
     values_per_data_key: u64,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
-) -> anyhow::Result<Wired> {
+) -> anyhow::Result<(Wired, Background)> {
     let place = databases::place(data);
     let keys = open_or_create_keys(data, &*entropy, clock.now())?;
     check_store_file(data)?;
@@ -58,12 +58,13 @@ pub async fn wire(
     let user = founding::found(data, first, &assembly, &*clock, &*entropy).await?;
     tokens::trust_published_keys(&assembly).await?;
     let hosts = assembly.host_table();
-    let mut background = Background::start(&assembly).await;
-    let (standings, watching) = watch::watch(assembly.store.clone(), data.clone(), clock.clone());
-    background.add(watching);
     let (store, gate) = (assembly.store.clone(), assembly.gate.clone());
     let keeper = keys::Keeper { data: data.clone(), store, gate, keys, values_per_data_key };
     keeper.record_keys().await?;
+    // Nothing may fail after this, as database servers run from here on.
+    let mut background = Background::start(&assembly).await;
+    let (standings, watching) = watch::watch(assembly.store.clone(), data.clone(), clock.clone());
+    background.add(watching);
     background.add(keys::keep(keeper));
     let gate = &assembly.gate;
     let trust = Trust {
@@ -73,7 +74,7 @@ pub async fn wire(
         clock,
         entropy,
     };
-    Ok(Wired { hosts, background, standings, postgres: assembly.postgres.clone(), trust, user })
+    Ok((Wired { hosts, standings, postgres: assembly.postgres.clone(), trust, user }, background))
 }
 
 /// A site that was founded has a store. Without it, a new and empty one is not what its users want.

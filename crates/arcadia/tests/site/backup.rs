@@ -174,3 +174,26 @@ fn what_is_not_right_is_refused_and_nothing_is_made() {
     assert!(String::from_utf8_lossy(&none.stderr).contains("there is no site"), "{none:?}");
     assert!(!folder.path().join("x").exists() && !empty.exists());
 }
+
+/// A disk of its own is mounted somewhere, and what is there cannot be replaced.
+#[test]
+fn a_backup_and_a_site_are_made_where_a_disk_is_mounted() {
+    let folder = TempDir::new().unwrap();
+    let mut site = Site::start();
+    site.stop();
+    let (backup, again) = (folder.path().join("backup"), folder.path().join("again"));
+    for mounted in [&backup, &again] {
+        fs::create_dir(mounted).unwrap();
+    }
+    let script = "mount -t tmpfs tmpfs \"$2\" && mount -t tmpfs tmpfs \"$3\" && \
+                  \"$1\" backup --with-root-key \"$2\" && \"$1\" restore \"$2\" --data \"$3\" && ls -A \"$2\" \"$3\"";
+    let mut command = std::process::Command::new("unshare");
+    // Who is not root becomes it, in a user namespace.
+    command.arg(if rustix::process::geteuid().is_root() { "-m" } else { "-rm" });
+    command.args(["sh", "-c", script, "sh", env!("CARGO_BIN_EXE_arcadia")]).args([&backup, &again]);
+    let output = command.env("ARCADIA_DATA", &site.data).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let listed = String::from_utf8(output.stdout).unwrap();
+    assert!(listed.contains("manifest.json") && listed.contains("credentials.json"), "{listed}");
+    assert!(!listed.contains(".new"), "no draft is left: {listed}");
+}

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -105,6 +106,35 @@ fn member(address: &str, at: usize) -> TcpStream {
         let _ = stream.read(&mut [0]);
     }
     stream
+}
+
+/// Whether a database server runs, or was killed, below the folder.
+fn has_run_file(folder: &Path) -> bool {
+    let mut entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.any(|path| path.ends_with("postmaster.pid") || path.is_dir() && has_run_file(&path))
+}
+
+#[tokio::test]
+async fn a_start_that_fails_leaves_no_database_server_behind() {
+    let mut site = Site::start();
+    server(&site).await;
+    let servers = site.data.join("postgres");
+    assert!(has_run_file(&servers));
+    site.stop();
+    // The last that is done before it is ready.
+    let log = site.data.join("log/site.log");
+    std::fs::create_dir(&log).unwrap();
+    let up = site.command(&["up", "--offline", "--detach"]);
+    assert_eq!(up.status.code(), Some(1), "{up:?}");
+    assert!(String::from_utf8_lossy(&up.stderr).contains("site.log"), "{up:?}");
+    // One that was only just started writes its file a little later.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!has_run_file(&servers), "it was stopped with the site");
+    assert!(!site.data.join("running.json").exists());
+    site.up(&["--offline"]);
+    let told = site.status();
+    let databases = told["addresses"]["databases"].as_str().unwrap();
+    assert!(site.printed.contains(&format!("  databases      {databases}")), "{:?}", site.printed);
 }
 
 #[tokio::test]

@@ -46,22 +46,22 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.with_root_key && keys.root.source != RootSource::File {
         bail!("the root key is made of a passphrase, which opens the backup too; leave out --with-root-key");
     }
-    let draft = Draft::beside(&arguments.directory)?;
+    let draft = Draft::of(&arguments.directory)?;
 
     // Before the rows: what they name stays until it is copied.
     let pin = BytePin::take(&data.blobs_folder()).map_err(SiteFault::file(&data.blobs_folder()))?;
-    // Until the ring is copied: no data key leaves that the rows of the copy are under.
+    // Until the ring and its root key are copied: no data key leaves that the rows of the copy are under.
     let reading = KeysLock::shared(data)?;
     StoreReader::open(data.path(), keys.ring, Arc::new(SystemEntropy))?.copy(&draft.path().join(STORE))?;
     // After the rows: a data key is in the ring before the first row is sealed under it.
     let ring = load_ring(data)?;
     let mut files = vec![Entry::of(draft.path(), STORE)?];
     copy_small_files(data, &draft, &ring, &mut files)?;
-    drop(reading);
     if arguments.with_root_key {
         draft.copy(&data.root_key_file(), ROOT_KEY)?;
         files.push(Entry::of(draft.path(), ROOT_KEY)?);
     }
+    drop(reading);
     let (rows, audit_records) = checked_copy(ring.clone(), &draft)?;
     let copier = Copier { data, draft: &draft, ring: &ring, rows: &rows };
     let blobs = copier.blobs()?;

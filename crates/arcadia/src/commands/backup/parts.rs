@@ -82,7 +82,7 @@ impl Copier<'_> {
             if let Some(running) = server.begin(&folder, &SystemEntropy).await? {
                 return Ok(Begun::Beside(running));
             }
-            match Lock::take(&self.data.lock_file()) {
+            match Lock::take_for_copying(&self.data.lock_file()) {
                 Ok(lock) if !server.runs(&folder) => return Ok(Begun::Stopped(lock)),
                 _ => tokio::time::sleep(POLL).await,
             }
