@@ -35,10 +35,11 @@ impl Storage {
     pub async fn sweep(&self, permit: Permit<SystemWork>) -> Result<Swept, Fault> {
         let removal = self.bytes.removal()?;
         let mut swept = Swept::default();
-        if removal.is_some() {
-            // First: what a full disk refuses is commits.
-            swept.orphans = self.bytes.remove_orphans().await?;
-        }
+        // First: what a full disk refuses is commits. One that stays does not keep the rest.
+        let orphans = match &removal {
+            Some(_) => self.bytes.remove_orphans().await,
+            None => Ok(0),
+        };
         swept.drafts = self.end_old_drafts(&permit).await?;
         let Some(_removal) = removal else { return Ok(swept) };
         let now = permit.epoch_seconds().max(0).unsigned_abs();
@@ -55,6 +56,7 @@ impl Storage {
             }
         }
         swept.segments = self.bytes.collect(permit.stamp(), permit.epoch_seconds()).await?;
+        swept.orphans = orphans?;
         Ok(swept)
     }
 

@@ -8,6 +8,7 @@ use arcadia_kernel::AuditStamp;
 use arcadia_store::{Batch, CommitError};
 use uuid::Uuid;
 
+use super::fault::FirstFault;
 use super::files::Files;
 use super::segments::{self, Found, HEADER_BYTES};
 use super::{ByteStore, BytesFault, PLACES, Place, blocking};
@@ -56,44 +57,47 @@ impl ByteStore {
             Ok(_) | Err(CommitError::Conflict) => {}
             Err(CommitError::Store(error)) => return Err(error.into()),
         }
-        blocking(move || paths.iter().try_for_each(|path| Files::remove(path))).await
+        blocking(move || Files::remove_all(&paths)).await
     }
 
     /// Removes files that no row names, once after a start. Needs no commit, so it makes room on a full disk.
     pub async fn remove_orphans(&self) -> Result<usize, BytesFault> {
         let mut removed = 0;
         if !self.orphans_removed.load(Ordering::Acquire) {
+            let mut first = FirstFault::default();
             for shard in 0..=255 {
-                removed += self.remove_orphans_in(shard).await?;
+                removed += first.of(self.remove_orphans_in(shard).await);
             }
+            first.into_result()?;
             self.orphans_removed.store(true, Ordering::Release);
         }
         Ok(removed)
     }
 
-    /// Removes segments that hold little that lives, after what lives in them has moved. Gives how many.
+    /// Removes segments that hold little that lives, after what lives in them has moved. Gives how many. One that
+    /// cannot be read or removed does not keep the others.
     pub async fn collect(&self, stamp: &AuditStamp, now: i64) -> Result<usize, BytesFault> {
-        let complete = self.segments.complete()?;
-        let dirty = self.dirty().of(complete);
-        for segment in dirty {
-            // Before it is looked at, so that marks of meanwhile stay.
-            self.dirty().segments.remove(&segment);
-            let tidied = self.tidy_segment(stamp, segment).await.inspect_err(|_| self.mark_dirty(segment))?;
-            if tidied {
-                self.retired().entry(segment).or_insert(now);
-            }
-        }
-        self.dirty().all = false;
-        self.remove_retired(now).await
+        let tidied = self.tidy_segments(stamp, now).await;
+        let removed = self.remove_retired(now).await;
+        tidied.and(removed)
     }
 
     /// Packs a piece. Whether a row will ever name it is not known yet.
     pub(super) async fn append(&self, id: Uuid, sealed: Vec<u8>) -> Result<Place, BytesFault> {
-        let place = self.segments.append(id, sealed).await?;
-        if let Place::Packed { segment, .. } = place {
-            self.mark_dirty(segment);
+        let before = self.segments.current();
+        let place = self.segments.append(id, sealed).await;
+        match &place {
+            Ok(Place::Packed { segment, .. }) => self.mark_dirty(*segment),
+            Ok(Place::File) => {}
+            // It was closed, and perhaps nothing else was ever written to it.
+            Err(_) => {
+                let is_there = |segment: &u64| segments::path(self.segments.root(), *segment).exists();
+                (before..self.segments.current())
+                    .filter(is_there)
+                    .for_each(|segment| self.mark_dirty(segment));
+            }
         }
-        Ok(place)
+        place
     }
 
     /// A record of the segment is dead, or may be.
@@ -119,7 +123,7 @@ impl ByteStore {
             return Ok(0);
         }
         let named = self.named(&due).await?;
-        let mut removed = 0;
+        let (mut removed, mut first) = (0, FirstFault::default());
         for segment in due {
             if named.contains(&segment) {
                 let path = segments::path(self.segments.root(), segment);
@@ -130,12 +134,15 @@ impl ByteStore {
                 );
             } else {
                 let segments = self.segments.clone();
-                blocking(move || segments.remove(segment)).await?;
+                let gone = blocking(move || segments.remove(segment).map(|()| true)).await;
+                if !first.of(gone) {
+                    continue;
+                }
                 removed += 1;
             }
             self.retired().remove(&segment);
         }
-        Ok(removed)
+        first.into_result().map(|()| removed)
     }
 
     /// Those of the segments that a row names.
@@ -148,6 +155,8 @@ impl ByteStore {
                 Place::Packed { segment, .. } => segments.contains(&segment).then_some(segment),
                 Place::File => None,
             }));
+            // The table may be long, and its pages come without a wait.
+            tokio::task::yield_now().await;
             match page.next {
                 Some(next) => after = Some(next),
                 None => return Ok(named),
@@ -169,12 +178,39 @@ impl ByteStore {
             }
         }
         let count = orphans.len();
-        blocking(move || orphans.iter().try_for_each(|path| Files::remove(path))).await?;
+        blocking(move || Files::remove_all(&orphans)).await?;
         Ok(count)
     }
 
-    /// Whether nothing lives in the segment any more, its last records having moved to the current one.
-    async fn tidy_segment(&self, stamp: &AuditStamp, segment: u64) -> Result<bool, BytesFault> {
+    /// Looks at each segment that was marked. One that fails is marked again.
+    async fn tidy_segments(&self, stamp: &AuditStamp, now: i64) -> Result<(), BytesFault> {
+        let complete = self.segments.complete()?;
+        let dirty = self.dirty().of(complete);
+        let (mut first, mut may_move) = (FirstFault::default(), true);
+        for segment in dirty {
+            // Before it is looked at, so that marks of meanwhile stay.
+            self.dirty().segments.remove(&segment);
+            let tidied = self.tidy_segment(stamp, segment, may_move).await;
+            if let Err(fault) = &tidied {
+                self.mark_dirty(segment);
+                may_move &= !fault.stops_writes();
+            }
+            if first.of(tidied) {
+                self.retired().entry(segment).or_insert(now);
+            }
+        }
+        self.dirty().all = false;
+        first.into_result()
+    }
+
+    /// Whether nothing lives in the segment any more, its last records having moved to the current one. If none may
+    /// move, a segment in which one lives stays as it is.
+    async fn tidy_segment(
+        &self,
+        stamp: &AuditStamp,
+        segment: u64,
+        may_move: bool,
+    ) -> Result<bool, BytesFault> {
         let root = self.segments.root().to_owned();
         let (found, size) = blocking(move || segments::scan(&root, segment)).await?;
         if found.iter().any(|record| self.flight.has(record.id)) {
@@ -188,7 +224,7 @@ impl ByteStore {
             return Ok(false);
         }
         for record in &living {
-            if !self.move_record(stamp, segment, record).await? {
+            if !may_move || !self.move_record(stamp, segment, record).await? {
                 self.mark_dirty(segment);
                 return Ok(false);
             }
@@ -232,5 +268,29 @@ impl ByteStore {
             Err(CommitError::Conflict) => Ok(false),
             Err(CommitError::Store(error)) => Err(error.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arcadia_crypto::SystemEntropy;
+    use arcadia_kernel::FixedClock;
+    use arcadia_store::Store;
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn requests_are_served_between_two_pages_of_a_long_table() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::in_memory(Arc::new(FixedClock::at_epoch_seconds(0)), Arc::new(SystemEntropy));
+        let bytes = ByteStore::open(folder.path(), store, Arc::new(SystemEntropy)).unwrap();
+        assert!(
+            bytes.store.range(PLACES, &(), None, 1).now_or_never().is_some(),
+            "a page comes without a wait"
+        );
+        assert!(bytes.named(&[1]).now_or_never().is_none());
     }
 }

@@ -31,6 +31,33 @@ impl BytesFault {
             _ => Self::Io { task, source: Arc::new(source) },
         }
     }
+
+    /// Whether other records cannot be moved either: there is no room, or the store takes nothing now.
+    pub fn stops_writes(&self) -> bool {
+        use StoreError::{Closed, ObserverFailed, Unavailable};
+        matches!(
+            self,
+            Self::Full | Self::Closed(_) | Self::Store(Unavailable { .. } | Closed | ObserverFailed)
+        )
+    }
+}
+
+/// The first fault among things that do not depend on one another: each is tried, whatever became of those before.
+#[derive(Default)]
+pub(super) struct FirstFault(Option<BytesFault>);
+
+impl FirstFault {
+    /// What it gave, or what nothing done gives.
+    pub fn of<T: Default>(&mut self, result: Result<T, BytesFault>) -> T {
+        result.unwrap_or_else(|fault| {
+            self.0.get_or_insert(fault);
+            T::default()
+        })
+    }
+
+    pub fn into_result(self) -> Result<(), BytesFault> {
+        self.0.map_or(Ok(()), Err)
+    }
 }
 
 impl From<BytesFault> for Fault {

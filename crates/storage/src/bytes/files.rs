@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::BytesFault;
+use super::fault::FirstFault;
 
 pub(super) struct Files {
     root: PathBuf,
@@ -74,6 +75,15 @@ impl Files {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Removes what can be removed of them. The fault is of the first that cannot.
+    pub fn remove_all(paths: &[PathBuf]) -> Result<(), BytesFault> {
+        let mut first = FirstFault::default();
+        for path in paths {
+            first.of(Self::remove(path));
+        }
+        first.into_result()
     }
 
     /// The pieces that have a file in one of the directories.

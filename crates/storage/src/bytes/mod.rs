@@ -25,7 +25,7 @@ mod upload;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arcadia_crypto::{ChunkKey, b64url, b64url_decode};
@@ -95,7 +95,7 @@ pub(crate) struct ByteStore {
     places: Recent<Uuid, Place>,
     flight: Arc<Flight>,
     /// Bytes that uploads under way have announced and not written yet.
-    announced: AtomicU64,
+    announced: Mutex<u64>,
     orphans_removed: AtomicBool,
     dirty: Mutex<collect::Dirty>,
     /// Segments in which nothing lives any more, and since when, in seconds since 1970.
@@ -124,7 +124,7 @@ impl ByteStore {
             segments,
             places,
             flight,
-            announced: AtomicU64::new(0),
+            announced: Mutex::default(),
             orphans_removed,
             dirty,
             retired,

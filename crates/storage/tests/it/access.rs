@@ -187,25 +187,3 @@ async fn other_operations_are_not_taken_for_these() {
     let unknown = world.get(&member, "acct9", "/cc1/b").await;
     assert_eq!(unknown.outcome(), "404 ResourceNotFound");
 }
-
-#[tokio::test]
-async fn a_role_on_one_blob_gives_none_on_another_of_its_name_in_other_case() {
-    let (world, member) = World::with_account("acct1").await;
-    world.make_container(&member, "acct1", "cc1").await;
-    for name in ["public", "Public", "PUBLIC"] {
-        world.put(&member, "acct1", &format!("/cc1/{name}"), name).await;
-    }
-    let scope = format!("{}/blobs", world.container("acct1", "cc1"));
-    for (caller, below, given) in [("nina", "public", "public"), ("otto", "%2550ublic", "Public")] {
-        let caller = world.caller(caller);
-        world.grant(&caller, BLOB_READER, &format!("{scope}/{below}")).await;
-        for name in ["public", "Public", "PUBLIC"] {
-            let expected = if name == given { "200" } else { REFUSED };
-            assert_eq!(
-                world.get(&caller, "acct1", &format!("/cc1/{name}")).await.outcome(),
-                expected,
-                "{name}"
-            );
-        }
-    }
-}

@@ -1,5 +1,6 @@
 //! What is on the disk: durable, sealed, and removed when nothing needs it.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use arcadia_crypto::{KeyRing, RootKey, SystemEntropy};
@@ -166,8 +167,11 @@ fn records(segment: &[u8]) -> Vec<usize> {
 
 #[tokio::test]
 async fn a_damaged_header_loses_neither_its_record_nor_those_behind_it() {
-    // The magic, the id, a length that is too long, and one that is too short.
-    for (byte, change) in [(0, 0x40), (10, 0x40), (20, 0x40), (22, 0x04)] {
+    // The magic, the id, a length that is too long, and one that is too short; of the last record one that leaves too
+    // little behind it to be seen.
+    for (record, byte, change) in
+        [(18, 0, 0x40), (18, 10, 0x40), (18, 20, 0x40), (18, 22, 0x04), (19, 23, 0x01)]
+    {
         let (world, member) = World::with_account("acct1").await;
         world.make_container(&member, "acct1", "cc1").await;
         for number in 0..20 {
@@ -180,12 +184,14 @@ async fn a_damaged_header_loses_neither_its_record_nor_those_behind_it() {
         let path = world.blobs().join("blobs/segments/0000000000000001.seg");
         let mut segment = std::fs::read(&path).unwrap();
         let starts = records(&segment);
-        segment[starts[18] + byte] ^= change;
+        segment[starts[record] + byte] ^= change;
         std::fs::write(&path, &segment).unwrap();
+        let mut removed = 0;
         for _ in 0..3 {
             world.clock.advance_seconds(3601);
-            assert_eq!(world.sweep().await.segments, 0, "byte {byte}");
+            removed += world.sweep().await.segments;
         }
+        assert_eq!(removed, usize::from(record == 19), "byte {byte}");
         let world = world.restarted().await;
         for number in [18, 19] {
             let got = world.get(&member, "acct1", &format!("/cc1/{number}")).await;
@@ -201,6 +207,79 @@ async fn a_damaged_header_loses_neither_its_record_nor_those_behind_it() {
     }
 }
 
+/// What nobody can open.
+fn link_to_itself(path: &Path) {
+    std::os::unix::fs::symlink(path, path).unwrap();
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_or_removed_does_not_keep_the_rest() {
+    let (mut world, member) = World::with_account("acct1").await;
+    world.make_container(&member, "acct1", "cc1").await;
+    // A segment each.
+    for number in 1..=8 {
+        world.put(&member, "acct1", &format!("/cc1/{number}"), marked(1000)).await;
+        world = world.restarted().await;
+    }
+    for number in 1..=8 {
+        world.delete(&member, "acct1", &format!("/cc1/{number}")).await;
+    }
+    let blobs = world.blobs().join("blobs");
+    let segment = |number| blobs.join(format!("segments/{number:016x}.seg"));
+    let aside = |number| blobs.join(format!("aside-{number}"));
+    std::fs::rename(segment(1), aside(1)).unwrap();
+    link_to_itself(&segment(1));
+    let orphan = |id: u128| {
+        let name = format!("{id:032x}");
+        blobs.join("files").join(&name[..2]).join(&name)
+    };
+    std::fs::create_dir(orphan(1)).unwrap();
+    let orphans = [orphan(2), orphan(0xab << 120)];
+    for path in &orphans {
+        std::fs::write(path, b"of an upload that a crash cut off").unwrap();
+    }
+
+    world.clock.advance_seconds(3601);
+    assert!(world.try_sweep().await.is_err());
+    assert!(orphans.iter().all(|path| !path.exists()));
+    // They were looked at, and cannot be removed.
+    for number in 2..=4 {
+        std::fs::rename(segment(number), aside(number)).unwrap();
+        std::fs::create_dir(segment(number)).unwrap();
+    }
+    world.clock.advance_seconds(3601);
+    assert!(world.try_sweep().await.is_err());
+    assert!((5..=8).all(|number| !segment(number).exists()));
+
+    // What failed is tried again.
+    for number in 1..=4 {
+        std::fs::remove_file(segment(number)).or_else(|_| std::fs::remove_dir(segment(number))).unwrap();
+        std::fs::rename(aside(number), segment(number)).unwrap();
+    }
+    assert!(world.try_sweep().await.is_err(), "the orphan that is a directory is still there");
+    std::fs::remove_dir(orphan(1)).unwrap();
+    assert!((2..=4).all(|number| !segment(number).exists()));
+    world.clock.advance_seconds(3601);
+    assert_eq!(world.sweep().await.segments, 1);
+    assert_eq!(world.files(), (0, 0));
+}
+
+#[tokio::test]
+async fn a_segment_that_was_begun_in_vain_is_removed() {
+    let (world, member) = World::with_account("acct1").await;
+    world.make_container(&member, "acct1", "cc1").await;
+    world.sweep().await;
+    let path = world.blobs().join("blobs/segments/0000000000000001.seg");
+    std::fs::write(&path, b"").unwrap();
+    let refused = world.put(&member, "acct1", "/cc1/b", "x").await;
+    assert_eq!(refused.outcome(), "500 InternalError");
+    assert_eq!(world.put(&member, "acct1", "/cc1/b", "x").await.outcome(), "201");
+    world.sweep().await;
+    world.clock.advance_seconds(3601);
+    assert_eq!(world.sweep().await.segments, 1);
+    assert!(!path.exists());
+}
+
 #[tokio::test]
 async fn a_sweep_that_fails_forgets_nothing_and_removes_orphans_first() {
     let (world, member) = World::with_account("acct1").await;
@@ -212,18 +291,18 @@ async fn a_sweep_that_fails_forgets_nothing_and_removes_orphans_first() {
     world.clock.advance_seconds(3601);
     let path = world.blobs().join("blobs/segments/0000000000000001.seg");
     let aside = world.blobs().join("aside");
-    let failing_sweep = async || {
+    let failing_sweep = async |stand_in: fn(&Path)| {
         std::fs::rename(&path, &aside).unwrap();
-        std::fs::create_dir(&path).unwrap();
+        stand_in(&path);
         assert!(world.try_sweep().await.is_err());
-        std::fs::remove_dir(&path).unwrap();
+        std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path)).unwrap();
         std::fs::rename(&aside, &path).unwrap();
     };
     // It cannot be looked at, and later it cannot be removed.
-    failing_sweep().await;
+    failing_sweep(link_to_itself).await;
     world.sweep().await;
     world.clock.advance_seconds(3601);
-    failing_sweep().await;
+    failing_sweep(|path| std::fs::create_dir(path).unwrap()).await;
     assert_eq!(world.sweep().await.segments, 1);
 
     let orphan = world.blobs().join("blobs/files/ab/ab000000000040008000000000000001");
