@@ -25,6 +25,8 @@ use crate::wiring::{self, Background, FirstNames, Standings, Wired};
 pub const DEFAULT_PORT: u16 = 8440;
 /// How long requests under way are waited for.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
+/// How long what runs on threads of its own is waited for at the end.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct Options {
     pub offline: bool,
@@ -59,8 +61,9 @@ pub fn serve(
     let lock = Lock::take(&data.lock_file()).with_context(|| data.path().display().to_string())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(run(data, options, ready));
-    // The last who uses the store ends with the runtime. Whoever finds the lock free finds the store closed.
-    drop(runtime);
+    // Whoever uses the store ends with the runtime, so that the lock is free once the store is closed. Look-ups of names
+    // that nobody waits for any more may take longer than an operator does.
+    runtime.shutdown_timeout(SHUTDOWN_PATIENCE);
     drop(lock);
     served
 }

@@ -33,9 +33,10 @@ pub fn run(data: &DataDir, _: &Arguments) -> anyhow::Result<ExitCode> {
             // The handle was opened by number: only a process that still holds the lock may be signalled.
             let number = pid.as_raw_nonzero().get();
             if holder(&lock)?.flatten() == Some(number) {
-                if !has_open(number, &lock)? {
+                if !has_open(number, &lock)? && holder(&lock)?.is_some() {
                     bail!(
-                        "process {number} is not the site that runs; it is only just starting, try again in a moment"
+                        "process {number} is not the site that runs; it is only just starting, try again in a moment, or \
+                         it runs in another container: stop it there"
                     );
                 }
                 pidfd_send_signal(&process, Signal::TERM)

@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use arcadia_crypto::{hex, sha256};
@@ -197,13 +197,14 @@ fn digest(mut file: impl io::Read) -> io::Result<(u64, String)> {
     Ok((bytes, hex(&sha256(&digests))))
 }
 
-/// What makes a directory a backup or a site, and so comes last.
-const COMES_LAST: [&str; 2] = [MANIFEST, "site.json"];
+/// What makes a directory a backup or a site, and so comes last, in this order: a store without its ring opens nothing.
+const COMES_LAST: [&str; 4] = [STORE, "ring.json", "site.json", MANIFEST];
 /// The system's own, in a file system of its own.
 const OF_THE_SYSTEM: &str = "lost+found";
 
-/// A directory that gets its name once it is whole, and is removed when it does not come to that. In a directory that
-/// exists already, and may be a file system of its own, it is a folder whose contents move up into it at the end.
+/// A directory that gets its name once it is whole, and is removed when it does not come to that. Where the name is that
+/// of a file system of its own, or of a directory beside which nothing can be made, it is a folder in there whose contents
+/// move up at the end.
 pub struct Draft {
     path: PathBuf,
     target: PathBuf,
@@ -216,22 +217,28 @@ impl Draft {
     pub fn of(target: &Path) -> Result<Self, SiteFault> {
         // As a whole path, so that it has a name and a parent.
         let target = std::path::absolute(target).map_err(SiteFault::file(target))?;
-        let in_target = match contents(&target) {
+        let exists = match contents(&target) {
             Ok(found) if !found.is_empty() => return Err(SiteFault::NotEmpty(target)),
-            Ok(_) => {
-                // As private as one that is made.
-                fs::set_permissions(&target, fs::Permissions::from_mode(0o700))
-                    .map_err(SiteFault::file(&target))?;
-                true
-            }
+            Ok(_) => true,
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(error) => return Err(SiteFault::file(&target)(error)),
         };
         let name = target.file_name().ok_or_else(|| SiteFault::NotEmpty(target.clone()))?;
         let name = format!(".{}.{}.new", name.to_string_lossy(), std::process::id());
-        let path = if in_target { target.join(name) } else { target.with_file_name(name) };
-        fs::DirBuilder::new().mode(0o700).create(&path).map_err(SiteFault::file(&path))?;
-        Ok(Self { path, target, in_target, done: false })
+        let (inside, beside) = (target.join(&name), target.with_file_name(&name));
+        let create = |path: &Path| fs::DirBuilder::new().mode(0o700).create(path);
+        let mut in_target = exists && is_mounted(&target).map_err(SiteFault::file(&target))?;
+        if !in_target {
+            match create(&beside) {
+                Err(error) if exists && error.kind() == io::ErrorKind::PermissionDenied => in_target = true,
+                made => {
+                    made.map_err(SiteFault::file(&beside))?;
+                    return Ok(Self { path: beside, target, in_target, done: false });
+                }
+            }
+        }
+        create(&inside).map_err(SiteFault::file(&inside))?;
+        Ok(Self { path: inside, target, in_target, done: false })
     }
 
     pub fn path(&self) -> &Path {
@@ -288,16 +295,28 @@ impl Draft {
             return Err(io::ErrorKind::DirectoryNotEmpty.into());
         }
         let folder = File::open(&self.target)?;
-        let (last, first): (Vec<_>, Vec<_>) =
-            contents(&self.path)?.into_iter().partition(|name| COMES_LAST.iter().any(|last| name == last));
-        for names in [first, last] {
-            for name in names {
-                fs::rename(self.path.join(&name), self.target.join(&name))?;
-            }
+        let is_open = folder.metadata()?.permissions().mode() & 0o077 != 0;
+        match fs::set_permissions(&self.target, fs::Permissions::from_mode(0o700)) {
+            // Another's, who lets this user write there. What matters in it is closed by itself.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            closed if is_open => closed?,
+            _ => {}
+        }
+        let mut names = contents(&self.path)?;
+        names.sort_by_key(|name| COMES_LAST.iter().position(|last| name == last));
+        for name in names {
+            fs::rename(self.path.join(&name), self.target.join(&name))?;
             folder.sync_all()?;
         }
         fs::remove_dir(&self.path)
     }
+}
+
+/// Whether the directory is a file system of its own, whose name nothing else can take.
+fn is_mounted(directory: &Path) -> io::Result<bool> {
+    let above = directory.parent().unwrap_or(directory);
+    let is_other = fs::metadata(directory)?.dev() != fs::metadata(above)?.dev();
+    Ok(is_other || directory.join(OF_THE_SYSTEM).exists())
 }
 
 /// The names in a directory.
@@ -316,8 +335,6 @@ impl Drop for Draft {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt as _;
-
     use super::*;
 
     #[test]

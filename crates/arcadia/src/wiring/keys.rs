@@ -96,8 +96,6 @@ impl Keeper {
     fn follow_file(&mut self) -> anyhow::Result<bool> {
         let Some(_alone) = self.alone()? else { return Ok(false) };
         self.read()?;
-        let (now, entropy) = (self.gate.clock.now(), self.gate.entropy.clone());
-        settle(&self.data, &mut self.keys, now, &*entropy)?;
         Ok(true)
     }
 
@@ -162,7 +160,8 @@ impl Keeper {
         }
     }
 
-    /// The keys as the file has them, with the root key that the site has or is handed.
+    /// The keys as the file has them, with the root key that the site has or is handed. A change of it that was
+    /// interrupted is settled, before anything else is written under one of its keys.
     fn read(&mut self) -> anyhow::Result<()> {
         let path = self.data.ring_file();
         let file = RingFile::load(&path)?.with_context(|| format!("{} is missing", path.display()))?;
@@ -184,6 +183,8 @@ impl Keeper {
         }
         let changed = ring.key_ids() != in_use;
         self.keys = SiteKeys { root, ring: ring.clone(), file };
+        let (now, entropy) = (self.gate.clock.now(), self.gate.entropy.clone());
+        settle(&self.data, &mut self.keys, now, &*entropy)?;
         if changed {
             self.store.renew_ring(ring);
         }
