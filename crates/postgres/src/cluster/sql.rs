@@ -116,7 +116,7 @@ pub(crate) async fn prepare(
         )
         .await?;
     let mut script = String::new();
-    if !role_exists(&client, ADMINISTRATORS).await? {
+    if role_number(&client, ADMINISTRATORS).await?.is_none() {
         let _ = write!(script, "CREATE ROLE {ADMINISTRATORS} NOLOGIN; ");
     }
     let _ = write!(
@@ -130,16 +130,16 @@ pub(crate) async fn prepare(
 }
 
 /// Makes a role an administrator, with this verifier where there is a new one and this mark where it has one: all of it
-/// or, after a crash, nothing.
+/// or, after a crash, nothing. Fails when the role comes or goes meanwhile: whose it is has to be looked up again then.
 pub(crate) async fn administer(
     client: &Client,
     role: &str,
     scram: Option<&str>,
     mark: Option<&str>,
 ) -> Result<(), ServerFault> {
-    let name = identifier(role);
+    let (name, number) = (identifier(role), role_number(client, role).await?);
     let mut script = String::new();
-    if !role_exists(client, role).await? {
+    if number.is_none() {
         let _ = write!(script, "CREATE ROLE {name}; ");
     }
     let _ = write!(script, "ALTER ROLE {name} LOGIN CREATEDB CREATEROLE INHERIT");
@@ -150,7 +150,7 @@ pub(crate) async fn administer(
     if let Some(mark) = mark {
         let _ = write!(script, "; {}", marking(&name, mark));
     }
-    Ok(client.batch_execute(&script).await?)
+    insist(client, &script, HOLDERS_OF_ROLE, number.unwrap_or_default()).await
 }
 
 fn marking(name: &str, mark: &str) -> String {
@@ -167,9 +167,8 @@ pub(crate) async fn mark(client: &Client, role: &str) -> Result<Option<String>, 
 /// Takes an administrator away, whatever its sessions hold. A role that owns something stays, and nobody can log in as
 /// it; its mark says for whom it is made an administrator again.
 pub(crate) async fn dismiss(client: &Client, role: &str, mark: &str) -> Result<(), ServerFault> {
-    let query = "SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $1";
-    let Some(found) = client.query_opt(query, &[&role]).await? else { return Ok(()) };
-    let (name, number): (String, u32) = (identifier(role), found.get(0));
+    let Some(number) = role_number(client, role).await? else { return Ok(()) };
+    let name = identifier(role);
     end_sessions(client, number).await?;
     // By itself: nobody logs in any more, whatever becomes of the rest.
     let close = format!("ALTER ROLE {name} NOLOGIN NOCREATEDB NOCREATEROLE PASSWORD NULL");
@@ -220,15 +219,19 @@ UNION ALL
 SELECT 2, format('REVOKE azure_pg_admin FROM %s GRANTED BY %s CASCADE', member::regrole, grantor::regrole)
 FROM pg_catalog.pg_auth_members WHERE roleid = to_regrole('azure_pg_admin') AND member = $1";
 
-/// Who has changed roles, or something of this one, in a transaction that has not ended.
+/// Who has changed roles, or something of this one, in a transaction that has not ended. And who waits to: one after
+/// the other, each of these would have it next.
 const HOLDERS_OF_ROLE: &str = "\
-SELECT pid FROM pg_catalog.pg_locks WHERE granted AND (
-    relation IN ('pg_authid'::regclass, 'pg_auth_members'::regclass) AND mode = 'RowExclusiveLock'
-    OR classid = 'pg_authid'::regclass AND (objid = $1 OR mode = 'ShareUpdateExclusiveLock'))";
+SELECT pid FROM pg_catalog.pg_locks WHERE
+    granted AND relation IN ('pg_authid'::regclass, 'pg_auth_members'::regclass) AND mode = 'RowExclusiveLock'
+    OR classid = 'pg_authid'::regclass AND (objid = $1 OR mode = 'ShareUpdateExclusiveLock')";
 
-/// Who has something of a database in a transaction that has not ended, be it one in another database.
+/// Who has changed databases, or something of this one, in a transaction that has not ended, be it one in another
+/// database; and who waits to.
 const HOLDERS_OF_DATABASE: &str = "\
-SELECT pid FROM pg_catalog.pg_locks WHERE granted AND classid = 'pg_database'::regclass AND objid = $1";
+SELECT pid FROM pg_catalog.pg_locks WHERE
+    granted AND relation = 'pg_database'::regclass AND mode = 'RowExclusiveLock'
+    OR classid = 'pg_database'::regclass AND objid = $1";
 
 /// Carries a statement out on a role or a database. Whoever still holds it when that has waited is ended.
 async fn insist(client: &Client, statement: &str, holders: &str, object: u32) -> Result<(), ServerFault> {
@@ -246,8 +249,9 @@ async fn insist(client: &Client, statement: &str, holders: &str, object: u32) ->
     Ok(client.batch_execute(statement).await?)
 }
 
-async fn role_exists(client: &Client, role: &str) -> Result<bool, ServerFault> {
-    Ok(client.query_opt("SELECT FROM pg_catalog.pg_roles WHERE rolname = $1", &[&role]).await?.is_some())
+async fn role_number(client: &Client, role: &str) -> Result<Option<u32>, ServerFault> {
+    let query = "SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $1";
+    Ok(client.query_opt(query, &[&role]).await?.map(|found| found.get(0)))
 }
 
 /// Makes a database. `locale` is the end of the statement: how text is ordered in it.
@@ -268,7 +272,11 @@ pub(crate) async fn create_database(client: &Client, name: &str, locale: &str) -
 /// Drops a database under whoever uses it.
 pub(crate) async fn drop_database(client: &Client, name: &str) -> Result<(), ServerFault> {
     let Some(number) = database_number(client, name).await? else { return Ok(()) };
-    let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(name));
+    let name = identifier(name);
+    // A template is not dropped, and whoever owns a database can make it one.
+    let plain = format!("ALTER DATABASE {name} IS_TEMPLATE false");
+    insist(client, &plain, HOLDERS_OF_DATABASE, number).await?;
+    let statement = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
     insist(client, &statement, HOLDERS_OF_DATABASE, number).await
 }
 

@@ -128,8 +128,9 @@ impl ResourceKind for Administrators {
         let client = server::session(&self.0, &server, "postgres").await?;
         if !administrator.made && sql::mark(&client, role).await?.is_some_and(|found| found != mark) {
             let message = format!(
-                "The server has a role '{role}' that was not made for this principal. Rename or drop it there (ALTER \
-                 ROLE ... RENAME TO, DROP ROLE), or create the administrator under another name."
+                "The server has a role '{role}' that was not made for this principal. Create the administrator under \
+                 another name, or rename or drop the role there (ALTER ROLE ... RENAME TO, DROP ROLE); from PostgreSQL \
+                 16 on nobody can do that to a role that the site made."
             );
             return Err(Fault::conflict("AadAuthPrincipalRoleExists", message));
         }
@@ -144,7 +145,10 @@ impl ResourceKind for Administrators {
         let server = server_of(&self.0, &resource.id).await?;
         let client = match server::session(&self.0, &server, "postgres").await {
             Ok(client) => client,
-            Err(_) if !self.0.clusters.exists(server.instance) => return Ok(()),
+            // A server that never was has no role; and what was never finished can be told by its mark later.
+            Err(_) if !(self.0.clusters.exists(server.instance) || server.ready && administrator.made) => {
+                return Ok(());
+            }
             Err(fault) => return Err(fault),
         };
         let (role, mark) = (&administrator.principal_name, mark(administrator.object_id));

@@ -171,8 +171,8 @@ impl<G: Generation> ResourceKind for Databases<G> {
         let server = self.server(&resource.id).await?;
         let client = match server::session(&self.postgres, &server, "postgres").await {
             Ok(client) => client,
-            // Without its server there is no database either.
-            Err(_) if !self.postgres.clusters.exists(server.instance) => return Ok(()),
+            // In a server that never was there is no database either.
+            Err(_) if !server.ready && !self.postgres.clusters.exists(server.instance) => return Ok(()),
             Err(fault) => return Err(fault),
         };
         Ok(sql::drop_database(&client, resource.id.name()).await?)

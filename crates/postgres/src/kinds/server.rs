@@ -173,13 +173,7 @@ pub(super) fn name_is_taken(name: &str) -> Fault {
 /// Makes and starts the server, and gives it its administrator. Every step may find itself done already.
 pub(super) async fn bring_up(postgres: &Postgres, stored: &mut StoredServer) -> Result<(), Fault> {
     let clusters = &postgres.clusters;
-    if stored.ready && !clusters.exists(stored.instance) {
-        return Err(Fault::conflict(
-            "ServerDataMissing",
-            "The server's data is not on the site's machine. Mount the volume that it is on, or restore it from a \
-             backup of the site, and restart the site; or delete the server and create it again, without its data.",
-        ));
-    }
+    check_data(postgres, stored)?;
     clusters.create(stored.instance).await?;
     let cluster = clusters.start(stored.instance)?;
     if !stored.ready {
@@ -196,12 +190,25 @@ pub(super) async fn bring_up(postgres: &Postgres, stored: &mut StoredServer) -> 
     Ok(())
 }
 
-/// A session with a server that is complete; 409 for one that is not yet.
+/// Refuses what is asked of a server that was complete once and whose data is not there.
+fn check_data(postgres: &Postgres, stored: &StoredServer) -> Result<(), Fault> {
+    if !stored.ready || postgres.clusters.exists(stored.instance) {
+        return Ok(());
+    }
+    Err(Fault::conflict(
+        "ServerDataMissing",
+        "The server's data is not on the site's machine. Mount the volume that it is on, or restore it from a \
+         backup of the site, and restart the site; or delete the server and create it again, without its data.",
+    ))
+}
+
+/// A session with a server that runs; 409 for one whose data is not there.
 pub(super) async fn session(
     postgres: &Postgres,
     stored: &StoredServer,
     database: &str,
 ) -> Result<tokio_postgres::Client, Fault> {
+    check_data(postgres, stored)?;
     let cluster = postgres.clusters.find(stored.instance).ok_or(ServerFault::NotReady)?;
     Ok(sql::session(&cluster, &stored.keeper_secret, database).await?)
 }

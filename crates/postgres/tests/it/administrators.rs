@@ -1,11 +1,13 @@
 //! What a server's administrators may try, and how they are taken away again.
 
+use std::process::Output;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arcadia_kernel::Method;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::world::{AUDIENCE, NINA, NOW, OWNER, PASSWORD, TENANT, World, flexible, flexible_body, token};
@@ -52,13 +54,32 @@ async fn asleep(world: &World, count: usize) {
     panic!("nobody holds what it should");
 }
 
+/// Waits until so many sessions at least wait for a lock on an object.
+async fn waiting(world: &World, count: usize) {
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'object'";
+    for _ in 0..200 {
+        if asked(world, waiting).await.parse::<usize>().unwrap() >= count {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("nobody waits for what is held");
+}
+
+/// A transaction of the owner's that does not end by itself.
+fn begun(world: &Arc<World>, sql: &str) -> JoinHandle<Output> {
+    let (world, sql) = (world.clone(), sql.to_owned());
+    tokio::spawn(async move { world.psql(PASSWORD, LOGIN, &sql).await })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_administrators_make_does_not_run_as_the_site() {
     let (world, _) = with_nina().await;
     for (arguments, result) in [
         ("array_to_string(text[], text)", "text"),
         ("format(text, regrole)", "text"),
-        ("pg_terminate_backend(integer)", "boolean"),
+        ("format(text, regrole, regrole)", "text"),
+        ("format(text, regrole, text, text, text)", "text"),
     ] {
         let body = "BEGIN ALTER ROLE arcadmin SUPERUSER; RETURN NULL; END";
         let trap =
@@ -84,16 +105,18 @@ async fn what_administrators_make_does_not_run_as_the_site() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_open_transaction_keeps_an_administrator() {
     let (world, good) = with_nina().await;
+    let world = Arc::new(world);
     let own = world.psql(&good, NINA_AT, "ALTER ROLE CURRENT_USER PASSWORD 'x'; SELECT pg_sleep(300)");
     let version = asked(&world, "SHOW server_version_num").await.parse::<u32>().unwrap();
     // Before PostgreSQL 16 whoever may make roles may change every other; a membership is everybody's.
-    let change = if version < 160_000 {
-        r#"ALTER ROLE "nina@arcadia.example" PASSWORD 'x'"#
+    let granting = r#"GRANT azure_pg_admin TO "nina@arcadia.example""#;
+    let changes = if version < 160_000 {
+        let comment = r#"COMMENT ON ROLE "nina@arcadia.example" IS 'mine'"#;
+        [r#"ALTER ROLE "nina@arcadia.example" PASSWORD 'x'"#, comment]
     } else {
-        r#"GRANT azure_pg_admin TO "nina@arcadia.example""#
+        [granting, granting]
     };
-    let change = format!("{change}; SELECT pg_sleep(300)");
-    let others = world.psql(PASSWORD, LOGIN, &change);
+    let changes = changes.map(|change| format!("{change}; SELECT pg_sleep(300)"));
     let removed = async {
         asleep(&world, 1).await;
         World::succeeded(&world.change(Method::DELETE, &row(NINA), Value::Null).await);
@@ -104,12 +127,15 @@ async fn no_open_transaction_keeps_an_administrator() {
 
     let put = world.change(Method::PUT, &row(NINA), administrator("nina@arcadia.example")).await;
     World::succeeded(&put);
-    let removed = async {
-        asleep(&world, 1).await;
-        World::succeeded(&world.change(Method::DELETE, &row(NINA), Value::Null).await);
-    };
-    let ((), ended) = tokio::join!(removed, others);
-    World::fails(&ended, "terminating connection");
+    let mut others = vec![begun(&world, &changes[0])];
+    asleep(&world, 1).await;
+    // So many wait one behind the other that ending each in its turn would take too long.
+    others.extend((0..9).map(|_| begun(&world, &changes[1])));
+    waiting(&world, 8).await;
+    World::succeeded(&world.change(Method::DELETE, &row(NINA), Value::Null).await);
+    for ended in others {
+        World::fails(&ended.await.unwrap(), "terminating connection");
+    }
     let left = "SELECT count(*) FROM pg_roles WHERE rolname = 'nina@arcadia.example'";
     assert_eq!(asked(&world, left).await, "0");
     world.postgres.stop().await;
@@ -117,40 +143,37 @@ async fn no_open_transaction_keeps_an_administrator() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_open_transaction_holds_other_operations_up() {
-    let world = world().await;
+    let world = Arc::new(world().await);
     let server = flexible("pg-m");
     let database = format!("{server}/databases/app");
     World::succeeded(&world.change(Method::PUT, &database, Value::Null).await);
+    let template = "ALTER DATABASE app IS_TEMPLATE true";
+    World::says(&world.psql(PASSWORD, LOGIN, template).await);
+    // So many wait one behind the other that ending each in its turn would take too long.
     let comment = "COMMENT ON DATABASE app IS 'mine'; SELECT pg_sleep(300)";
-    let dropped = async {
-        asleep(&world, 1).await;
-        World::succeeded(&world.change(Method::DELETE, &database, Value::Null).await);
-    };
-    let ((), ended) = tokio::join!(dropped, world.psql(PASSWORD, LOGIN, comment));
-    World::fails(&ended, "terminating connection");
-
-    let is_held = AtomicBool::new(true);
-    let making = async {
-        let role = r#"BEGIN; CREATE ROLE "nina@arcadia.example"; SELECT pg_sleep(20); ROLLBACK"#;
-        World::says(&world.psql(PASSWORD, LOGIN, role).await);
-        is_held.store(false, Ordering::SeqCst);
-    };
-    let others = async {
-        asleep(&world, 1).await;
-        let put = world.arm(Method::PUT, &row(NINA), administrator("nina@arcadia.example")).await.is(202);
-        world.admit(&server, "127.0.0.1", "127.0.0.2").await;
-        assert!(is_held.load(Ordering::SeqCst), "an operation waited for another one's lock");
-        put
-    };
-    let ((), _) = tokio::join!(making, others);
-    let good = token(NINA, AUDIENCE, NOW + 3600);
-    for _ in 0..600 {
-        if world.psql(&good, NINA_AT, "SELECT 1").await.status.success() {
-            return world.postgres.stop().await;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut sessions = vec![begun(&world, &format!("{template}; SELECT pg_sleep(300)"))];
+    sessions.extend((0..9).map(|_| begun(&world, comment)));
+    waiting(&world, 8).await;
+    asleep(&world, 2).await;
+    World::succeeded(&world.change(Method::DELETE, &database, Value::Null).await);
+    for ended in sessions {
+        World::fails(&ended.await.unwrap(), "terminating connection");
     }
-    panic!("what could not be made is not tried again");
+
+    let making = begun(&world, r#"CREATE ROLE "nina@arcadia.example"; SELECT pg_sleep(300)"#);
+    asleep(&world, 1).await;
+    let put = world.change(Method::PUT, &row(NINA), administrator("nina@arcadia.example")).await;
+    World::succeeded(&put);
+    World::fails(&making.await.unwrap(), "terminating connection");
+    let good = token(NINA, AUDIENCE, NOW + 3600);
+    let own = begun(&world, "ALTER ROLE CURRENT_USER PASSWORD 'x'; SELECT pg_sleep(300)");
+    asleep(&world, 1).await;
+    let reset = json!({ "properties": { "administratorLoginPassword": "Other-Antelope!" } });
+    World::succeeded(&world.change(Method::PATCH, &server, reset).await);
+    World::fails(&own.await.unwrap(), "terminating connection");
+    assert_eq!(World::says(&world.psql("Other-Antelope!", LOGIN, "SELECT 7").await), "7");
+    assert_eq!(World::says(&world.psql(&good, NINA_AT, "SELECT 7").await), "7");
+    world.postgres.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

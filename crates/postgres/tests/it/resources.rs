@@ -5,7 +5,9 @@ use arcadia_kernel::{ArmId, Method, Reason};
 use arcadia_store::Batch;
 use serde_json::{Value, json};
 
-use crate::world::{PASSWORD, World, flexible, flexible_body, group, names, single, single_body};
+use crate::world::{
+    NINA, PASSWORD, TEAM, TENANT, World, flexible, flexible_body, group, names, single, single_body,
+};
 
 const SUB: &str = "/subscriptions/00000000-0000-0000-0000-000000005001/providers/Microsoft.DBforPostgreSQL";
 
@@ -174,8 +176,11 @@ async fn a_creation_that_fails_drops_no_database_that_was_there() {
     world.postgres.stop().await;
     let failing = world.change(Method::PUT, &database, Value::Null);
     let late = async {
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        world.clock.advance_seconds(11 * 60);
+        // The first of these may come before the operation has begun. Tokens are good for an hour.
+        for _ in 0..4 {
+            tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+            world.clock.advance_seconds(11 * 60);
+        }
     };
     let (failed, ()) = tokio::join!(failing, late);
     assert_eq!(failed["status"], "Failed", "{failed}");
@@ -205,6 +210,12 @@ async fn what_is_unreadable_or_missing_costs_no_data() {
     world.admit(&server, "127.0.0.1", "127.0.0.1").await;
     let at = "host=pg-data.postgres.database.azure.com user=arcadmin sslmode=require dbname=postgres";
     World::says(&world.psql(PASSWORD, at, "CREATE TABLE kept AS SELECT 7 AS a").await);
+    let database = format!("{server}/databases/app");
+    World::succeeded(&world.change(Method::PUT, &database, Value::Null).await);
+    let administrator = format!("{server}/administrators/{NINA}");
+    let nina =
+        json!({ "properties": { "principalName": "nina", "principalType": "User", "tenantId": TENANT } });
+    World::succeeded(&world.change(Method::PUT, &administrator, nina).await);
     let row = world.store.get(RESOURCES, &ArmId::parse(&server).unwrap()).await.unwrap().unwrap().value;
     let data = world.folder.path().join("postgres").join(row.properties["instance"].as_str().unwrap());
     world.postgres.stop().await;
@@ -219,6 +230,19 @@ async fn what_is_unreadable_or_missing_costs_no_data() {
     world.postgres.start().await;
     let failed = world.change(Method::PATCH, &server, json!({ "tags": { "a": "b" } })).await;
     assert_eq!(failed["error"]["code"], "ServerDataMissing", "{failed}");
+    // What is taken away would be there again with the data.
+    for nested in [&database, &administrator] {
+        let failed = world.change(Method::DELETE, nested, Value::Null).await;
+        assert_eq!(failed["error"]["code"], "ServerDataMissing", "{failed}");
+        world.arm(Method::GET, nested, Value::Null).await.is(200);
+    }
+    for nested in [format!("{server}/databases/new"), format!("{server}/administrators/{TEAM}")] {
+        let team = json!({ "principalName": "team", "principalType": "Group", "tenantId": TENANT });
+        let body = if nested.contains("/databases/") { Value::Null } else { json!({ "properties": team }) };
+        let failed = world.change(Method::PUT, &nested, body).await;
+        assert_eq!(failed["error"]["code"], "ServerDataMissing", "{failed}");
+        world.arm(Method::GET, &nested, Value::Null).await.is(404);
+    }
     assert!(!data.exists(), "an empty server was made in its place");
     std::fs::rename(&elsewhere, &data).unwrap();
     world.postgres.start().await;
