@@ -12,6 +12,7 @@ use arcadia_kernel::Clock;
 use arcadia_postgres::Gateway;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
 
 use crate::host::SystemClock;
 use crate::machine;
@@ -87,8 +88,10 @@ async fn run(
     let mut standings = wired.standings.clone();
     let (drainer, drain) = Drainer::new();
     let opened = open(data, options, &names, clock, wired, direct, drain).await;
+    let mut restarted = None;
     let over = match opened.and_then(|told| ready(&told)) {
         Ok(()) => {
+            restarted = Some(restart_machines(data));
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
             tokio::select! {
                 () = stop.wait() => Ok(None),
@@ -98,7 +101,7 @@ async fn run(
         Err(error) => Err(error),
     };
     // Also where it could not be opened: database servers and other things run by then.
-    end(data, stop, drainer, background).await;
+    end(data, stop, drainer, background, restarted).await;
     match over? {
         None => Ok(()),
         Some(reason) => {
@@ -157,15 +160,27 @@ async fn open(
     }
     tokio::spawn(net::serve_unix(socket, proxy, drain));
     running.save(data)?;
-    restart_machines(data);
     Ok(Ready { running, record, user: wired.user, upstream: told_upstream })
 }
 
 /// Answers what is under way, and closes everything.
-async fn end(data: &DataDir, mut stop: StopSignals, drainer: Drainer, background: Background) {
+async fn end(
+    data: &DataDir,
+    mut stop: StopSignals,
+    drainer: Drainer,
+    background: Background,
+    restarted: Option<JoinHandle<()>>,
+) {
     tracing::info!("stopping");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     Running::clear(data);
+    if let Some(restarted) = restarted {
+        // One that is just starting could not be stopped.
+        tokio::select! {
+            _ = restarted => {}
+            () = stop.wait() => {}
+        }
+    }
     stop_machines(data).await;
     let _ = std::fs::remove_file(data.proxy_socket());
     let _ = std::fs::remove_file(data.postgres_socket());
@@ -321,7 +336,7 @@ pub fn for_machines(data: &DataDir) -> anyhow::Result<machine::Site> {
 }
 
 /// Machines that were there before come back, in their own processes and time.
-fn restart_machines(data: &DataDir) {
+fn restart_machines(data: &DataDir) -> JoinHandle<()> {
     let data = data.clone();
     tokio::task::spawn_blocking(move || {
         let restarted = for_machines(&data).and_then(|site| machine::restart_all(&site));
@@ -336,7 +351,7 @@ fn restart_machines(data: &DataDir) {
             }
             Err(error) => tracing::warn!("machines were not started: {error:#}"),
         }
-    });
+    })
 }
 
 /// Machines stop before the site does, so that what they have under way is answered.
