@@ -8,6 +8,8 @@ PORT = 5432
 # Words of these signs mean themselves in a shell, typed as well as expanded from a variable. `!` only at the end:
 # followed by a word it asks an interactive bash for an older command.
 PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./^{}-]+!*")
+# A list or a range between braces becomes several words where it is typed.
+SEVERAL = re.compile(r"\{.*(,|\.\.).*\}")
 
 
 def conninfo(**values):
@@ -27,7 +29,8 @@ def psql_command(host, database, user, password):
     arguments, which every user of the machine may read. A password that a shell would change is percent-encoded in
     a URI instead. Without a password psql asks for it.
     """
-    if password is not None and not all(PLAIN.fullmatch(word) for word in (host, database, user, password)):
+    words = (host, database, user, password)
+    if password is not None and not all(PLAIN.fullmatch(word) and not SEVERAL.search(word) for word in words):
         return f"psql {uri('postgresql', host, database, user, password)}"
     secret = "" if password is None else f"env PGSSLMODE=require PGPASSWORD={password} "
     return f"{secret}psql --host={host} --port={PORT} --username={user} --dbname={database}"

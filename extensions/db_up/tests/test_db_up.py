@@ -210,7 +210,7 @@ class Strings(unittest.TestCase):
         self.assertEqual(run(command, command), wanted)
 
     def test_passwords_that_a_shell_would_change(self):
-        for password in ("two words", "a*b?[c]", "it's", 'quo"te', "$HOME", "back\\slash", "a!b", "a;b&c|d", "ä%41#/@:", "~", ""):
+        for password in ("two words", "a*b?[c]", "it's", 'quo"te', "$HOME", "back\\slash", "a!b", "a;b&c|d", "ä%41#/@:", "~", "a{b,c}1A", "x{1..3}Y", ""):
             secret, _, arguments = run("$psql_cmd", strings.psql_command(HOST, "arc_hack", USER, password))
             self.assertIsNone(secret)
             found = urlsplit(arguments[0])
