@@ -36,18 +36,15 @@ const TRY_TIME_MAX: Duration = Duration::from_secs(15 * 60);
 /// Runs until the resource manager is dropped.
 pub(crate) async fn work(arm: Weak<Arm>, wake: Arc<Notify>, gate: Arc<Gate>) {
     let mut worker = Worker::new(gate);
-    let (mut again, mut pause) = (true, PAUSE_MIN);
+    let mut again = true;
     loop {
         let Some(arm) = arm.upgrade() else { return };
         let begun = worker.begin(&arm, again).await;
         drop(arm);
         if let Err(fault) = &begun {
             tracing::error!(?fault, "asynchronous operations cannot be read or forgotten");
-        } else if worker.failed.is_empty() {
-            pause = PAUSE_MIN;
         }
-        again = worker.wait(&wake, begun.is_err(), pause).await;
-        pause = (pause * 2).min(PAUSE_MAX);
+        again = worker.wait(&wake, begun.is_err()).await;
     }
 }
 
@@ -66,12 +63,14 @@ struct Worker {
     waits: bool,
     /// When what failed is tried again.
     again_at: Option<Instant>,
+    /// From a failure to that; longer each time.
+    pause: Duration,
 }
 
 impl Worker {
     fn new(gate: Arc<Gate>) -> Self {
         let (lanes, places, failed) = (JoinSet::new(), HashMap::new(), HashMap::new());
-        Self { gate, lanes, places, failed, waits: false, again_at: None }
+        Self { gate, lanes, places, failed, waits: false, again_at: None, pause: PAUSE_MIN }
     }
 
     /// Begins what is running and has a place of its own now; where something failed before, only `again`.
@@ -99,9 +98,12 @@ impl Worker {
     }
 
     /// Until there is something to begin; whether that may be what failed before.
-    async fn wait(&mut self, wake: &Notify, is_failing: bool, pause: Duration) -> bool {
-        if is_failing || self.failed.is_empty() {
-            self.again_at = is_failing.then(|| Instant::now() + pause);
+    async fn wait(&mut self, wake: &Notify, is_failing: bool) -> bool {
+        if is_failing || !self.failed.is_empty() {
+            // Also where the time came and there was no room.
+            self.again_at = self.again_at.or_else(|| Some(Instant::now() + self.pause));
+        } else {
+            (self.again_at, self.pause) = (None, PAUSE_MIN);
         }
         loop {
             let again_at = self.again_at;
@@ -109,7 +111,7 @@ impl Worker {
                 () = wake.notified() => return true,
                 Some(ended) = self.lanes.join_next_with_id() => {
                     if self.end(ended) {
-                        self.again_at = Some(Instant::now() + pause);
+                        self.again_at = Some(Instant::now() + self.pause);
                     }
                     if self.waits {
                         return false;
@@ -117,6 +119,7 @@ impl Worker {
                 }
                 () = tokio::time::sleep_until(again_at.unwrap_or_else(Instant::now)), if again_at.is_some() => {
                     self.again_at = None;
+                    self.pause = (self.pause * 2).min(PAUSE_MAX);
                     return true;
                 }
             }

@@ -1,6 +1,5 @@
 //! Operations beside one another, after one another, and after their resources.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -14,22 +13,22 @@ use uuid::Uuid;
 use crate::support::*;
 
 /// Takes its time, and fails, as it is told.
-#[derive(Default)]
 pub struct Engines {
     failures_left: AtomicI64,
     torn_down: AtomicI64,
     tried: AtomicI64,
     /// What engines whose `mode` is `waits` wait for.
-    go: Option<Arc<Semaphore>>,
+    go: Semaphore,
 }
 
 impl Engines {
     pub fn new() -> Self {
-        Self { go: Some(Arc::new(Semaphore::new(0))), ..Self::default() }
+        let none = || AtomicI64::new(0);
+        Self { failures_left: none(), torn_down: none(), tried: none(), go: Semaphore::new(0) }
     }
 
     fn let_go(&self) {
-        self.go.as_ref().unwrap().add_permits(100);
+        self.go.add_permits(100);
     }
 }
 
@@ -61,7 +60,7 @@ impl ResourceKind for Engines {
             panic!("a kind has a defect");
         }
         if resource.properties["mode"] == "waits" {
-            self.go.as_ref().unwrap().acquire().await.unwrap().forget();
+            self.go.acquire().await.unwrap().forget();
         }
         if resource.properties["mode"] == "fails" {
             return Err(Fault::internal("not now"));
@@ -193,6 +192,25 @@ async fn an_hour_in_which_nothing_ran_is_no_failure() {
     site.clock.advance_seconds(11 * 60);
     assert_eq!(ended(&site, &operation).await, "Failed");
     site.get(OWNER, &path).await.is(404);
+}
+
+/// When its time comes again there is no room, and nobody else begins anything later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_failed_is_tried_again_also_when_there_was_no_room_for_it() {
+    let site = Site::new().await;
+    site.arm.start(site.gate.clone()).await;
+    let rg = site.group("rg").await;
+    let path = engine(&rg, "e");
+    assert_eq!(ended(&site, &put(&site, &path, "").await).await, "Succeeded");
+    site.engines.failures_left.store(1000, Ordering::SeqCst);
+    let deletion = begun(&site.delete(OWNER, &path).await.is(202));
+    for number in 0..8 {
+        put(&site, &engine(&rg, &format!("slow{number}")), "waits").await;
+    }
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    site.engines.failures_left.store(0, Ordering::SeqCst);
+    site.engines.let_go();
+    assert_eq!(ended(&site, &deletion).await, "Succeeded");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
