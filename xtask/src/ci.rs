@@ -4,15 +4,16 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 
-use super::output::{cargo, say, stream};
+use super::output::{say, stream};
 use super::tally::Tally;
-use super::{catalogue, install, lab, tidy};
+use super::{catalogue, install, lab, output, tidy};
 
 type Step = (&'static str, fn(&Path) -> Result<Tally>);
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
+    ("room on the disk", room),
     ("tools", tools),
     ("format", format),
     ("tidy", tidy_up),
@@ -29,6 +30,11 @@ const STEPS: [Step; 12] = [
 
 /// A minute's worth; `cargo xtask soak` does more.
 const SOAK_ROUNDS: &str = "20";
+
+/// Bytes that everything built for the tests takes.
+const BUILT: u64 = 6 << 30;
+/// Bytes that clients, sites and the soak take beside it, and some to spare.
+const BESIDE: u64 = 4 << 30;
 
 /// Folders below `extensions`, each with a folder `tests`.
 const EXTENSIONS: [&str; 3] = ["arcadia", "connectedmachine", "db_up"];
@@ -59,6 +65,34 @@ pub fn run(root: &Path, only: &[String]) -> Result<ExitCode> {
     let sum = sum.with_status(true);
     say(sum);
     Ok(if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Says so at once where the disk would be full half an hour later, as a failure of whatever writes just then.
+fn room(root: &Path) -> Result<Tally> {
+    let target = root.join("target");
+    let needed = if target.join("debug/deps").is_dir() { BESIDE } else { BESIDE + BUILT };
+    std::fs::create_dir_all(&target)?;
+    for (folder, needed) in [(target, needed), (std::env::temp_dir(), BESIDE)] {
+        let disk =
+            rustix::fs::statvfs(&folder).with_context(|| format!("cannot look at {}", folder.display()))?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        ensure!(
+            free >= needed,
+            "the disk of {} has {} MiB left, and the tests need {} MiB there; make room (`cargo clean` removes what was \
+             built before)",
+            folder.display(),
+            free >> 20,
+            needed >> 20,
+        );
+    }
+    Ok(Tally::one(true))
+}
+
+/// Nothing is compiled twice here, and what would speed that up is a third of what compiling writes.
+fn cargo(root: &Path) -> Command {
+    let mut command = output::cargo(root);
+    command.env("CARGO_INCREMENTAL", "0");
+    command
 }
 
 fn tools(root: &Path) -> Result<Tally> {
