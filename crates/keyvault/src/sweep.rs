@@ -44,9 +44,21 @@ impl KeyVault {
     /// after opening and every minute or so.
     pub async fn sweep(&self, permit: Permit<SystemWork>) -> Result<Swept, Fault> {
         let mut swept = Swept::default();
-        let now = permit.epoch_seconds();
-        self.purge_due(&permit, now, &mut swept).await?;
-        let stamp = permit.stamp();
+        self.purge_due(&permit, permit.epoch_seconds(), &mut swept).await?;
+        self.finish_purges(&permit, &mut swept).await?;
+        Ok(swept)
+    }
+
+    /// As [`Self::sweep`], but purges nothing: what somebody purged is finished, and what only has passed its time
+    /// stays. For as long as the clock is not to be trusted with what cannot be undone.
+    pub async fn tidy(&self, permit: Permit<SystemWork>) -> Result<Swept, Fault> {
+        let mut swept = Swept::default();
+        self.finish_purges(&permit, &mut swept).await?;
+        Ok(swept)
+    }
+
+    async fn finish_purges(&self, permit: &Permit<SystemWork>, swept: &mut Swept) -> Result<(), Fault> {
+        let (stamp, now) = (permit.stamp(), permit.epoch_seconds());
         for row in self.store.all(REMNANTS, &()).await? {
             swept.finished +=
                 usize::from(self.clear_versions(stamp, &row.value, &mut Budget(usize::MAX)).await?);
@@ -65,7 +77,7 @@ impl KeyVault {
                 Some(_) => {}
             }
         }
-        Ok(swept)
+        Ok(())
     }
 
     /// Goes through [`DUE`] in order of time and stops at the first that is not due yet. Each turn removes the

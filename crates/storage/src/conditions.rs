@@ -38,9 +38,7 @@ impl Conditions {
         }
         if head.headers.contains_key(LEASE_ID) {
             // There are no leases, so no lease can be the one that is named.
-            let message = "There is currently no lease on the resource.";
-            let status = arcadia_kernel::StatusCode::PRECONDITION_FAILED;
-            return Err(Fault::new(status, "LeaseNotPresentWithBlobOperation", message));
+            return Err(faults::lease_not_present(head.param("blob").is_empty()));
         }
         let date = |name: &HeaderName| {
             let Some(text) = condition(head, name)? else { return Ok(None) };
@@ -54,8 +52,12 @@ impl Conditions {
         })
     }
 
-    /// For an operation that reads: 304 where the client has what there is.
+    /// For an operation that reads: 304 where the client has what there is. What is there cannot be read on the
+    /// condition that nothing is.
     pub fn check_read(&self, state: State<'_>) -> Result<(), Fault> {
+        if self.if_none_match == Some(Tags::Any) {
+            return Err(faults::unsatisfiable_condition());
+        }
         self.check_unchanged(state)?;
         if self.is_known(state) { Err(faults::not_modified()) } else { Ok(()) }
     }

@@ -43,6 +43,20 @@ pub(crate) fn condition_not_met() -> Fault {
     Fault::new(StatusCode::PRECONDITION_FAILED, "ConditionNotMet", message)
 }
 
+pub(crate) fn unsatisfiable_condition() -> Fault {
+    let message = "The request includes an unsatisfiable condition for this operation.";
+    Fault::bad_request("UnsatisfiableCondition", message)
+}
+
+pub(crate) fn lease_not_present(with_container: bool) -> Fault {
+    let (code, message) = if with_container {
+        ("LeaseNotPresentWithContainerOperation", "There is currently no lease on the container.")
+    } else {
+        ("LeaseNotPresentWithBlobOperation", "There is currently no lease on the blob.")
+    };
+    Fault::new(StatusCode::PRECONDITION_FAILED, code, message)
+}
+
 /// An answer without a body.
 pub(crate) fn not_modified() -> Fault {
     let message = "The condition specified using HTTP conditional header(s) is not met.";

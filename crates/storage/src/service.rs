@@ -72,7 +72,7 @@ pub struct Asked {
 
 impl Storage {
     /// Reads the accounts into memory and follows them from then on; call it before anything else commits. Bytes
-    /// are kept in `directory`, which is made if need be and which only one process may have open.
+    /// are kept in `directory`, which is made for a site that has none yet and which only one process may have open.
     pub async fn open(
         store: Store,
         directory: &Path,
@@ -93,10 +93,7 @@ impl Storage {
         for row in store.all(KEYS, &()).await? {
             accounts.insert_keys(row.value);
         }
-        let (folder, rows) = (directory.to_owned(), store.clone());
-        let bytes = tokio::task::spawn_blocking(move || ByteStore::open(&folder, rows, entropy))
-            .await
-            .map_err(|error| OpenFault::Bytes(error.to_string()))??;
+        let bytes = ByteStore::open(directory, store.clone(), entropy).await?;
         let drafts = data::DraftLocks::default();
         let recent_containers = Recent::of(&store, CONTAINERS, RECENT_ROWS_MAX);
         let recent_blobs = Recent::of(&store, BLOBS, RECENT_ROWS_MAX);

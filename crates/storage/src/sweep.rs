@@ -33,6 +33,16 @@ impl Storage {
     /// minutes. Each of its commits is whole or absent; one that is cut off is taken up by the next. While a backup
     /// is made nothing is removed.
     pub async fn sweep(&self, permit: Permit<SystemWork>) -> Result<Swept, Fault> {
+        self.remove(&permit, true).await
+    }
+
+    /// As [`Self::sweep`], but what nobody deleted stays: drafts, however old. For as long as the clock is not to be
+    /// trusted with what cannot be undone.
+    pub async fn tidy(&self, permit: Permit<SystemWork>) -> Result<Swept, Fault> {
+        self.remove(&permit, false).await
+    }
+
+    async fn remove(&self, permit: &Permit<SystemWork>, with_drafts: bool) -> Result<Swept, Fault> {
         let removal = self.bytes.removal()?;
         let mut swept = Swept::default();
         // First: what a full disk refuses is commits. One that stays does not keep the rest.
@@ -40,7 +50,9 @@ impl Storage {
             Some(_) => self.bytes.remove_orphans().await,
             None => Ok(0),
         };
-        swept.drafts = self.end_old_drafts(&permit).await?;
+        if with_drafts {
+            swept.drafts = self.end_old_drafts(permit).await?;
+        }
         let Some(_removal) = removal else { return Ok(swept) };
         let now = permit.epoch_seconds().max(0).unsigned_abs();
         loop {
@@ -51,7 +63,7 @@ impl Storage {
                 break;
             }
             for garbage in due {
-                self.clear(&permit, &garbage).await?;
+                self.clear(permit, &garbage).await?;
                 swept.cleared += 1;
             }
         }

@@ -93,6 +93,7 @@ async fn what_has_passed_its_time_is_swept_and_nothing_else() {
     world.clock.advance_seconds(6 * DAY - 1);
     assert_eq!(world.sweep().await.secrets, 0);
     world.clock.advance_seconds(1);
+    assert_eq!(world.tidy().await, Default::default(), "nobody purged it");
     assert_eq!(world.sweep().await.secrets, 1);
     assert_eq!(world.sweep().await.secrets, 0);
     let list = world.data(&officer, Method::GET, "kv1", "/deletedsecrets").await.ok();

@@ -247,7 +247,7 @@ async fn a_purge_too_large_for_one_request_goes_on_after_a_restart() {
     assert_eq!(running.header("retry-after"), "1");
     assert_eq!(running.json()["status"], "NotStarted");
     assert_eq!(world.data(&officer, Method::GET, "kv1", "/secrets").await.ok()["value"], json!([]));
-    assert_eq!(world.sweep().await.finished, 1);
+    assert_eq!(world.tidy().await.finished, 1);
     let done = world.manage(&world.owner, Method::GET, target, Value::Null).await.ok();
     assert_eq!(done["status"], "Succeeded");
     assert_eq!(world.rows("keyvault/versions").await, 0);
@@ -271,6 +271,7 @@ async fn a_deleted_vault_is_swept_when_its_time_is_over() {
     world.clock.advance_seconds(7 * DAY - 1);
     assert_eq!(world.sweep().await.vaults, 0);
     world.clock.advance_seconds(1);
+    assert_eq!(world.tidy().await, Default::default(), "nobody purged it");
     assert_eq!(world.sweep().await.vaults, 1);
     assert_eq!(world.put_vault("kv1", vault_properties()).await.status, 200);
     assert_eq!(world.value(&officer, "kv1", "s").await, "404 SecretNotFound");

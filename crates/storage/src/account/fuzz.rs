@@ -9,22 +9,22 @@ const INSTANCE: Uuid = Uuid::from_u128(1);
 const LATER_INSTANCE: Uuid = Uuid::from_u128(2);
 
 /// What is kept, and by what a client may set it.
-const KEPT: [&str; 8] = [
+const KEPT: [&str; 9] = [
     "accessTier",
     "allowBlobPublicAccess",
     "allowSharedKeyAccess",
     "allowCrossTenantReplication",
     "defaultToOAuthAuthentication",
+    "isLocalUserEnabled",
     "minimumTlsVersion",
     "supportsHttpsTrafficOnly",
     "networkAcls/bypass",
 ];
 /// What would have to be enforced, and the one value that it may have: what it means when it is left out.
-const NOT_SERVED: [(&str, &str); 25] = [
+const NOT_SERVED: [(&str, &str); 31] = [
     ("isHnsEnabled", "false"),
     ("isSftpEnabled", "false"),
     ("isNfsV3Enabled", "false"),
-    ("isLocalUserEnabled", "false"),
     ("enableExtendedGroups", "false"),
     ("isBlobReplicationEnabled", "false"),
     ("customDomain", ""),
@@ -33,6 +33,13 @@ const NOT_SERVED: [(&str, &str); 25] = [
     ("keyPolicy", ""),
     ("routingPreference", ""),
     ("allowedCopyScope", ""),
+    ("allowSharedKeyAccessForServices", ""),
+    ("dualStackEndpointPreference", ""),
+    ("geoPriorityReplicationStatus", ""),
+    ("dataCollaborationPolicyProperties", ""),
+    ("largeFileSharesState", r#""Disabled""#),
+    ("encryption/keyvaultproperties", ""),
+    ("encryption/identity", ""),
     ("azureFilesIdentityBasedAuthentication/directoryServiceOptions", r#""None""#),
     ("publicNetworkAccess", r#""Enabled""#),
     ("dnsEndpointType", r#""Standard""#),

@@ -9,22 +9,39 @@ use uuid::Uuid;
 const TLS_VERSIONS: [&str; 3] = ["TLS1_0", "TLS1_1", "TLS1_2"];
 const TIERS: [&str; 3] = ["Hot", "Cool", "Cold"];
 const RULES: [&str; 4] = ["ipRules", "virtualNetworkRules", "resourceAccessRules", "ipv6Rules"];
-/// Settings that would change what the service does and that it does not serve: only what they mean by default.
-const OFF: [&str; 6] = [
-    "isHnsEnabled",
-    "isSftpEnabled",
-    "isNfsV3Enabled",
+const SERVICES: [&str; 4] = ["blob", "file", "queue", "table"];
+/// What an account keeps, by the names that requests have for it and, in the change of one, its row.
+const KEPT: [&str; 10] = [
+    "instance",
+    "accessTier",
+    "allowBlobPublicAccess",
+    "allowSharedKeyAccess",
+    "allowCrossTenantReplication",
+    "defaultToOAuthAuthentication",
     "isLocalUserEnabled",
-    "enableExtendedGroups",
-    "isBlobReplicationEnabled",
+    "minimumTlsVersion",
+    "supportsHttpsTrafficOnly",
+    "networkBypass",
 ];
-const ABSENT: [&str; 6] = [
-    "customDomain",
-    "immutableStorageWithVersioning",
-    "sasPolicy",
-    "keyPolicy",
-    "routingPreference",
-    "allowedCopyScope",
+/// What no request sets; clients send it back as they got it.
+const READ_ONLY: [&str; 17] = [
+    "accountMigrationInProgress",
+    "blobRestoreStatus",
+    "creationTime",
+    "failoverInProgress",
+    "geoReplicationStats",
+    "isSkuConversionBlocked",
+    "keyCreationTime",
+    "lastGeoFailoverTime",
+    "primaryEndpoints",
+    "primaryLocation",
+    "privateEndpointConnections",
+    "provisioningState",
+    "secondaryEndpoints",
+    "secondaryLocation",
+    "statusOfPrimary",
+    "statusOfSecondary",
+    "storageAccountSkuConversionStatus",
 ];
 const FILES_IDENTITY: &str = "azureFilesIdentityBasedAuthentication";
 
@@ -38,6 +55,9 @@ pub(crate) struct AccountProperties {
     pub allow_shared_key_access: bool,
     pub allow_cross_tenant_replication: bool,
     pub default_to_o_auth_authentication: bool,
+    /// Local users are SFTP's, which is not served: there is none, whatever this says.
+    #[serde(default)]
+    pub is_local_user_enabled: bool,
     pub minimum_tls_version: String,
     pub supports_https_traffic_only: bool,
     /// `Deny` is refused, and so are rules, so only who may bypass them is kept.
@@ -92,6 +112,11 @@ impl AccountProperties {
                 current.map(|c| c.default_to_o_auth_authentication),
                 false,
             )?,
+            is_local_user_enabled: flag(
+                "isLocalUserEnabled",
+                current.map(|c| c.is_local_user_enabled),
+                false,
+            )?,
             minimum_tls_version: one_of(
                 "minimumTlsVersion",
                 &TLS_VERSIONS,
@@ -122,7 +147,7 @@ impl AccountProperties {
             "isHnsEnabled": false,
             "isSftpEnabled": false,
             "isNfsV3Enabled": false,
-            "isLocalUserEnabled": false,
+            "isLocalUserEnabled": self.is_local_user_enabled,
             "privateEndpointConnections": [],
             "networkAcls": {
                 "bypass": self.network_bypass,
@@ -136,41 +161,48 @@ impl AccountProperties {
     }
 }
 
+/// Refuses every property that is not known to be kept or to mean nothing else than what is done anyway.
 fn refuse_unserved(asked: &Value) -> Result<(), Fault> {
-    let is_off = |value: &Value| matches!(value, Value::Null | Value::Bool(false));
-    if let Some(name) = OFF.iter().find(|name| !is_off(&asked[**name])) {
-        return Err(not_served(name));
-    }
-    if let Some(name) = ABSENT.iter().find(|name| !asked[**name].is_null()) {
-        return Err(not_served(name));
-    }
-    let part = |name: &str| match &asked[name] {
-        part @ (Value::Null | Value::Object(_)) => Ok(part),
-        _ => Err(invalid(name, "an object")),
-    };
-    let files = part(FILES_IDENTITY)?;
-    if !files.is_null() && files["directoryServiceOptions"] != "None" {
-        return Err(not_served(FILES_IDENTITY));
-    }
-    let default = |value: &Value, allowed: &str| value.is_null() || *value == allowed;
-    if !default(&asked["publicNetworkAccess"], "Enabled") {
-        return Err(not_served("publicNetworkAccess"));
-    }
-    if !default(&asked["dnsEndpointType"], "Standard") {
-        return Err(not_served("dnsEndpointType"));
-    }
-    let rules = part("networkAcls")?;
-    let is_empty = |rules: &Value| rules.is_null() || rules.as_array().is_some_and(Vec::is_empty);
-    if !default(&rules["defaultAction"], "Allow") || !RULES.iter().all(|name| is_empty(&rules[*name])) {
-        return Err(not_served("networkAcls"));
-    }
-    let encryption = part("encryption")?;
-    if !default(&encryption["keySource"], "Microsoft.Storage")
-        || !is_off(&encryption["requireInfrastructureEncryption"])
-    {
-        return Err(not_served("encryption"));
+    for (name, value) in fields(asked) {
+        let is_served = match name {
+            "isHnsEnabled"
+            | "isSftpEnabled"
+            | "isNfsV3Enabled"
+            | "enableExtendedGroups"
+            | "isBlobReplicationEnabled" => *value == false,
+            "publicNetworkAccess" => value == "Enabled",
+            "dnsEndpointType" => value == "Standard",
+            "largeFileSharesState" => value == "Disabled",
+            FILES_IDENTITY => fields(object(name, value)?).all(|(_, value)| value == "None"),
+            "networkAcls" => fields(object(name, value)?).all(|(name, value)| match name {
+                "bypass" => true,
+                "defaultAction" => value == "Allow",
+                _ => RULES.contains(&name) && value.as_array().is_some_and(Vec::is_empty),
+            }),
+            // Whatever is asked for each service, everything is sealed.
+            "encryption" => fields(object(name, value)?).all(|(name, value)| match name {
+                "keySource" => value == "Microsoft.Storage",
+                "requireInfrastructureEncryption" => *value == false,
+                "services" => value.is_object() && fields(value).all(|(name, _)| SERVICES.contains(&name)),
+                _ => false,
+            }),
+            _ => KEPT.contains(&name) || READ_ONLY.contains(&name),
+        };
+        if !is_served {
+            return Err(not_served(name));
+        }
     }
     Ok(())
+}
+
+/// Those that say something; JSON's null says what leaving them out does.
+fn fields(object: &Value) -> impl Iterator<Item = (&str, &Value)> {
+    let fields = object.as_object().into_iter().flatten();
+    fields.map(|(name, value)| (name.as_str(), value)).filter(|(_, value)| !value.is_null())
+}
+
+fn object<'a>(name: &str, value: &'a Value) -> Result<&'a Value, Fault> {
+    if value.is_object() { Ok(value) } else { Err(invalid(name, "an object")) }
 }
 
 fn invalid(name: &str, expected: &str) -> Fault {
@@ -178,9 +210,10 @@ fn invalid(name: &str, expected: &str) -> Fault {
     Fault::bad_request("InvalidRequestPropertyValue", message)
 }
 
-fn not_served(name: &str) -> Fault {
+/// For a property, or a field beside them, that is not known or not at its default.
+pub(crate) fn not_served(name: &str) -> Fault {
     let message = format!(
-        "The property '{name}' asks for something that this site does not enforce for storage accounts, so it is \
+        "The property '{name:.64}' asks for something that this site does not enforce for storage accounts, so it is \
          refused rather than ignored. Leave it out, or give it its default."
     );
     Fault::bad_request("FeatureNotSupported", message)
@@ -224,10 +257,64 @@ mod tests {
             json!({ "networkAcls": { "ipRules": { "value": "203.0.113.7" } } }),
             json!({ "networkAcls": [{ "defaultAction": "Deny" }] }),
             json!({ "encryption": "Microsoft.Keyvault" }),
+            json!({ "encryption": { "keyvaultproperties": { "keyname": "k" } } }),
+            json!({ "encryption": { "identity": { "userAssignedIdentity": "/subscriptions/s" } } }),
+            json!({ "encryption": { "services": { "disk": {} } } }),
+            json!({ "networkAcls": { "perimeters": [{}] } }),
+            json!({ "allowSharedKeyAccessForServices": { "blob": { "enabled": false } } }),
+            json!({ "dualStackEndpointPreference": { "publishIpv6Endpoint": true } }),
+            json!({ "geoPriorityReplicationStatus": { "isBlobEnabled": true } }),
+            json!({ "dataCollaborationPolicyProperties": {} }),
+            json!({ "largeFileSharesState": "Enabled" }),
+            json!({ "azureFilesIdentityBasedAuthentication": {
+                "directoryServiceOptions": "None", "defaultSharePermission": "StorageFileDataSmbShareReader"
+            } }),
+            // Another case is another name here, and would be passed over.
+            json!({ "allowsharedkeyaccess": false }),
         ] {
-            assert_eq!(over(asked.clone()).unwrap_err().status.as_u16(), 400, "{asked}");
+            let refused = over(asked.clone()).unwrap_err();
+            let name = asked.as_object().unwrap().keys().next().unwrap();
+            assert_eq!((refused.status.as_u16(), refused.message.contains(name)), (400, true), "{asked}");
         }
+        assert!(over(json!({ "sasPolicy": null, "networkAcls": { "ipRules": null } })).is_ok());
+    }
+
+    #[test]
+    fn what_clients_send_by_default_is_taken() {
         let az = json!({ "encryption": { "keySource": "Microsoft.Storage", "services": { "blob": {} } } });
-        assert!(over(az).is_ok());
+        let az_update = json!({
+            "accessTier": "Hot",
+            "supportsHttpsTrafficOnly": true,
+            "encryption": {
+                "keySource": "Microsoft.Storage",
+                "services": { "blob": { "enabled": true, "keyType": "Account" }, "file": { "enabled": true } },
+            },
+            "networkAcls": {
+                "bypass": "AzureServices", "virtualNetworkRules": [], "ipRules": [], "defaultAction": "Allow",
+            },
+        });
+        let terraform = json!({
+            "accessTier": "Hot",
+            "allowBlobPublicAccess": true,
+            "allowCrossTenantReplication": false,
+            "allowSharedKeyAccess": true,
+            "defaultToOAuthAuthentication": false,
+            "dnsEndpointType": "Standard",
+            "encryption": {
+                "keySource": "Microsoft.Storage",
+                "services": { "queue": { "keyType": "Service" }, "table": { "keyType": "Service" } },
+            },
+            "isHnsEnabled": false,
+            "isLocalUserEnabled": true,
+            "isNfsV3Enabled": false,
+            "isSftpEnabled": false,
+            "minimumTlsVersion": "TLS1_2",
+            "networkAcls": { "defaultAction": "Allow" },
+            "publicNetworkAccess": "Enabled",
+            "supportsHttpsTrafficOnly": true,
+        });
+        for asked in [az, az_update, terraform] {
+            assert!(over(asked.clone()).is_ok(), "{asked}");
+        }
     }
 }

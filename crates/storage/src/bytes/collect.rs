@@ -262,7 +262,7 @@ impl ByteStore {
         let place = self.append(record.id, sealed).await?;
         let mut batch = Batch::new();
         batch.require_revision(PLACES, &record.id, row.revision);
-        batch.put(PLACES, &record.id, &place)?;
+        self.lead_to(&mut batch, &record.id, &place)?;
         match self.store.commit(stamp, batch).await {
             Ok(_) => Ok(true),
             Err(CommitError::Conflict) => Ok(false),
@@ -286,7 +286,7 @@ mod tests {
     async fn requests_are_served_between_two_pages_of_a_long_table() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::in_memory(Arc::new(FixedClock::at_epoch_seconds(0)), Arc::new(SystemEntropy));
-        let bytes = ByteStore::open(folder.path(), store, Arc::new(SystemEntropy)).unwrap();
+        let bytes = ByteStore::open(folder.path(), store, Arc::new(SystemEntropy)).await.unwrap();
         assert!(
             bytes.store.range(PLACES, &(), None, 1).now_or_never().is_some(),
             "a page comes without a wait"

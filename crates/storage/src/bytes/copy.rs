@@ -14,6 +14,7 @@ use arcadia_store::{StoreError, StoreReader};
 use uuid::Uuid;
 
 use super::files::{Files, make_directory};
+use super::folder::{self, FOLDER, ROW};
 use super::segments::{self, HEADER_BYTES};
 use super::{CHUNK_BYTES, PLACES, Piece, Place};
 use crate::records::{BLOBS, BLOCKS, CONTENTS, Content};
@@ -49,7 +50,7 @@ impl CopyFault {
 }
 
 /// Copies every byte that `rows` name from the folder `from` into the empty folder `to`, opening each piece on the
-/// way, and calls `told` with the number of bytes written each time. Where a site may be running on `from`, hold a
+/// way, and gives it the id that `rows` have for it. Calls `told` with the number of bytes written each time. Where a site may be running on `from`, hold a
 /// [`super::BytePin`] since before `rows` were copied. Making the files durable is the caller's part.
 pub fn copy_bytes(
     rows: &StoreReader,
@@ -66,6 +67,9 @@ pub fn copy_bytes(
         copied: CopiedBytes::default(),
     };
     copy.segments()?;
+    if let Some(row) = rows.get(FOLDER, ROW)? {
+        folder::write(to, row.value.id).map_err(CopyFault::file(to))?;
+    }
     rows.each(BLOBS, |blob| match &blob.content {
         Content::One(piece) => copy.piece(piece, || format!("blob {:?}", blob.name)),
         Content::Empty | Content::Listed { .. } => Ok(()),

@@ -1,6 +1,7 @@
 //! What can go wrong with bytes, and what a client is told of it.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arcadia_kernel::{Fault, StatusCode};
@@ -16,6 +17,12 @@ pub(crate) enum BytesFault {
     Full,
     #[error("piece {piece} is damaged: {what}; restore it from a backup")]
     Damaged { piece: Uuid, what: &'static str },
+    #[error(
+        "{folder} is missing or is not the folder that the site's blobs are in; mount it or put it back, or restore a \
+         backup into another directory with `arcadia restore`. To go on without the bytes that were in it, make it {anew}",
+        folder = folder.display()
+    )]
+    Lost { folder: PathBuf, anew: String },
     #[error("a piece could not be sealed")]
     Seal,
     #[error("the site is stopping: {0}")]

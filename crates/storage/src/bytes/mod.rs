@@ -4,7 +4,8 @@
 //! its own ([`arcadia_crypto::ChunkKey`]), which only the blob's row knows, and rows are sealed by the store; each
 //! chunk's tag is its checksum. Small pieces are appended to segments by one thread that syncs many at once, large
 //! ones are a file each. [`PLACES`] says where a piece is; a file or record that it does not name is an orphan, of
-//! an upload that broke off or of a crash, and is removed.
+//! an upload that broke off or of a crash, and is removed. So a site refuses to start on a folder that is not its own
+//! (`folder`).
 //!
 //! Bytes stay for [`crate::records::GRACE_SECONDS`] after the last row that led to them is gone or names another place. So an answer
 //! that is still being sent comes to its end. And nothing is removed while somebody holds a [`BytePin`]: a copy of the
@@ -17,6 +18,7 @@ mod collect;
 mod copy;
 mod fault;
 mod files;
+mod folder;
 mod pin;
 mod reading;
 mod room;
@@ -29,7 +31,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arcadia_crypto::{ChunkKey, b64url, b64url_decode};
-use arcadia_kernel::Entropy;
+use arcadia_kernel::{Entropy, EntropyExt as _};
 use arcadia_store::{Recent, Record, Store, Table};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -42,6 +44,7 @@ pub(crate) use upload::Stored;
 
 use crate::service::RECENT_ROWS_MAX;
 use files::Files;
+use folder::Known;
 use segments::Segments;
 
 /// Plaintext bytes of a chunk of a large piece; the last one may be shorter.
@@ -88,6 +91,8 @@ impl Record for Place {}
 /// Every byte of a site's blobs.
 pub(crate) struct ByteStore {
     folder: PathBuf,
+    folder_id: Uuid,
+    folder_row: Arc<Mutex<Option<u64>>>,
     store: Store,
     entropy: Arc<dyn Entropy>,
     files: Files,
@@ -103,31 +108,42 @@ pub(crate) struct ByteStore {
 }
 
 impl ByteStore {
-    /// Opens or makes `directory` (mode 0700). Only one process may have it open, which is the caller's to see to.
-    pub fn open(directory: &Path, store: Store, entropy: Arc<dyn Entropy>) -> Result<Arc<Self>, BytesFault> {
-        let files = Files::open(&directory.join("files"))?;
-        let segments = Arc::new(Segments::open(&directory.join("segments"))?);
-        files::sync_directory(directory)?;
-        if let Some(parent) = directory.parent() {
-            files::sync_directory(parent)?;
-        }
-        let flight = Arc::new(Flight::default());
-        let orphans_removed = AtomicBool::new(false);
-        let (dirty, retired) = (Mutex::default(), Mutex::default());
-        let folder = directory.to_owned();
+    /// Opens `directory`, or makes it (mode 0700) as long as no row leads to bytes in it. Only one process may have it
+    /// open, which is the caller's to see to.
+    pub async fn open(
+        directory: &Path,
+        store: Store,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Arc<Self>, BytesFault> {
+        let known = Known::of(&store).await?;
+        let folder_row = folder::follow(&store, &known);
+        let (folder, new_id) = (directory.to_owned(), entropy.uuid());
+        let (folder_id, files, segments) = blocking(move || {
+            let id = known.claim(&folder, new_id)?;
+            let files = Files::open(&folder.join("files"))?;
+            let segments = Segments::open(&folder.join("segments"), known.segment.unwrap_or(0))?;
+            files::sync_directory(&folder)?;
+            if let Some(parent) = folder.parent() {
+                files::sync_directory(parent)?;
+            }
+            Ok((id, files, Arc::new(segments)))
+        })
+        .await?;
         let places = Recent::of(&store, PLACES, RECENT_ROWS_MAX);
         Ok(Arc::new(Self {
-            folder,
+            folder: directory.to_owned(),
+            folder_id,
+            folder_row,
             store,
             entropy,
             files,
             segments,
             places,
-            flight,
+            flight: Arc::default(),
             announced: Mutex::default(),
-            orphans_removed,
-            dirty,
-            retired,
+            orphans_removed: AtomicBool::new(false),
+            dirty: Mutex::default(),
+            retired: Mutex::default(),
         }))
     }
 }

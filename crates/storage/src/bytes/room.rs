@@ -75,15 +75,15 @@ mod tests {
     use super::*;
     use crate::bytes::{CHUNK_BYTES, PACKED_BYTES_MAX};
 
-    fn opened(folder: &tempfile::TempDir) -> Arc<ByteStore> {
+    async fn opened(folder: &tempfile::TempDir) -> Arc<ByteStore> {
         let store = Store::in_memory(Arc::new(FixedClock::at_epoch_seconds(0)), Arc::new(SystemEntropy));
-        ByteStore::open(folder.path(), store, Arc::new(SystemEntropy)).unwrap()
+        ByteStore::open(folder.path(), store, Arc::new(SystemEntropy)).await.unwrap()
     }
 
     #[tokio::test]
     async fn what_is_announced_counts_until_it_is_written_or_given_up() {
         let folder = tempfile::tempdir().unwrap();
-        let bytes = opened(&folder);
+        let bytes = opened(&folder).await;
         // Either of two fits, and both do not.
         let much = (bytes.files.free_bytes().unwrap() - RESERVE_BYTES) / 5 * 3;
         let first = bytes.upload(much).unwrap();
@@ -102,7 +102,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_announced_is_refused_when_it_comes() {
         let folder = tempfile::tempdir().unwrap();
-        let bytes = opened(&folder);
+        let bytes = opened(&folder).await;
         for length in [10, CHUNK_BYTES] {
             let upload = bytes.upload(0).unwrap();
             let others = u64::MAX / 2;
@@ -116,7 +116,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_let_in_is_not_cut_off_for_what_others_announce() {
         let folder = tempfile::tempdir().unwrap();
-        let bytes = opened(&folder);
+        let bytes = opened(&folder).await;
         for length in [10, PACKED_BYTES_MAX + 1, CHUNK_BYTES] {
             let upload = bytes.upload(length as u64).unwrap();
             let others = u64::MAX / 2;
@@ -127,11 +127,11 @@ mod tests {
         }
     }
 
-    #[test]
-    fn of_two_that_come_together_one_is_let_in() {
+    #[tokio::test]
+    async fn of_two_that_come_together_one_is_let_in() {
         const ROUNDS: usize = 2000;
         let folder = tempfile::tempdir().unwrap();
-        let bytes = opened(&folder);
+        let bytes = opened(&folder).await;
         let much = (bytes.files.free_bytes().unwrap() - RESERVE_BYTES) / 5 * 3;
         let (arrived, let_in) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let meet = |count| {

@@ -51,9 +51,10 @@ pub(super) struct Found {
 }
 
 impl Segments {
-    pub fn open(root: &Path) -> Result<Self, BytesFault> {
+    /// `named`: the last segment that rows lead to, 0 for none. What is appended goes behind it, though it is gone.
+    pub fn open(root: &Path, named: u64) -> Result<Self, BytesFault> {
         make_directory(root)?;
-        let next = numbers(root)?.into_iter().max().map_or(1, |last| last + 1);
+        let next = numbers(root)?.into_iter().max().unwrap_or(0).max(named) + 1;
         let current = Arc::new(AtomicU64::new(next));
         let (queue, jobs) = mpsc::channel(QUEUE_JOBS_MAX);
         let appender = Appender { root: root.to_owned(), current: current.clone(), open: None };
@@ -282,7 +283,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn records_are_found_again_and_a_torn_tail_is_not() {
         let directory = tempfile::tempdir().unwrap();
-        let segments = Arc::new(Segments::open(directory.path()).unwrap());
+        let segments = Arc::new(Segments::open(directory.path(), 0).unwrap());
         let mut waiting = Vec::new();
         for number in 1..=40_u128 {
             let segments = segments.clone();
@@ -306,7 +307,7 @@ mod tests {
             assert_eq!(scan(directory.path(), 1).unwrap().0.len(), 39, "{torn}");
         }
         // The next process appends to a segment of its own.
-        let segments = Segments::open(directory.path()).unwrap();
+        let segments = Segments::open(directory.path(), 0).unwrap();
         let place = segments.append(Uuid::from_u128(99), vec![9; 10]).await.unwrap();
         assert_eq!(place, Place::Packed { segment: 2, offset: 0 });
         assert_eq!(segments.complete().unwrap(), [1]);

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::files::Files;
 use super::room::Room;
-use super::{ByteStore, BytesFault, CHUNK_BYTES, InFlight, PACKED_BYTES_MAX, PLACES, Piece, Place, blocking};
+use super::{ByteStore, BytesFault, CHUNK_BYTES, InFlight, PACKED_BYTES_MAX, Piece, Place, blocking};
 
 /// Dropped before [`Upload::finish`], it leaves nothing.
 pub(crate) struct Upload {
@@ -63,19 +63,29 @@ pub(crate) struct Stored {
     pub length: u64,
     place: Place,
     spilled: Option<Spilled>,
+    bytes: Arc<ByteStore>,
     _in_flight: InFlight,
 }
 
 impl Stored {
     /// Adds the row that keeps the bytes. From here on the file stays, whatever becomes of the commit: when it
-    /// fails, the next start removes what no row names.
+    /// fails, the next start removes what no row names. Only [`Self::not_kept`] takes this back.
     pub fn keep(&mut self, batch: &mut Batch) -> Result<(), StoreError> {
         let Some(piece) = &self.piece else { return Ok(()) };
-        batch.put(PLACES, &piece.id, &self.place)?;
-        if let Some(spilled) = &mut self.spilled {
-            spilled.keep = true;
-        }
+        self.bytes.lead_to(batch, &piece.id, &self.place)?;
+        self.set_keep(true);
         Ok(())
+    }
+
+    /// The commit of that row was refused for certain. Without another one, the file goes with this.
+    pub fn not_kept(&mut self) {
+        self.set_keep(false);
+    }
+
+    fn set_keep(&mut self, keep: bool) {
+        if let Some(spilled) = &mut self.spilled {
+            spilled.keep = keep;
+        }
     }
 }
 
@@ -153,6 +163,7 @@ impl Upload {
                 length: self.length,
                 place: Place::File,
                 spilled: self.spilled.take(),
+                bytes: self.bytes,
                 _in_flight: self.in_flight,
             })
         })
@@ -180,6 +191,7 @@ impl Upload {
             length: self.length,
             place,
             spilled: None,
+            bytes: self.bytes,
             _in_flight: self.in_flight,
         })
     }

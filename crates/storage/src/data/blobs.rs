@@ -110,6 +110,7 @@ async fn commit(
             add(&mut reply, "x-ms-request-server-encrypted", "true");
             return Ok(reply);
         }
+        stored.not_kept();
     }
 }
 

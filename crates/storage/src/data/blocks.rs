@@ -118,6 +118,7 @@ async fn commit_block(
             add(&mut reply, "x-ms-request-server-encrypted", "true");
             return Ok(reply);
         }
+        stored.not_kept();
     }
 }
 

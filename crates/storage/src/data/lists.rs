@@ -44,6 +44,8 @@ const INCLUDABLE: [&str; 12] = [
 /// What a list request asks for.
 struct Asked {
     prefix: String,
+    /// The first name that is wanted, whether there is such a name or not.
+    start_from: String,
     delimiter: Option<String>,
     marker: Option<Continuation>,
     marker_text: String,
@@ -82,6 +84,7 @@ impl Asked {
         }
         Ok(Self {
             prefix: text("prefix")?,
+            start_from: text("startFrom")?,
             delimiter: Some(text("delimiter")?).filter(|delimiter| !delimiter.is_empty()),
             marker,
             marker_text,
@@ -91,14 +94,10 @@ impl Asked {
         })
     }
 
-    /// Where the first read starts: the marker, but never before the prefix.
+    /// Where the first read starts: whatever comes last of the marker, the prefix and the first name.
     fn start(&self) -> Option<Continuation> {
-        let prefix = (!self.prefix.is_empty()).then(|| at(&self.prefix));
-        match (&self.marker, prefix) {
-            (Some(marker), Some(prefix)) if marker.0 < prefix.0 => Some(prefix),
-            (Some(marker), _) => Some(marker.clone()),
-            (None, prefix) => prefix,
-        }
+        let named = [&self.prefix, &self.start_from].into_iter().filter(|text| !text.is_empty());
+        named.map(|text| at(text)).chain(self.marker.clone()).max_by(|one, other| one.0.cmp(&other.0))
     }
 
     /// Whether a page with so many items is at its end.

@@ -43,15 +43,26 @@ const BLOB: &str = "/{container}/{blob}";
 
 /// Every row of the data plane. Names of operations are those of the service's own log.
 pub fn blob_ops() -> Vec<Op<Storage>> {
-    let mut rows = vec![
-        op("ListContainers", Method::GET, ACCOUNT, lists::containers).when_query("comp", Some("list")),
-        op("GetAccountInformation", Method::GET, ACCOUNT, account::information)
-            .when_query("restype", Some("account"))
-            .when_query("comp", Some("properties")),
-    ];
+    let mut rows =
+        vec![op("ListContainers", Method::GET, ACCOUNT, lists::containers).when_query("comp", Some("list"))];
+    rows.extend(information_rows());
     rows.extend(container_ops());
     rows.extend(blob_rows());
     rows
+}
+
+/// What an account is can be asked wherever a client is in it, so that who may ask in one container can.
+fn information_rows() -> [Op<Storage>; 3] {
+    [
+        ("GetAccountInformation", ACCOUNT),
+        ("GetAccountInformationOfContainer", CONTAINER),
+        ("GetAccountInformationOfBlob", BLOB),
+    ]
+    .map(|(name, path)| {
+        op(name, Method::GET, path, account::information)
+            .when_query("restype", Some("account"))
+            .when_query("comp", Some("properties"))
+    })
 }
 
 fn container_ops() -> Vec<Op<Storage>> {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::{keys, names};
 use crate::Storage;
 use crate::account::ACCOUNT_TYPE;
-use crate::account::properties::AccountProperties;
+use crate::account::properties::{AccountProperties, not_served};
 use crate::records::{Garbage, KEYS, NAMES, NameClaim, Refuse};
 
 const SKUS: [&str; 8] = [
@@ -63,6 +63,10 @@ impl ResourceKind for Accounts {
             let message =
                 "Storage accounts of this site have no identity; leave the property 'identity' out.";
             return Err(Fault::bad_request("FeatureNotSupported", message));
+        }
+        let is_empty = |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
+        if let Some((name, _)) = desired.extra.iter().find(|(_, value)| !is_empty(value)) {
+            return Err(not_served(name));
         }
         let after = AccountProperties::over(&desired.properties, before.as_ref(), plan.entropy.uuid())?;
         if current.is_none() {

@@ -21,7 +21,7 @@ async fn every_row_refuses_strangers() {
     world.make_container(&member, "acct1", "cc1").await;
     let stranger = world.caller("stranger");
     let rows = world.data_rows();
-    assert!(rows.len() >= 18, "{}", rows.len());
+    assert!(rows.len() >= 20, "{}", rows.len());
     for row in rows {
         assert!(
             matches!(row.access, Access::Decided { plane: Plane::Control | Plane::Data, .. }),
@@ -36,6 +36,33 @@ async fn every_row_refuses_strangers() {
         let mut shared = ask_of(&row);
         shared.target.push_str(&signature);
         assert_eq!(world.ask(shared).await.outcome(), "403 AuthenticationFailed", "{}", row.name);
+    }
+}
+
+#[tokio::test]
+async fn what_an_account_is_can_be_asked_where_one_may() {
+    let (world, member) = World::with_account("acct1").await;
+    for name in ["cc1", "cc2"] {
+        world.make_container(&member, "acct1", name).await;
+    }
+    let query = "?restype=account&comp=properties";
+    let key = world.keys("acct1").await[0].clone();
+    for path in ["/", "/cc1", "/cc1/b", "/cc1/a/b"] {
+        let ask = Ask::new(Method::GET, "acct1", &format!("{path}{query}")).signed("acct1", &key, START);
+        let answer = world.ask(ask).await;
+        assert_eq!(
+            (answer.outcome(), answer.header("x-ms-account-kind")),
+            ("200".to_owned(), "StorageV2"),
+            "{path}"
+        );
+        assert_eq!(answer.header("x-ms-sku-name"), "Standard_LRS", "{path}");
+    }
+    let guest = world.caller("guest");
+    world.grant(&guest, CONTRIBUTOR, &world.container("acct1", "cc1")).await;
+    for (path, outcome) in
+        [("/", REFUSED), ("/cc2", REFUSED), ("/cc2/b", REFUSED), ("/cc1", "200"), ("/cc1/b", "200")]
+    {
+        assert_eq!(world.get(&guest, "acct1", &format!("{path}{query}")).await.outcome(), outcome, "{path}");
     }
 }
 

@@ -30,6 +30,8 @@ async fn an_account_is_made_shown_changed_and_deleted() {
     assert_eq!(changed.json()["tags"]["a"], "b");
     let again = world.put_account("stlab1", json!({})).await;
     assert_eq!(again.json()["properties"]["allowSharedKeyAccess"], false, "a PUT without it keeps it");
+    let back = world.manage(Method::PUT, &path, changed.json()).await;
+    assert_eq!((back.status, back.json()), (200, changed.json()), "what is shown can be put back");
     let list = format!("/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Storage/storageAccounts");
     let listed = world.manage(Method::GET, &list, Value::Null).await.json();
     assert_eq!(listed["value"].as_array().unwrap().len(), 1);
@@ -73,6 +75,17 @@ async fn what_is_not_enforced_is_refused() {
     ] {
         let answer = world.put_account("stlab1", properties.clone()).await;
         assert_eq!(answer.status, 400, "{properties}: {}", answer.text());
+    }
+    for (name, value) in [
+        ("zones", json!(["1"])),
+        ("extendedLocation", json!({ "type": "EdgeZone", "name": "here" })),
+        ("placement", json!({ "zonePlacementPolicy": "Any" })),
+        ("somethingNew", json!(false)),
+    ] {
+        let mut body = json!({ "location": "uksouth", "sku": { "name": "Standard_LRS" } });
+        body[name] = value;
+        let answer = world.manage(Method::PUT, &world.account("stlab1"), body).await;
+        assert_eq!((answer.status, answer.text().contains(name)), (400, true), "{name}: {}", answer.text());
     }
     let body = json!({ "location": "uksouth", "properties": {} });
     let no_sku = world.manage(Method::PUT, &world.account("stlab1"), body).await;

@@ -113,7 +113,7 @@ async fn bytes_that_were_changed_cut_or_removed_are_not_copied() {
     world.put(&member, "acct1", "/cc1/small", content(1000, 1)).await;
     world.put(&member, "acct1", "/cc1/large", content(600_000, 2)).await;
     copied(&world, &keys).await.unwrap();
-    let files = walk(&world.blobs().join("blobs"));
+    let files = world.files_of_bytes();
     assert_eq!(files.len(), 2, "{files:?}");
     for path in files {
         let good = std::fs::read(&path).unwrap();

@@ -186,6 +186,7 @@ async fn blocks_that_nobody_commits_are_removed() {
     world.clock.advance_seconds(6 * DAY);
     assert_eq!(world.sweep().await.drafts, 0, "a block was put six days ago");
     world.clock.advance_seconds(DAY + 1);
+    assert_eq!(world.tidy().await, Default::default(), "nobody deleted it");
     assert_eq!(world.sweep().await.drafts, 1);
     assert_eq!(commit(&world, &member, &[("Latest", 1)]).await.outcome(), "400 InvalidBlockList");
     world.clock.advance_seconds(3601);

@@ -19,7 +19,7 @@ async fn reads_and_changes_hold_to_their_conditions() {
         ("if-match", "*", "200", "200"),
         ("if-match", "\"0x8D0\"", unmet, unmet),
         ("if-none-match", tag.as_str(), known, unmet),
-        ("if-none-match", "*", known, unmet),
+        ("if-none-match", "*", "400 UnsatisfiableCondition", unmet),
         ("if-none-match", "\"0x8D0\"", "200", "200"),
         ("if-modified-since", then, known, unmet),
         ("if-modified-since", before, "200", "200"),
@@ -102,6 +102,17 @@ async fn containers_have_conditions_and_metadata_too() {
     assert_eq!((shown.outcome().as_str(), shown.header("x-ms-meta-a")), ("200", "b"));
     let head = Ask::new(Method::HEAD, "acct1", "/cc1?restype=container").by(&member);
     assert_eq!(world.ask(head).await.header("etag"), shown.header("etag"));
+    for (method, path, code) in [
+        (Method::GET, "/cc1?restype=container", "LeaseNotPresentWithContainerOperation"),
+        (Method::PUT, "/cc1?restype=container&comp=metadata", "LeaseNotPresentWithContainerOperation"),
+        (Method::DELETE, "/cc1?restype=container", "LeaseNotPresentWithContainerOperation"),
+        (Method::GET, "/cc1/b", "LeaseNotPresentWithBlobOperation"),
+        (Method::DELETE, "/cc1/b", "LeaseNotPresentWithBlobOperation"),
+    ] {
+        let leased = Ask::new(method, "acct1", path).by(&member);
+        let leased = leased.with("x-ms-lease-id", "4d6f6e61-0000-4000-8000-000000000001");
+        assert_eq!(world.ask(leased).await.outcome(), format!("412 {code}"), "{path}");
+    }
     let stale = Ask::new(Method::DELETE, "acct1", "/cc1?restype=container").by(&member);
     assert_eq!(world.ask(stale.with("if-match", "\"0x8D0\"")).await.outcome(), "412 ConditionNotMet");
     assert_eq!(world.delete(&member, "acct1", "/cc1?restype=container").await.outcome(), "202");

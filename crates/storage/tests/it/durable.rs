@@ -137,7 +137,7 @@ async fn bytes_that_were_changed_are_an_error_and_never_an_answer() {
     world.make_container(&member, "acct1", "cc1").await;
     world.put(&member, "acct1", "/cc1/small", marked(1000)).await;
     world.put(&member, "acct1", "/cc1/large", marked(100_000)).await;
-    for path in walk(&world.blobs().join("blobs")) {
+    for path in world.files_of_bytes() {
         let mut bytes = std::fs::read(&path).unwrap();
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
@@ -146,7 +146,7 @@ async fn bytes_that_were_changed_are_an_error_and_never_an_answer() {
     for path in ["/cc1/small", "/cc1/large"] {
         assert_eq!(world.get(&member, "acct1", path).await.outcome(), "500 InternalError", "{path}");
     }
-    for path in walk(&world.blobs().join("blobs")) {
+    for path in world.files_of_bytes() {
         std::fs::remove_file(path).unwrap();
     }
     for path in ["/cc1/small", "/cc1/large"] {

@@ -9,6 +9,7 @@ mod blobs;
 mod blocks;
 mod conditions;
 mod durable;
+mod folder;
 mod fuzz;
 mod lists;
 mod races;

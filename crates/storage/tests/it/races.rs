@@ -1,6 +1,8 @@
 //! What eight clients want of one blob at the same moment, and one can have.
 
-use arcadia_crypto::b64;
+use std::sync::Arc;
+
+use arcadia_crypto::{KeyRing, SystemEntropy, b64};
 use arcadia_kernel::Method;
 use arcadia_races::{block_on, race, rounds};
 
@@ -43,5 +45,26 @@ fn a_blob_that_must_be_new_is_made_by_one() {
         assert_eq!(winners(&outcomes), 1, "round {round}: {outcomes:?}");
         let winner = outcomes.iter().position(|outcome| outcome == "201").unwrap();
         assert_eq!(block_on(world.get(&member, "acct1", &path)).text(), winner.to_string());
+    }
+}
+
+/// What the others sent leaves nothing on the disk, large as it is. Commits to a disk wait for one another, so that
+/// others have planned before the first is written.
+#[test]
+fn an_upload_that_loses_leaves_no_file() {
+    let ring = KeyRing::generate(&SystemEntropy).unwrap();
+    let world = block_on(World::on_disk(Arc::new(tempfile::tempdir().unwrap()), || ring.clone()));
+    block_on(world.make_account("acct1"));
+    let member = world.caller("contributor-of-blobs");
+    block_on(world.grant(&member, BLOB_CONTRIBUTOR, &world.account("acct1")));
+    block_on(world.make_container(&member, "acct1", "cc1"));
+    for round in 1..=rounds() {
+        let path = format!("/cc1/b{round}");
+        let outcomes = race(async |_| {
+            let ask = Ask::new(Method::PUT, "acct1", &path).by(&member).with("x-ms-blob-type", "BlockBlob");
+            world.ask(ask.with("if-none-match", "*").body(vec![7; 100_000])).await.outcome()
+        });
+        assert_eq!(winners(&outcomes), 1, "round {round}: {outcomes:?}");
+        assert_eq!(world.files().0, round, "round {round}");
     }
 }

@@ -330,6 +330,10 @@ impl World {
         self.keyvault.sweep(self.gate.as_system(Reason::Sweep)).await.unwrap()
     }
 
+    pub async fn tidy(&self) -> Swept {
+        self.keyvault.tidy(self.gate.as_system(Reason::Sweep)).await.unwrap()
+    }
+
     /// How many rows a table of the store has.
     pub async fn rows(&self, table: &'static str) -> usize {
         self.store.all(arcadia_store::Table::<(), Raw>::new(table), &()).await.unwrap().len()

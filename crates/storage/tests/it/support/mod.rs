@@ -373,10 +373,20 @@ impl World {
         self.storage.sweep(self.gate.as_system(Reason::Sweep)).await
     }
 
+    pub async fn tidy(&self) -> Swept {
+        self.storage.tidy(self.gate.as_system(Reason::Sweep)).await.unwrap()
+    }
+
     /// A row as it is stored.
     pub async fn put_row<K: arcadia_store::Key>(&self, table: &'static str, key: &K, row: Value) {
         let mut batch = arcadia_store::Batch::new();
         batch.put(arcadia_store::Table::<K, Raw>::new(table), key, &Raw(row)).unwrap();
+        self.store.commit(self.gate.as_system(Reason::Sweep).stamp(), batch).await.unwrap();
+    }
+
+    pub async fn remove_row(&self, table: &'static str, key: &str) {
+        let mut batch = arcadia_store::Batch::new();
+        batch.delete(arcadia_store::Table::<str, Raw>::new(table), key);
         self.store.commit(self.gate.as_system(Reason::Sweep).stamp(), batch).await.unwrap();
     }
 
@@ -394,10 +404,17 @@ impl World {
         self.data.catalogue()
     }
 
-    /// Files below the folder of blobs, segments apart.
+    /// Files below the folder of blobs, without the one that has its id.
+    pub fn files_of_bytes(&self) -> Vec<std::path::PathBuf> {
+        let mut files = walk(&self.folder.path().join("blobs"));
+        files.retain(|path| !path.ends_with("blobs/id"));
+        files
+    }
+
+    /// How many they are, segments apart.
     pub fn files(&self) -> (usize, usize) {
         let (mut files, mut segments) = (0, 0);
-        for path in walk(&self.folder.path().join("blobs")) {
+        for path in self.files_of_bytes() {
             if path.extension().is_some_and(|extension| extension == "seg") {
                 segments += 1
             } else {
