@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use arcadia_crypto::KeyRing;
 use arcadia_kernel::Access as Needs;
 use arcadia_kernel::{
     ArmId, AuthFailure, Caller, Clock, Decider, Denial, Entropy, EntropyExt as _, Fault, Gate, HeaderName,
@@ -43,7 +44,9 @@ pub struct Arm {
     kinds: BTreeMap<String, Arc<dyn AnyKind>>,
     subscriptions: Subscriptions,
     clock: Arc<dyn Clock>,
-    entropy: Arc<dyn Entropy>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    /// What tokens of lists are sealed with. They end with the process.
+    pub(crate) page_keys: KeyRing,
 }
 
 /// What the first `up` makes.
@@ -81,6 +84,10 @@ impl Arm {
         let kinds = kinds.into_iter().map(|kind| (kind.type_name().to_lowercase(), kind)).collect();
         let wake = Arc::new(Notify::new());
         let actions = RwLock::default();
+        let page_keys = KeyRing::generate(&*entropy).map_err(|fault| StoreError::Backend {
+            task: "make a key for the tokens of lists",
+            source: Arc::new(fault.into()),
+        })?;
         Ok(Arc::new(Self {
             store,
             names,
@@ -92,6 +99,7 @@ impl Arm {
             subscriptions,
             clock,
             entropy,
+            page_keys,
         }))
     }
 

@@ -1,6 +1,9 @@
 //! Kinds whose changes take time: committed with the operation that carries them out, answered with 202.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use arcadia_kernel::{
@@ -10,6 +13,7 @@ use arcadia_kernel::{
 use arcadia_store::{Batch, CommitError, Record, Row, Table};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use arcadia_kernel::EntropyExt as _;
@@ -23,7 +27,7 @@ use crate::operations::{OPERATIONS, Operation, Progress, WORK_API_VERSION, Work}
 pub(crate) const PENDING: Table<ArmId, Pending> = Table::new("arm/pending");
 
 /// A PUT or PATCH that still fails for the site's own reasons after this time has failed for good.
-const TRIED_SECONDS_MAX: i64 = 10 * 60;
+const TRIED_TIME_MAX: Duration = Duration::from_secs(10 * 60);
 /// Longer than that, so that what takes all of it has failed for good.
 const FINISH_TIME_MAX: Duration = Duration::from_secs(11 * 60);
 /// How often a change is planned anew when another one came in between. Without the turn of `Store::attempts`: what a
@@ -139,14 +143,14 @@ async fn location_of(arm: &Arm, resource: &Resource) -> Result<String, Fault> {
 }
 
 /// Carries out one committed change. Starts from what is stored, so it can be taken up after any step. `tried_since`:
-/// when this was first done, in seconds since 1970.
+/// when this was first done.
 pub(crate) async fn carry_out(
     arm: &Arm,
     gate: &Arc<Gate>,
     operation: &Operation,
     id: &ArmId,
     change: &Change,
-    tried_since: i64,
+    tried_since: Instant,
 ) -> Result<(), Fault> {
     let permit = gate.as_system(Reason::AsyncOperation);
     for _ in 0..TRIES_MAX {
@@ -170,7 +174,7 @@ pub(crate) async fn carry_out(
                     let after = Resource { properties, ..row.value.clone() };
                     kept(&permit, &row, Some(after), operation, Ok(()))?
                 }
-                (Err(fault), _) if !is_final(gate, tried_since, &fault) => return Err(fault),
+                (Err(fault), _) if !is_final(tried_since, &fault) => return Err(fault),
                 (Err(fault), Change::Update { before: Some(before) }) => {
                     kept(&permit, &row, Some((**before).clone()), operation, Err(&fault))?
                 }
@@ -190,10 +194,20 @@ pub(crate) async fn carry_out(
     Err(CommitError::Conflict.into())
 }
 
-/// What takes longer than it may has failed.
+/// What takes longer than it may has failed, and what panics.
 async fn finished(kind: &dyn AnyKind, resource: &Resource) -> Result<serde_json::Value, Fault> {
-    let finished = tokio::time::timeout(FINISH_TIME_MAX, kind.finish(resource)).await;
+    let finished = tokio::time::timeout(FINISH_TIME_MAX, caught(kind.finish(resource))).await;
     finished.unwrap_or_else(|_| Err(Fault::unavailable("The operation took too long, and was broken off.")))
+}
+
+/// A panic is a failure like any other: what comes after is reached, and what tries again ends some time.
+pub(crate) async fn caught<T>(work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    let mut work = pin!(work);
+    std::future::poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)));
+        polled.unwrap_or_else(|_| Poll::Ready(Err(Fault::internal("an operation broke off with a panic"))))
+    })
+    .await
 }
 
 /// Deleted meanwhile, with what it was in; what has its name now is another's.
@@ -207,10 +221,10 @@ fn gone(
     ended(permit, operation, if matches!(change, Change::Delete) { Ok(()) } else { Err(&gone) })
 }
 
-/// `tried_since` counts from the first try of this run of the site: a site that was stopped has not tried.
-fn is_final(gate: &Gate, tried_since: i64, fault: &Fault) -> bool {
-    let tried_seconds = gate.clock.epoch_seconds() - tried_since;
-    fault.status.is_client_error() || tried_seconds > TRIED_SECONDS_MAX
+/// `tried_since` counts from the first try of this run of the site: a site that was stopped has not tried. It is no time
+/// of the site's clock, which may be set.
+fn is_final(tried_since: Instant, fault: &Fault) -> bool {
+    fault.status.is_client_error() || tried_since.elapsed() > TRIED_TIME_MAX
 }
 
 /// The end of the operation and of its resource.

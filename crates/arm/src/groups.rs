@@ -122,7 +122,7 @@ async fn list(at: At<Arm>, permit: Permit<SignedIn>, request: Request) -> Result
     let subscription = ArmId::from_segments(["subscriptions", request.param("subscriptionId")])
         .map_err(|_| error::subscription_not_found(request.param("subscriptionId")))?;
     let filter = crate::resources::ListFilter::of(&request.query)?;
-    let window = Window::of(&request)?;
+    let window = Window::of(&at, &request)?;
     let page = page::collect(&at.store, GROUPS, &subscription, window, |row| {
         let group = row.value;
         let shown =
@@ -131,7 +131,7 @@ async fn list(at: At<Arm>, permit: Permit<SignedIn>, request: Request) -> Result
         Ok(shown.then(|| group.view()))
     })
     .await?;
-    page::reply(&request, page)
+    page::reply(&at, &request, page)
 }
 
 async fn get(at: At<Arm>, _: Permit<ReadGroup>, request: Request) -> Result<Reply, Fault> {

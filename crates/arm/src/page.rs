@@ -1,9 +1,14 @@
 //! Lists: `$top`, `$skiptoken`, `nextLink`.
+//!
+//! A list shows of its rows what the caller may read, and a page may end at one that is not shown. So where a page ends is
+//! sealed, for the list and the caller: a token tells no name, and nobody makes one.
 
 use arcadia_kernel::{Continuation, Fault, Page, Query, Reply, RequestHead};
 use arcadia_store::{Key, Record, Row, Store, Table};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
+
+use crate::Arm;
 
 /// The most items of one page, and how many there are when the client does not say.
 const ITEMS_MAX: usize = 1000;
@@ -17,10 +22,10 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    pub(crate) fn of(head: &RequestHead) -> Result<Self, Fault> {
+    pub(crate) fn of(arm: &Arm, head: &RequestHead) -> Result<Self, Fault> {
         let limit = Self::limit(&head.query)?;
         let token = head.query.first("$skiptoken").filter(|token| !token.is_empty());
-        let after = token.map(|token| Continuation::parse(token, head)).transpose()?;
+        let after = token.map(|token| opened(arm, head, token)).transpose()?;
         Ok(Self { limit, after })
     }
 
@@ -105,12 +110,28 @@ where
 }
 
 /// `{"value":[…],"nextLink"}`; the link repeats the request with the token of the next page.
-pub(crate) fn reply(head: &RequestHead, page: Page<Value>) -> Result<Reply, Fault> {
+pub(crate) fn reply(arm: &Arm, head: &RequestHead, page: Page<Value>) -> Result<Reply, Fault> {
     let mut body = json!({ "value": page.items });
     if let Some(next) = &page.next {
-        body["nextLink"] = next_link(head, next).into();
+        body["nextLink"] = next_link(head, &sealed(arm, head, next)?).into();
     }
     Reply::ok(&body)
+}
+
+fn sealed(arm: &Arm, head: &RequestHead, next: &Continuation) -> Result<Continuation, Fault> {
+    let sealed = arm.page_keys.seal(&binding(head), &next.0, &*arm.entropy);
+    sealed.map(Continuation).map_err(Fault::internal)
+}
+
+fn opened(arm: &Arm, head: &RequestHead, token: &str) -> Result<Continuation, Fault> {
+    let sealed = Continuation::parse(token, head)?;
+    let place = arm.page_keys.open(&binding(head), &sealed.0).map_err(|_| Continuation::not_issued())?;
+    Ok(Continuation(place.to_vec()))
+}
+
+/// What a token is good for: one caller and one list, whose spelling may change from page to page.
+fn binding(head: &RequestHead) -> Vec<u8> {
+    format!("{} {} {}", head.caller_id(), head.host, head.segments.join("/")).to_lowercase().into_bytes()
 }
 
 fn next_link(head: &RequestHead, next: &Continuation) -> String {

@@ -59,7 +59,7 @@ async fn reply(
     visible: impl Fn(&ArmId) -> bool,
 ) -> Result<Reply, Fault> {
     let filter = ListFilter::of(&request.query)?;
-    let window = Window::of(request)?;
+    let window = Window::of(arm, request)?;
     let expand = request.query.first("$expand").unwrap_or_default().to_lowercase();
     let page = page::collect(&arm.store, RESOURCES, container, window, |row| {
         let resource = row.value;
@@ -67,7 +67,7 @@ async fn reply(
         Ok(shown.then(|| view(arm, &resource, &expand)))
     })
     .await?;
-    page::reply(request, page)
+    page::reply(arm, request, page)
 }
 
 fn view(arm: &Arm, resource: &Resource, expand: &str) -> Value {

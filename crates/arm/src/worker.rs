@@ -48,8 +48,14 @@ pub(crate) async fn work(arm: Weak<Arm>, wake: Arc<Notify>, gate: Arc<Gate>) {
     }
 }
 
-/// An operation that was tried, and when it was tried first (in seconds) if it failed.
-type Tried = (Uuid, Option<i64>);
+/// An operation that was tried, and when it was tried first if it failed.
+type Tried = (Uuid, Option<Instant>);
+
+/// When an operation that failed was tried.
+struct Failed {
+    first: Instant,
+    last: Instant,
+}
 
 struct Worker {
     gate: Arc<Gate>,
@@ -57,8 +63,7 @@ struct Worker {
     lanes: JoinSet<Vec<Tried>>,
     /// The places of the lanes (top-level resources, and groups that are deleted), and their operations.
     places: HashMap<Id, (ArmId, Vec<Uuid>)>,
-    /// When the operations that failed were tried first.
-    failed: HashMap<Uuid, i64>,
+    failed: HashMap<Uuid, Failed>,
     /// Whether something waits for a lane to end.
     waits: bool,
     /// When what failed is tried again.
@@ -79,7 +84,11 @@ impl Worker {
         let running = running(arm, &self.gate).await?;
         let ids: HashSet<Uuid> = running.iter().map(|operation| operation.id).collect();
         self.failed.retain(|id, _| ids.contains(id));
-        for (place, operations) in by_place(arm, running) {
+        let mut places = by_place(arm, running);
+        // What was never tried, then what waits longest: when all the room is for what fails, everything has its turn.
+        let last = |operation: &Operation| self.failed.get(&operation.id).map(|failed| failed.last);
+        places.sort_by_key(|(_, operations)| operations.iter().map(last).min());
+        for (place, operations) in places {
             let is_taken = |(other, _): &(ArmId, _)| place.contains(other) || other.contains(&place);
             if self.lanes.len() >= LANES_MAX || self.places.values().any(is_taken) {
                 self.waits = true;
@@ -89,8 +98,8 @@ impl Worker {
                 continue;
             }
             let ids = operations.iter().map(|operation| operation.id).collect();
-            let since = |operation: Operation| (self.failed.get(&operation.id).copied(), operation);
-            let operations = operations.into_iter().map(since).collect();
+            let first = |operation: &Operation| self.failed.get(&operation.id).map(|failed| failed.first);
+            let operations = operations.into_iter().map(|operation| (first(&operation), operation)).collect();
             let lane = self.lanes.spawn(run(arm.clone(), self.gate.clone(), operations));
             self.places.insert(lane.id(), (place, ids));
         }
@@ -136,16 +145,16 @@ impl Worker {
             Err(error) => {
                 tracing::error!(%error, "an operation broke off; it is tried again later");
                 let (_, ids) = self.places.remove(&error.id()).unzip();
-                let now = self.gate.clock.epoch_seconds();
-                ids.unwrap_or_default().into_iter().map(|id| (id, Some(now))).collect()
+                ids.unwrap_or_default().into_iter().map(|id| (id, Some(Instant::now()))).collect()
             }
         };
         let mut has_failed = false;
         for (operation, failed) in tried {
             match failed {
-                Some(since) => {
+                Some(first) => {
                     has_failed = true;
-                    self.failed.entry(operation).or_insert(since);
+                    let last = Instant::now();
+                    self.failed.entry(operation).or_insert(Failed { first, last }).last = last;
                 }
                 None => drop(self.failed.remove(&operation)),
             }
@@ -213,10 +222,10 @@ fn top_of(arm: &Arm, resource: &ArmId) -> ArmId {
 }
 
 /// One lane, from its first operation to its last. Each comes with the time when it was tried first.
-async fn run(arm: Arc<Arm>, gate: Arc<Gate>, operations: Vec<(Option<i64>, Operation)>) -> Vec<Tried> {
+async fn run(arm: Arc<Arm>, gate: Arc<Gate>, operations: Vec<(Option<Instant>, Operation)>) -> Vec<Tried> {
     let mut tried = Vec::with_capacity(operations.len());
     for (since, operation) in operations {
-        let since = since.unwrap_or_else(|| gate.clock.epoch_seconds());
+        let since = since.unwrap_or_else(Instant::now);
         let carried_out = async {
             match &operation.work {
                 Work::DeleteGroup { group } => delete_group(&arm, &gate, &operation, group).await,
@@ -225,7 +234,7 @@ async fn run(arm: Arc<Arm>, gate: Arc<Gate>, operations: Vec<(Option<i64>, Opera
                 }
             }
         };
-        let done = tokio::time::timeout(TRY_TIME_MAX, carried_out).await;
+        let done = tokio::time::timeout(TRY_TIME_MAX, asynchronous::caught(carried_out)).await;
         let done = done.unwrap_or_else(|_| Err(Fault::unavailable("The operation takes too long.")));
         if let Err(fault) = &done {
             tracing::warn!(operation = %operation.id, ?fault, "tried again later");

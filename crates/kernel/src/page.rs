@@ -19,9 +19,10 @@ pub struct Page<T> {
 /// The key after which the next page starts. Clients see it as an opaque token (`$skiptoken`, `marker`), which is good
 /// for the list and the caller it was given for.
 ///
-/// It only ever positions a read *within* the range that the request itself names, so a forged one reveals
-/// nothing that the caller could not list from the start. That tokens of other lists are refused keeps clients from
-/// mixing them up; it guards nothing.
+/// It is not secret, and only ever positions a read *within* the range that the request itself names: where everybody
+/// who may list sees every row, a forged one reveals nothing that the caller could not list from the start. Whoever
+/// shows some of the rows only seals the key before, as the resource manager does. That tokens of other lists are refused
+/// keeps clients from mixing them up; it guards nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Continuation(pub Vec<u8>);
 
@@ -33,17 +34,19 @@ impl Continuation {
 
     /// Reads what [`Continuation::token`] gave for the same list and the same caller.
     pub fn parse(token: &str, head: &RequestHead) -> Result<Self, Fault> {
-        let refused = || {
-            Fault::bad_request(
-                "InvalidSkipToken",
-                "The continuation token is not one that this service issued for this list.",
-            )
-        };
         if token.len() > TOKEN_CHARS_MAX {
-            return Err(refused());
+            return Err(Self::not_issued());
         }
-        let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| refused())?;
-        bytes.strip_prefix(&mark(head)).map(|key| Self(key.to_vec())).ok_or_else(refused)
+        let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| Self::not_issued())?;
+        bytes.strip_prefix(&mark(head)).map(|key| Self(key.to_vec())).ok_or_else(Self::not_issued)
+    }
+
+    /// 400: the token is none of this list's.
+    pub fn not_issued() -> Fault {
+        Fault::bad_request(
+            "InvalidSkipToken",
+            "The continuation token is not one that this service issued for this list.",
+        )
     }
 }
 

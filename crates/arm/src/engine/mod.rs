@@ -51,8 +51,8 @@ pub(crate) fn rows<K: ResourceKind>() -> Vec<Op<Arm>> {
         op(name("patch"), Method::PATCH, paths.one, |at, permit: Permit<Write<K>>, request| async move {
             write::patch(&at, K::TYPE, &Work::of(&permit), request).await
         }),
-        op(name("delete"), Method::DELETE, paths.one, |at, permit: Permit<Delete<K>>, request| async move {
-            remove::delete(&at, K::TYPE, &Work::of(&permit), request).await
+        op(name("delete"), Method::DELETE, paths.one, |at, permit: Permit<Delete<K>>, request| {
+            remove::to_its_end(async move { remove::delete(&at, K::TYPE, &Work::of(&permit), request).await })
         }),
         op(name("list"), Method::GET, paths.beside, |at, _: Permit<Read<K>>, request| async move {
             read::list(&at, K::TYPE, &request, |_| true).await

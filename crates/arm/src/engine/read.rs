@@ -88,7 +88,7 @@ pub(super) async fn list(
     let kind = arm.kind(type_name)?;
     let api_version = version::required(&request.query)?;
     let filter = ListFilter::of(&request.query)?;
-    let window = Window::of(request)?;
+    let window = Window::of(arm, request)?;
     let prefix = list_prefix(arm, type_name, request).await?;
     let page = page::collect(&arm.store, RESOURCES, &prefix, window, |row| {
         let resource = row.value;
@@ -97,7 +97,7 @@ pub(super) async fn list(
         Ok(shown.then(|| view(&*kind, &resource, api_version)))
     })
     .await?;
-    page::reply(request, page)
+    page::reply(arm, request, page)
 }
 
 async fn list_prefix(arm: &Arm, type_name: &str, request: &Request) -> Result<ArmId, Fault> {

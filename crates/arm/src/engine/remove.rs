@@ -11,6 +11,14 @@ use crate::kind::{RESOURCES, Resource};
 use crate::roles;
 use crate::version;
 
+/// Runs a deletion to its end even when the client hangs up: where there are more role assignments than one commit
+/// takes, some go before the resource.
+pub(super) async fn to_its_end(
+    deletion: impl Future<Output = Result<Reply, Fault>> + Send + 'static,
+) -> Result<Reply, Fault> {
+    tokio::spawn(deletion).await.unwrap_or_else(|error| Err(Fault::internal(error)))
+}
+
 pub(super) async fn delete(
     arm: &Arm,
     type_name: &str,

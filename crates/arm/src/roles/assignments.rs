@@ -471,7 +471,7 @@ fn assignee(arguments: &[Argument]) -> Result<Uuid, Fault> {
 async fn list(at: At<Arm>, _: Permit<ReadAssignments>, request: Request) -> Result<Reply, Fault> {
     let scope = scopes::check(&at, request.param("scope"))?;
     let chosen = Chosen::of(&at, &request)?;
-    let window = Window::of(&request)?;
+    let window = Window::of(&at, &request)?;
     let subscription = scope.subscription().map(str::to_owned);
     let view = |row: Row<Assignment>| {
         let shown = chosen.fits(&row.value)?;
@@ -486,7 +486,7 @@ async fn list(at: At<Arm>, _: Permit<ReadAssignments>, request: Request) -> Resu
     }
     ranges.push(if chosen.below { scope } else { own_prefix(&scope)? });
     let page = page::collect_all(&at.store, ASSIGNMENTS, &ranges, window, view).await?;
-    page::reply(&request, page)
+    page::reply(&at, &request, page)
 }
 
 /// The key prefix of the assignments that are made at a scope itself.

@@ -127,12 +127,12 @@ async fn list(at: At<Arm>, _: Permit<ReadDefinitions>, request: Request) -> Resu
         .map(Arc::new)
         .collect();
     let items = chosen_views(&chosen, custom.iter().chain(builtin_roles()), scope.subscription())?;
-    page::reply(&request, items)
+    page::reply(&at, &request, items)
 }
 
-async fn list_builtin(_: At<Arm>, _: Permit<SignedIn>, request: Request) -> Result<Reply, Fault> {
+async fn list_builtin(at: At<Arm>, _: Permit<SignedIn>, request: Request) -> Result<Reply, Fault> {
     let chosen = Chosen::of(&request)?;
-    page::reply(&request, chosen_views(&chosen, builtin_roles().iter(), None)?)
+    page::reply(&at, &request, chosen_views(&chosen, builtin_roles().iter(), None)?)
 }
 
 fn chosen_views<'a>(

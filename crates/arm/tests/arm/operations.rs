@@ -56,7 +56,8 @@ impl ResourceKind for Engines {
 
     async fn finish(&self, resource: &Resource) -> Result<Value, Fault> {
         self.tried.fetch_add(1, Ordering::SeqCst);
-        if resource.properties["mode"] == "panics" && self.tried.load(Ordering::SeqCst) == 1 {
+        let first = self.tried.load(Ordering::SeqCst) == 1;
+        if resource.properties["mode"] == "breaks" || resource.properties["mode"] == "panics" && first {
             panic!("a kind has a defect");
         }
         if resource.properties["mode"] == "waits" {
@@ -68,8 +69,11 @@ impl ResourceKind for Engines {
         Ok(resource.properties.clone())
     }
 
-    async fn tear_down(&self, _: &Resource) -> Result<(), Fault> {
-        if self.failures_left.fetch_sub(1, Ordering::SeqCst) > 0 {
+    async fn tear_down(&self, resource: &Resource) -> Result<(), Fault> {
+        if resource.properties["mode"] == "cracks" {
+            panic!("a kind has a defect");
+        }
+        if resource.properties["mode"] == "stays" || self.failures_left.fetch_sub(1, Ordering::SeqCst) > 0 {
             return Err(Fault::internal("not now"));
         }
         self.torn_down.fetch_add(1, Ordering::SeqCst);
@@ -175,8 +179,8 @@ async fn an_old_deletion_takes_nothing_new_away() {
     assert_eq!(site.engines.torn_down.load(Ordering::SeqCst), 1);
 }
 
-/// A site that was stopped for an hour has not tried for an hour.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+/// A site that was stopped for an hour has not tried for an hour, nor has one whose clock was set forward.
+#[tokio::test(start_paused = true)]
 async fn an_hour_in_which_nothing_ran_is_no_failure() {
     let site = Site::new().await;
     let rg = site.group("rg").await;
@@ -184,14 +188,35 @@ async fn an_hour_in_which_nothing_ran_is_no_failure() {
     let operation = put(&site, &path, "fails").await;
     site.clock.advance_seconds(60 * 60);
     site.arm.start(site.gate.clone()).await;
-    while site.engines.tried.load(Ordering::SeqCst) < 2 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_secs(40)).await;
+        assert_eq!(status(&site, &operation).await, "InProgress");
+        site.get(OWNER, &path).await.is(200);
+        site.clock.advance_seconds(60 * 60);
     }
-    assert_eq!(status(&site, &operation).await, "InProgress");
-    site.get(OWNER, &path).await.is(200);
-    site.clock.advance_seconds(11 * 60);
+    assert!(site.engines.tried.load(Ordering::SeqCst) > 2);
+    tokio::time::sleep(Duration::from_secs(11 * 60)).await;
     assert_eq!(ended(&site, &operation).await, "Failed");
     site.get(OWNER, &path).await.is(404);
+}
+
+/// As many as there is room for fail for ever, and were begun before.
+#[tokio::test(start_paused = true)]
+async fn what_fails_for_ever_leaves_room_for_others() {
+    let site = Site::new().await;
+    site.arm.start(site.gate.clone()).await;
+    let rg = site.group("rg").await;
+    for number in 0..8 {
+        let path = engine(&rg, &format!("e{number}"));
+        assert_eq!(ended(&site, &put(&site, &path, "stays").await).await, "Succeeded");
+        site.delete(OWNER, &path).await.is(202);
+    }
+    site.clock.advance_seconds(1);
+    let operation = put(&site, &engine(&rg, "e8"), "fails").await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(status(&site, &operation).await, "InProgress");
+    tokio::time::sleep(Duration::from_secs(12 * 60)).await;
+    assert_eq!(ended(&site, &operation).await, "Failed");
 }
 
 /// When its time comes again there is no room, and nobody else begins anything later.
@@ -221,6 +246,42 @@ async fn what_broke_off_is_tried_again() {
     let operation = put(&site, &engine(&rg, "e"), "panics").await;
     assert_eq!(ended(&site, &operation).await, "Succeeded");
     assert_eq!(site.engines.tried.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_breaks_off_each_time_ends_and_holds_nothing_up() {
+    let site = Site::new().await;
+    let (rg, other) = (site.group("rg").await, site.group("other").await);
+    put(&site, &engine(&rg, "e"), "breaks").await;
+    let operation = put(&site, &engine(&other, "e"), "breaks").await;
+    site.clock.advance_seconds(1);
+    site.delete(OWNER, &rg).await.is(202);
+    site.arm.start(site.gate.clone()).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    site.get(OWNER, &rg).await.is(404);
+    assert_eq!(status(&site, &operation).await, "InProgress");
+    tokio::time::sleep(Duration::from_secs(11 * 60)).await;
+    assert_eq!(ended(&site, &operation).await, "Failed");
+    site.get(OWNER, &engine(&other, "e")).await.is(404);
+}
+
+/// The deletion of a group comes after all that was begun in it.
+#[tokio::test(start_paused = true)]
+async fn what_comes_after_what_broke_off_has_its_turn() {
+    let site = Site::new().await;
+    site.arm.start(site.gate.clone()).await;
+    let rg = site.group("rg").await;
+    let path = engine(&rg, "first");
+    assert_eq!(ended(&site, &put(&site, &path, "cracks").await).await, "Succeeded");
+    let site = site.restarted().await;
+    let deletion = begun(&site.delete(OWNER, &path).await.is(202));
+    site.clock.advance_seconds(1);
+    let operation = put(&site, &engine(&rg, "second"), "").await;
+    site.clock.advance_seconds(1);
+    site.delete(OWNER, &rg).await.is(202);
+    site.arm.start(site.gate.clone()).await;
+    assert_eq!(ended(&site, &operation).await, "Succeeded");
+    assert_eq!(status(&site, &deletion).await, "InProgress");
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]

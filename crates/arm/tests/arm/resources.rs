@@ -1,6 +1,12 @@
 //! Resources of a kind, generic lists, paging and filters.
 
-use arcadia_kernel::Method;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use arcadia_arm::{RESOURCES, Resource};
+use arcadia_crypto::{b64url, b64url_decode};
+use arcadia_kernel::{ArmId, Method, Reason};
+use arcadia_store::Batch;
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -163,6 +169,71 @@ async fn lists_come_in_pages() {
     for bad in ["$top=0", "$top=x", "$skiptoken=%25%25", "$filter=name gt 'x'", "$filter=secret eq 'x'"] {
         site.get(OWNER, &format!("{}/resources?{bad}", subscription())).await.is(400);
     }
+}
+
+/// Rows that are not shown, more than one request looks at: a page ends at one of them.
+#[tokio::test]
+async fn a_token_tells_no_name_and_is_made_by_nobody() {
+    const ROWS: usize = 20_001;
+    let site = Site::new().await;
+    let rg = site.group("rg").await;
+    let kept = site.store.get(RESOURCES, &ArmId::parse(&site.widget(&rg, "aaa").await).unwrap()).await;
+    let kept = kept.unwrap().unwrap().value;
+    let permit = site.gate.as_system(Reason::Sweep);
+    for part in (0..ROWS).collect::<Vec<_>>().chunks(4000) {
+        let mut batch = Batch::new();
+        for number in part {
+            let id = kept.id.parent().unwrap().join(&format!("secret-{number:05}")).unwrap();
+            batch.put(RESOURCES, &id, &Resource { id: id.clone(), ..kept.clone() }).unwrap();
+        }
+        site.store.commit(permit.stamp(), batch).await.unwrap();
+    }
+    let last = site.widget(&rg, "zzz").await;
+    site.assign(OWNER, 1, NINA, "Reader", &last).await.is(201);
+    let list = format!("{}/resources", subscription());
+    let first = site.get(NINA, &list).await.is(200);
+    assert!(first.names().is_empty());
+    let link = first.body["nextLink"].as_str().unwrap().replace("https://management.azure.com", "");
+    let token = link.split("skiptoken=").nth(1).unwrap();
+    let bytes = b64url_decode(token).unwrap();
+    let tells = |name: &[u8]| bytes.windows(name.len()).any(|part| part.eq_ignore_ascii_case(name));
+    assert!(!tells(b"secret") && !tells(b"providers"));
+    assert_eq!(site.get(NINA, &link).await.is(200).names(), ["zzz"]);
+    assert_eq!(site.get(OWNER, &link).await.is(400).code(), "InvalidSkipToken");
+    // Any other place in the same list, for the same caller.
+    for at in 8..bytes.len() {
+        let mut forged = bytes.clone();
+        forged[at] ^= 1;
+        let forged = format!("{list}?$skiptoken={}", b64url(&forged));
+        assert_eq!(site.get(NINA, &forged).await.is(400).code(), "InvalidSkipToken");
+    }
+    assert_eq!(site.restarted().await.get(NINA, &link).await.is(400).code(), "InvalidSkipToken");
+}
+
+/// What a deletion begins with is not left half done by who hangs up.
+#[tokio::test]
+async fn a_deletion_outlives_its_client() {
+    let site = Site::new().await;
+    let rg = site.group("rg").await;
+    let widget = site.widget(&rg, "one").await;
+    let held = site.widget.held.lock().await;
+    let begun = async {
+        while site.widget.deletions_left.load(Ordering::SeqCst) == i64::MAX {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        answer = site.delete(OWNER, &widget) => panic!("{}", answer.body),
+        () = begun => {}
+    }
+    drop(held);
+    for _ in 0..600 {
+        if site.get(OWNER, &widget).await.status == 404 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the resource is still there");
 }
 
 #[tokio::test]

@@ -42,6 +42,8 @@ impl Record for WidgetIndex {}
 pub struct Widget {
     /// How many deletions still work; then the widget's backend is down.
     pub deletions_left: AtomicI64,
+    /// Whoever holds it holds deletions up.
+    pub held: tokio::sync::Mutex<()>,
 }
 
 #[async_trait::async_trait]
@@ -83,6 +85,7 @@ impl ResourceKind for Widget {
         if self.deletions_left.fetch_sub(1, Ordering::SeqCst) <= 0 {
             return Err(Fault::unavailable("The widgets' backend is down."));
         }
+        drop(self.held.lock().await);
         plan.batch.delete(WIDGET_INDEX, current.id.name().to_lowercase().as_str());
         Ok(())
     }
@@ -245,7 +248,7 @@ impl Site {
 
     pub async fn over(store: Store, people: Arc<People>, clock: Arc<FixedClock>, deletions: i64) -> Self {
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
-        let widget = Arc::new(Widget { deletions_left: AtomicI64::new(deletions) });
+        let widget = Arc::new(Widget { deletions_left: AtomicI64::new(deletions), held: Default::default() });
         let engines = Arc::new(Engines::new());
         let kinds = vec![registered(widget.clone()), registered(Arc::new(Part)), registered(engines.clone())];
         let directory: Arc<dyn PrincipalSource> = people.clone();
