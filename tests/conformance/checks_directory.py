@@ -2,7 +2,7 @@
 
 import os
 
-from harness import check, contains, equal
+from harness import check, claims, contains, equal
 
 
 @check("az ad signed-in-user show, with id and objectId")
@@ -74,6 +74,26 @@ def principals(world):
     newer = world.run_az("ad", "app", "credential", "reset", "--id", world.app).json()
     world.run_az(*login, "-p", reset["password"], who="app1-old").fails("AADSTS7000215")
     world.run_az(*login, "-p", newer["password"], who="app1-new").ok()
+
+
+@check("az ad app permission add lets an application act for who signs in to it")
+def app_permission(world):
+    made = world.run_az("ad", "app", "create", "--display-name", "desktop", "--is-fallback-public-client").json()
+    world.run_az("ad", "sp", "create", "--id", made["appId"]).ok()
+    fields = [
+        "grant_type=password", f"client_id={made['appId']}", f"username={world.user}", f"password={world.password}",
+        "scope=https://vault.azure.net/.default",
+    ]
+    values = [word for field in fields for word in ("--data-urlencode", field)]
+    address = f"https://login.microsoftonline.com/{world.tenant}/oauth2/v2.0/token"
+    refused = world.run(["curl", "-sS", *values, address]).json()
+    equal(refused["error_codes"], [65001])
+    # The refusal says what an administrator runs.
+    command = refused["error_description"].partition(": az ")[2].splitlines()[0].split()
+    equal(command[:4], ["ad", "app", "permission", "add"])
+    world.run_az(*command).ok()
+    given = world.run(["curl", "-sS", *values, address]).json()
+    equal(claims(given["access_token"])["scp"], "user_impersonation")
 
 
 @check("az ad group create, member add, member check")

@@ -4,18 +4,15 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use arcadia_crypto::JwtSigner;
-use arcadia_kernel::{ArmId, AuditStamp, CallerKind, Clock, Entropy, Fault};
+use arcadia_kernel::{ArmId, AuditStamp, CallerKind, Clock, Entropy, Fault, trim_audience};
 use arcadia_store::{Batch, CommitError, Store, StoreError};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::model::{PrincipalType, Tenant};
+use crate::secret::Hashing;
 use crate::snapshot::{LiveSnapshot, Snapshot};
 use crate::throttle::Throttle;
-
-/// Password hashes computed at the same time; each holds about 20 MB for some tens of milliseconds.
-const PASSWORD_CHECKS_MAX: usize = 4;
 
 /// The names under which a site's directory is reached. Hosts are `name` or `name:port`.
 #[derive(Clone, Debug)]
@@ -32,6 +29,8 @@ pub struct DirectoryNames {
     /// Resources that tokens may be asked for, besides the directory's own applications: identifier URIs or
     /// application ids, compared without regard to case and trailing slashes.
     pub resources: Vec<String>,
+    /// The domains below which the site's services and all that they hold have their names.
+    pub domains: Vec<String>,
 }
 
 impl DirectoryNames {
@@ -60,6 +59,9 @@ impl DirectoryNames {
             graph_host: "graph.microsoft.com".to_owned(),
             device_page: "https://microsoft.com/devicelogin".to_owned(),
             resources: resources.map(str::to_owned).into(),
+            domains: ["azure.com", "azure.net", "windows.net", "microsoft.com", "microsoftonline.com"]
+                .map(str::to_owned)
+                .into(),
         }
     }
 
@@ -85,7 +87,24 @@ impl DirectoryNames {
             graph_host: format!("graph.{domain}"),
             device_page: format!("https://login.{domain}/device"),
             resources: own.chain(built_in.map(str::to_owned)).collect(),
+            domains: vec![domain.to_lowercase()],
         }
+    }
+
+    /// Whether a service of the site may take this name for its own, or for a vault's or an account's: tokens for
+    /// it are no application's to receive.
+    pub(crate) fn is_platform(&self, resource: &str) -> bool {
+        let name = trim_audience(resource);
+        if self.resources.iter().any(|known| trim_audience(known) == name) {
+            return true;
+        }
+        let Some((_, rest)) = name.split_once("://") else { return false };
+        let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or("");
+        let host = authority.rsplit('@').next().unwrap_or("");
+        let host = host.split(':').next().unwrap_or("").trim_end_matches('.');
+        let below =
+            |domain: &String| host.strip_suffix(domain.as_str()).is_some_and(|rest| rest.ends_with('.'));
+        self.domains.iter().any(below)
     }
 
     pub(crate) fn is_login_host(&self, host: &str) -> bool {
@@ -119,7 +138,7 @@ pub struct Directory {
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) names: DirectoryNames,
     pub(crate) throttle: Throttle,
-    pub(crate) password_checks: Semaphore,
+    pub(crate) hashing: Hashing,
     live: LiveSnapshot,
 }
 
@@ -138,7 +157,7 @@ impl Directory {
             entropy,
             names,
             throttle: Throttle::default(),
-            password_checks: Semaphore::new(PASSWORD_CHECKS_MAX),
+            hashing: Hashing::new(),
             live,
         }))
     }
@@ -272,4 +291,23 @@ pub(crate) enum Committed {
     Written,
     /// A requirement of the batch did not hold; nothing was written.
     LostRace,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_site_of_its_own_domain_keeps_the_names_below_it() {
+        let names = DirectoryNames::of_domain("Site.test");
+        for taken in ["https://a1.blob.site.test/", "https://STORAGE.site.test", "https://storage.azure.com"]
+        {
+            assert!(names.is_platform(taken), "{taken}");
+        }
+        for free in
+            ["https://site.test/orders", "https://vault.azure.net", "https://evilsite.test", "site.test"]
+        {
+            assert!(!names.is_platform(free), "{free}");
+        }
+    }
 }

@@ -13,9 +13,7 @@ use crate::model::{
     SIGNING_KEYS, ServicePrincipal, SigningKey, TENANT, TENANT_KEY, Tenant, USER_NAMES, USER_PASSWORDS,
     USERS, User, UserPassword, fold,
 };
-use crate::secret::{
-    SecretHash, hash_password, hint, is_acceptable_password, new_client_secret, new_password,
-};
+use crate::secret::{SecretHash, hint, is_acceptable_password, new_client_secret, new_password};
 
 const SIGNING_CERTIFICATE_YEARS: u32 = 10;
 /// Secrets are hashed once, not slowly: they must be beyond guessing by themselves.
@@ -137,7 +135,7 @@ impl Directory {
             session_epoch: 0,
             profile: Map::new(),
         };
-        let hash = hash_password(founded.user_password.clone(), &*self.entropy).await?;
+        let hash = self.hashing.hash(founded.user_password.clone(), &*self.entropy).await?;
         batch.put(USERS, &id, &user)?;
         batch.put(USER_NAMES, fold(&user.upn).as_str(), &Reference { id })?;
         batch.put(USER_PASSWORDS, &id, &UserPassword { user: id, hash, changed_seconds: now })?;

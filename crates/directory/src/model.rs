@@ -141,6 +141,14 @@ pub(crate) struct Application {
 }
 
 impl Application {
+    /// A property that is kept as it was sent: `name` or `section/name`.
+    pub(crate) fn property(&self, path: &str) -> Option<&Value> {
+        match path.split_once('/') {
+            Some((section, name)) => self.document.get(section)?.get(name),
+            None => self.document.get(path),
+        }
+    }
+
     /// Whether people may sign in through it without its own credential.
     pub(crate) fn is_public(&self) -> bool {
         self.document.get("isFallbackPublicClient").and_then(Value::as_bool).unwrap_or(false)
@@ -148,8 +156,19 @@ impl Application {
 
     /// `1` unless the application asks for version 2 access tokens.
     pub(crate) fn access_token_version(&self) -> u8 {
-        let version = self.document.get("api").and_then(|api| api.get("requestedAccessTokenVersion"));
+        let version = self.property("api/requestedAccessTokenVersion");
         if version.and_then(Value::as_i64) == Some(2) { 2 } else { 1 }
+    }
+
+    /// Whether it says that it needs this permission. Only administrators change applications, so what one needs is
+    /// what it was granted.
+    pub(crate) fn requires(&self, permission: DelegatedPermission) -> bool {
+        let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(str::to_lowercase);
+        let is = |value: &Value, name: &str, id: Uuid| text(value, name) == Some(id.to_string());
+        items(self.property("requiredResourceAccess"))
+            .filter(|needed| is(needed, "resourceAppId", permission.resource))
+            .flat_map(|needed| items(needed.get("resourceAccess")))
+            .any(|access| text(access, "type").as_deref() == Some("scope") && is(access, "id", permission.id))
     }
 
     /// Redirect URIs of clients that can keep no secret.
@@ -159,14 +178,21 @@ impl Application {
 
     /// Redirect URIs registered under `kind`: `web`, `spa` or `publicClient`.
     pub(crate) fn redirect_uris(&self, kind: &str) -> impl Iterator<Item = &str> {
-        self.document
-            .get(kind)
-            .and_then(|section| section.get("redirectUris"))
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
+        items(self.document.get(kind).and_then(|section| section.get("redirectUris")))
             .filter_map(Value::as_str)
     }
+}
+
+fn items(list: Option<&Value>) -> impl Iterator<Item = &Value> {
+    list.and_then(Value::as_array).into_iter().flatten()
+}
+
+/// A permission to act for people, as `requiredResourceAccess` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DelegatedPermission {
+    /// The application id of the resource.
+    pub resource: Uuid,
+    pub id: Uuid,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -1,11 +1,16 @@
 //! How secrets are made, kept and compared. Nothing here is reversible.
 
+use std::sync::Arc;
+
 use arcadia_crypto::{Zeroizing, b64, b64_decode, constant_time_eq, hmac_sha256};
 use arcadia_kernel::{Entropy, Fault};
 use argon2::{Algorithm, Argon2, Params, Version};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 const SALT_BYTES: usize = 16;
+/// Password hashes computed at the same time; each holds about 20 MB for some tens of milliseconds.
+const HASHES_AT_ONCE_MAX: usize = 4;
 const HASH_BYTES: usize = 32;
 /// Cost of a new password hash: OWASP's first choice for argon2id.
 const MEMORY_KIB: u32 = 19 * 1024;
@@ -92,14 +97,41 @@ fn derive(
     Ok(hash)
 }
 
-/// Hashes a password on a thread for such work.
-pub(crate) async fn hash_password(
-    password: Zeroizing<String>,
-    entropy: &dyn Entropy,
-) -> Result<PasswordHash, Fault> {
-    let mut salt = [0; SALT_BYTES];
-    entropy.fill(&mut salt);
-    tokio::task::spawn_blocking(move || PasswordHash::of(&password, &salt)).await.map_err(Fault::internal)?
+/// Where passwords are hashed: a few at the same time, on threads for such work.
+pub(crate) struct Hashing(Arc<Semaphore>);
+
+impl Hashing {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(HASHES_AT_ONCE_MAX)))
+    }
+
+    pub(crate) async fn hash(
+        &self,
+        password: Zeroizing<String>,
+        entropy: &dyn Entropy,
+    ) -> Result<PasswordHash, Fault> {
+        let mut salt = [0; SALT_BYTES];
+        entropy.fill(&mut salt);
+        self.run(move || PasswordHash::of(&password, &salt)).await?
+    }
+
+    pub(crate) async fn matches(
+        &self,
+        hash: PasswordHash,
+        password: Zeroizing<String>,
+    ) -> Result<bool, Fault> {
+        self.run(move || hash.matches(&password)).await
+    }
+
+    /// Does `work` in its turn, which ends with the work: when the request has gone, its hash is still computed.
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
+        let turn = self.0.clone().acquire_owned().await.map_err(Fault::internal)?;
+        let in_turn = move || {
+            let _turn = turn;
+            work()
+        };
+        tokio::task::spawn_blocking(in_turn).await.map_err(Fault::internal)
+    }
 }
 
 /// Characters of `alphabet`, each equally likely.
@@ -161,6 +193,8 @@ pub(crate) fn is_acceptable_password(password: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Poll;
+
     use arcadia_crypto::SystemEntropy;
 
     use super::*;
@@ -175,6 +209,27 @@ mod tests {
         assert!(!hash.matches(""));
         assert!(!serde_json::to_string(&hash).unwrap().contains(&**secret));
         assert_ne!(SecretHash::of(&secret, &SystemEntropy).hash, hash.hash, "salted");
+    }
+
+    #[tokio::test]
+    async fn a_turn_ends_with_the_work_and_not_with_the_request() {
+        let hashing = Hashing::new();
+        let (begun, begins) = std::sync::mpsc::channel();
+        let (finish, finished) = std::sync::mpsc::channel::<()>();
+        let work = move || {
+            begun.send(()).unwrap();
+            finished.recv().unwrap();
+        };
+        let mut request = Box::pin(hashing.run(work));
+        assert!(
+            std::future::poll_fn(|context| Poll::Ready(request.as_mut().poll(context).is_pending())).await
+        );
+        begins.recv().unwrap();
+        drop(request);
+        assert_eq!(hashing.0.available_permits(), HASHES_AT_ONCE_MAX - 1);
+        finish.send(()).unwrap();
+        let all = u32::try_from(HASHES_AT_ONCE_MAX).unwrap();
+        drop(hashing.0.acquire_many(all).await.unwrap());
     }
 
     #[test]

@@ -9,45 +9,71 @@ use crate::actions::{
     ApplicationCredentialsUpdate, ApplicationOwnersUpdate, ApplicationsCreate, ApplicationsDelete,
     ApplicationsRead, ApplicationsUpdate,
 };
-use crate::directory::Committed;
 use crate::graph::body::{Body, Reader, merge, reference};
 use crate::graph::credentials::{NewSecret, SentCredentials, with_secret, without_secret};
 use crate::graph::faults::{bad_request, insufficient, invalid_property, not_written, taken};
-use crate::graph::objects::{add_owner, remove_owner, typed_list};
+use crate::graph::objects::{add_owner, plan_owners, remove_owner, typed_list};
 use crate::graph::render::Shown as _;
+use crate::graph::shape::{Members, Shape};
 use crate::graph::table::BODY_BYTES_MAX;
 use crate::graph::{Graph, new_id};
 use crate::model::{
     APPLICATIONS, Application, Credentials, DELETED_APPLICATIONS, DeletedApplication, IDENTIFIER_URIS,
-    OWNERS, OwnerLink, PRINCIPAL_APP_IDS, PRINCIPALS, Reference, fold,
+    OWNERS, OwnerLink, PRINCIPALS, Reference, fold,
 };
 use crate::names::is_display_name;
 
 /// Properties that are kept as they are sent.
-const DOCUMENT: [&str; 22] = [
-    "description",
-    "groupMembershipClaims",
-    "isDeviceOnlyAuthSupported",
-    "isFallbackPublicClient",
-    "notes",
-    "serviceManagementReference",
-    "signInAudience",
-    "tags",
-    "tokenEncryptionKeyId",
-    "defaultRedirectUri",
-    "optionalClaims",
-    "addIns",
-    "api",
-    "appRoles",
-    "info",
-    "parentalControlSettings",
-    "publicClient",
-    "requiredResourceAccess",
-    "web",
-    "spa",
-    "uniqueName",
-    "samlMetadataUrl",
+const DOCUMENT: Members = &[
+    ("description", Shape::Text),
+    ("groupMembershipClaims", Shape::Unapplied),
+    ("isDeviceOnlyAuthSupported", Shape::Flag),
+    ("isFallbackPublicClient", Shape::Flag),
+    ("notes", Shape::Text),
+    ("serviceManagementReference", Shape::Text),
+    ("signInAudience", Shape::Text),
+    ("tags", Shape::Texts),
+    ("tokenEncryptionKeyId", Shape::Unapplied),
+    ("defaultRedirectUri", Shape::Text),
+    ("optionalClaims", Shape::Unapplied),
+    ("addIns", Shape::List(&[])),
+    (
+        "api",
+        Shape::Section(&[
+            ("acceptMappedClaims", Shape::Flag),
+            ("knownClientApplications", Shape::Texts),
+            ("oauth2PermissionScopes", Shape::List(PERMISSION)),
+            ("preAuthorizedApplications", Shape::List(&[])),
+            ("requestedAccessTokenVersion", Shape::Version),
+        ]),
+    ),
+    ("appRoles", Shape::List(PERMISSION)),
+    ("info", Shape::Section(&[])),
+    ("parentalControlSettings", Shape::Section(&[])),
+    ("publicClient", Shape::Section(&[("redirectUris", Shape::Redirects)])),
+    (
+        "requiredResourceAccess",
+        Shape::List(&[
+            ("resourceAppId", Shape::Id),
+            ("resourceAccess", Shape::List(&[("id", Shape::Id), ("type", Shape::Text)])),
+        ]),
+    ),
+    (
+        "web",
+        Shape::Section(&[
+            ("homePageUrl", Shape::Text),
+            ("implicitGrantSettings", Shape::Section(&[])),
+            ("logoutUrl", Shape::Text),
+            ("redirectUris", Shape::Redirects),
+        ]),
+    ),
+    ("spa", Shape::Section(&[("redirectUris", Shape::Redirects)])),
+    ("uniqueName", Shape::Text),
+    ("samlMetadataUrl", Shape::Text),
 ];
+/// A delegated permission or a role of applications.
+const PERMISSION: Members =
+    &[("id", Shape::Id), ("displayName", Shape::Text), ("isEnabled", Shape::Flag), ("value", Shape::Text)];
 const IDENTIFIER_URIS_MAX: usize = 50;
 const IDENTIFIER_URI_CHARACTERS_MAX: usize = 255;
 
@@ -59,13 +85,12 @@ struct Sent {
 }
 
 impl Sent {
-    fn read(at: &At<Graph>, fields: Map<String, Value>, now: i64) -> Result<Self, Fault> {
-        let mut reader = Reader::new(fields);
+    fn read(at: &At<Graph>, mut reader: Reader, now: i64) -> Result<Self, Fault> {
         let sent = Self {
             display_name: reader.text("displayName")?,
             identifier_uris: reader.texts("identifierUris")?,
             credentials: SentCredentials::read(&mut reader, now, &*at.directory.entropy)?,
-            document: reader.document(&DOCUMENT)?,
+            document: reader.document(DOCUMENT)?,
         };
         reader.finish()?;
         if sent.display_name.as_deref().is_some_and(|name| !is_display_name(name)) {
@@ -81,17 +106,16 @@ impl Sent {
         {
             return Err(invalid_property("identifierUris"));
         }
-        if let Some(uri) = sent.identifier_uris.iter().flatten().find(|uri| is_platform_resource(at, uri)) {
-            return Err(bad_request(format!("The identifier URI '{uri}' belongs to the platform.")));
+        let names = at.directory.names();
+        if let Some(uri) = sent.identifier_uris.iter().flatten().find(|uri| names.is_platform(uri)) {
+            let message = format!(
+                "The identifier URI '{uri}' belongs to the platform. Use one such as 'api://NAME', or one of a \
+                 domain of your own."
+            );
+            return Err(bad_request(message));
         }
         Ok(sent)
     }
-}
-
-/// Whether tokens for this name are tokens for one of the site's own services.
-fn is_platform_resource(at: &At<Graph>, uri: &str) -> bool {
-    let name = arcadia_kernel::trim_audience(uri);
-    at.directory.names().resources.iter().any(|known| arcadia_kernel::trim_audience(known) == name)
 }
 
 /// Keeps identifier URIs unique: rows for the new ones, none for those that went.
@@ -144,7 +168,13 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<Reply, Fault> {
     let now = permit.epoch_seconds();
-    let sent = Sent::read(&at, body.fields, now)?;
+    let mut reader = Reader::new(body.fields);
+    let owners = reader.references("owners")?;
+    if !owners.is_empty() {
+        let scope = permit.scope().clone();
+        permit.also::<ApplicationOwnersUpdate>(&scope).map_err(|denial| insufficient(&denial))?;
+    }
+    let sent = Sent::read(&at, reader, now)?;
     let display_name = sent.display_name.ok_or_else(|| {
         bad_request("A value is required for property 'displayName' of resource 'Application'.")
     })?;
@@ -157,17 +187,20 @@ pub(super) async fn create(
         document: sent.document,
         credentials: sent.credentials.apply(&Credentials::default())?,
     };
-    let mut batch = Batch::new();
-    batch.require_absent(APPLICATIONS, &application.id);
-    batch.put(APPLICATIONS, &application.id, &application)?;
-    plan_uris(&at, &mut batch, application.id, &[], &application.identifier_uris)?;
-    if permit.caller().kind == CallerKind::User {
-        let row = OwnerLink { object: application.id, owner: permit.caller().object_id };
-        batch.put(OWNERS, &(row.object, row.owner), &row)?;
-    }
-    match at.directory.commit(permit.stamp(), batch).await? {
-        Committed::Written => at.created(&body.head, &application),
-        Committed::LostRace => Err(taken("identifierUris")),
+    let mut attempts = at.directory.store.attempts();
+    loop {
+        let mut batch = Batch::new();
+        batch.require_absent(APPLICATIONS, &application.id);
+        batch.put(APPLICATIONS, &application.id, &application)?;
+        plan_uris(&at, &mut batch, application.id, &[], &application.identifier_uris)?;
+        if permit.caller().kind == CallerKind::User {
+            let row = OwnerLink { object: application.id, owner: permit.caller().object_id };
+            batch.put(OWNERS, &(row.object, row.owner), &row)?;
+        }
+        plan_owners(&at, &mut batch, application.id, &owners).await?;
+        if attempts.commit(permit.stamp(), batch).await.map_err(not_written)?.is_some() {
+            return at.created(&body.head, &application);
+        }
     }
 }
 
@@ -177,7 +210,7 @@ pub(super) async fn update(
     body: Body,
 ) -> Result<Reply, Fault> {
     let id = at.target.id()?;
-    let sent = Sent::read(&at, body.fields, permit.epoch_seconds())?;
+    let sent = Sent::read(&at, Reader::new(body.fields), permit.epoch_seconds())?;
     if !sent.credentials.is_empty() {
         let scope = permit.scope().clone();
         permit.also::<ApplicationCredentialsUpdate>(&scope).map_err(|denial| insufficient(&denial))?;
@@ -226,10 +259,7 @@ pub(super) async fn delete(
         for uri in &application.identifier_uris {
             batch.delete(IDENTIFIER_URIS, fold(uri).as_str());
         }
-        let principal = match store.get(PRINCIPAL_APP_IDS, &application.app_id).await? {
-            Some(reference) => store.get(PRINCIPALS, &reference.value.id).await?,
-            None => None,
-        };
+        let principal = at.directory.principal_row(application.app_id).await?;
         store.observers_told().await?;
         if let Some(row) = &principal {
             at.directory.keep_administrator(&mut batch, row.value.id).await?;

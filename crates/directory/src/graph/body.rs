@@ -1,5 +1,6 @@
 //! Reading request bodies: every property is known, typed and bounded, or the request is refused.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arcadia_kernel::{Fault, Input, Request, RequestHead};
@@ -8,10 +9,13 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::graph::faults::{bad_request, invalid_property, unknown_property};
+use crate::graph::shape::Members;
 
 const TEXT_CHARACTERS_MAX: usize = 4096;
-const ITEMS_MAX: usize = 1000;
+pub(crate) const ITEMS_MAX: usize = 1000;
 const REFERENCE_CHARACTERS_MAX: usize = 512;
+/// Graph takes no more of each kind with a new object.
+const REFERENCES_MAX: usize = 20;
 
 /// A JSON object, empty when there is no body.
 pub(crate) struct Body {
@@ -43,6 +47,10 @@ pub(crate) struct Reader(Map<String, Value>);
 impl Reader {
     pub(crate) fn new(fields: Map<String, Value>) -> Self {
         Self(fields.into_iter().filter(|(name, _)| !name.starts_with("@odata.")).collect())
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
     }
 
     pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
@@ -113,12 +121,25 @@ impl Reader {
         }
     }
 
-    /// The properties of `known` that are there, whatever their type. Lists of redirect URIs are checked.
-    pub(crate) fn document(&mut self, known: &[&str]) -> Result<Map<String, Value>, Fault> {
+    /// The objects that a new one is to be linked with: `owners@odata.bind`, `members@odata.bind`.
+    pub(crate) fn references(&mut self, name: &str) -> Result<BTreeSet<Uuid>, Fault> {
+        let name = format!("{name}@odata.bind");
+        let Some(value) = self.take(&name) else { return Ok(BTreeSet::new()) };
+        let items = value.as_array().ok_or_else(|| invalid_property(&name))?;
+        if items.len() > REFERENCES_MAX {
+            let message =
+                format!("'{name}' can have at most {REFERENCES_MAX} items. Add the others afterwards.");
+            return Err(bad_request(message));
+        }
+        items.iter().map(|item| referred(item).ok_or_else(|| invalid_property(&name))).collect()
+    }
+
+    /// The properties of `known` that are there.
+    pub(crate) fn document(&mut self, known: Members) -> Result<Map<String, Value>, Fault> {
         let mut document = Map::new();
-        for name in known {
+        for (name, shape) in known {
             if let Some(value) = self.take(name) {
-                check_redirects(name, &value)?;
+                shape.check(name, &value)?;
                 document.insert((*name).to_owned(), value);
             }
         }
@@ -134,24 +155,9 @@ impl Reader {
     }
 }
 
-fn is_text(text: &str) -> bool {
+pub(crate) fn is_text(text: &str) -> bool {
     text.chars().count() <= TEXT_CHARACTERS_MAX
         && !text.chars().any(|c| c.is_control() && c != '\n' && c != '\r')
-}
-
-fn check_redirects(section: &str, value: &Value) -> Result<(), Fault> {
-    let Some(uris) = value.get("redirectUris") else { return Ok(()) };
-    let usable = |uri: &Value| {
-        uri.as_str().is_some_and(|uri| {
-            uri.len() <= 2048
-                && !uri.contains(|c: char| c.is_whitespace() || c.is_control() || c == '*')
-                && uri.parse::<http::Uri>().is_ok_and(|parsed| parsed.scheme().is_some())
-                && !uri.to_ascii_lowercase().starts_with("javascript:")
-                && !uri.to_ascii_lowercase().starts_with("data:")
-        })
-    };
-    let fine = uris.as_array().is_some_and(|uris| uris.len() <= 256 && uris.iter().all(usable));
-    if fine { Ok(()) } else { Err(invalid_property(&format!("{section}.redirectUris"))) }
 }
 
 /// Changes what is kept to what was sent. Of a section, members that were not sent stay; lists and null replace.
@@ -167,8 +173,10 @@ pub(crate) fn merge(kept: &mut Map<String, Value>, sent: &Map<String, Value>) {
 
 /// The object that `{"@odata.id": "https://graph.microsoft.com/v1.0/directoryObjects/ID"}` refers to.
 pub(crate) fn reference(fields: &Map<String, Value>) -> Result<Uuid, Fault> {
-    let text =
-        fields.get("@odata.id").and_then(Value::as_str).filter(|id| id.len() <= REFERENCE_CHARACTERS_MAX);
-    let id = text.and_then(|text| text.trim_end_matches('/').rsplit('/').next());
-    id.and_then(|id| Uuid::try_parse(id).ok()).ok_or_else(|| invalid_property("@odata.id"))
+    fields.get("@odata.id").and_then(referred).ok_or_else(|| invalid_property("@odata.id"))
+}
+
+fn referred(address: &Value) -> Option<Uuid> {
+    let text = address.as_str().filter(|text| text.len() <= REFERENCE_CHARACTERS_MAX)?;
+    Uuid::try_parse(text.trim_end_matches('/').rsplit('/').next()?).ok()
 }

@@ -1,8 +1,7 @@
 //! Groups and who is in them.
 
 use arcadia_kernel::{Action, At, Fault, Permit, Reply, Request, StatusCode};
-use arcadia_store::{Batch, CommitError};
-use serde_json::{Map, Value};
+use arcadia_store::Batch;
 use uuid::Uuid;
 
 use crate::actions::{
@@ -11,8 +10,8 @@ use crate::actions::{
 };
 use crate::directory::Committed;
 use crate::graph::body::{Body, Reader, reference};
-use crate::graph::faults::{bad_request, invalid_property, not_found, not_written};
-use crate::graph::objects::{add_owner, remove_owner, typed_list};
+use crate::graph::faults::{bad_request, insufficient, invalid_property, not_found, not_written};
+use crate::graph::objects::{add_owner, plan_owners, remove_owner, typed_list};
 use crate::graph::render::Shown as _;
 use crate::graph::{Graph, new_id};
 use crate::model::{GROUPS, Group, Link, MEMBERS};
@@ -40,9 +39,8 @@ struct Sent {
 }
 
 impl Sent {
-    fn read(fields: Map<String, Value>) -> Result<Self, Fault> {
-        let has_description = fields.contains_key("description");
-        let mut reader = Reader::new(fields);
+    fn read(mut reader: Reader) -> Result<Self, Fault> {
+        let has_description = reader.has("description");
         let description = reader.text("description")?;
         if description.as_ref().is_some_and(|text| text.chars().count() > DESCRIPTION_CHARACTERS_MAX) {
             return Err(invalid_property("description"));
@@ -74,7 +72,16 @@ impl Sent {
 }
 
 pub(super) async fn create(at: At<Graph>, permit: Permit<GroupsCreate>, body: Body) -> Result<Reply, Fault> {
-    let sent = Sent::read(body.fields)?;
+    let mut reader = Reader::new(body.fields);
+    let (owners, members) = (reader.references("owners")?, reader.references("members")?);
+    let scope = permit.scope().clone();
+    if !owners.is_empty() {
+        permit.also::<GroupOwnersUpdate>(&scope).map_err(|denial| insufficient(&denial))?;
+    }
+    if !members.is_empty() {
+        permit.also::<GroupMembersUpdate>(&scope).map_err(|denial| insufficient(&denial))?;
+    }
+    let sent = Sent::read(reader)?;
     let required = |value: Option<String>, name: &str| {
         value.ok_or_else(|| {
             bad_request(format!("A value is required for property '{name}' of resource 'Group'."))
@@ -87,18 +94,28 @@ pub(super) async fn create(at: At<Graph>, permit: Permit<GroupsCreate>, body: Bo
         description: sent.description.flatten(),
         created_seconds: permit.epoch_seconds(),
     };
-    let mut batch = Batch::new();
-    batch.require_absent(GROUPS, &group.id);
-    batch.put(GROUPS, &group.id, &group)?;
-    match at.directory.commit(permit.stamp(), batch).await? {
-        Committed::Written => at.created(&body.head, &group),
-        Committed::LostRace => Err(not_written(CommitError::Conflict)),
+    let mut attempts = at.directory.store.attempts();
+    loop {
+        let mut batch = Batch::new();
+        batch.require_absent(GROUPS, &group.id);
+        batch.put(GROUPS, &group.id, &group)?;
+        plan_owners(&at, &mut batch, group.id, &owners).await?;
+        for member in &members {
+            if !at.hold_member(&mut batch, *member).await? {
+                return Err(not_found(&member.to_string()));
+            }
+            let link = Link { group: group.id, member: *member };
+            batch.put(MEMBERS, &(link.group, link.member), &link)?;
+        }
+        if attempts.commit(permit.stamp(), batch).await.map_err(not_written)?.is_some() {
+            return at.created(&body.head, &group);
+        }
     }
 }
 
 pub(super) async fn update(at: At<Graph>, permit: Permit<GroupsUpdate>, body: Body) -> Result<Reply, Fault> {
     let id = at.target.id()?;
-    let sent = Sent::read(body.fields)?;
+    let sent = Sent::read(Reader::new(body.fields))?;
     at.edit(permit.stamp(), GROUPS, id, |group, _| {
         let mut group = group.clone();
         group.display_name = sent.display_name.clone().unwrap_or(group.display_name);

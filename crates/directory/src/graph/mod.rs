@@ -16,6 +16,7 @@ mod odata;
 mod principals;
 mod render;
 mod roles;
+mod shape;
 mod table;
 mod users;
 
@@ -47,7 +48,7 @@ impl Graph {
     }
 
     /// Reads, edits and writes one row; starts over when another request came between. `edit` may add more to
-    /// the batch. 400 when it disables the last who administers the directory.
+    /// the batch. 400 when it keeps the last who administers the directory from signing in.
     pub(crate) async fn edit<V: Edited>(
         &self,
         stamp: &AuditStamp,
@@ -65,6 +66,12 @@ impl Graph {
             if row.value.is_enabled() && !edited.is_enabled() {
                 self.directory.store.observers_told().await?;
                 self.directory.keep_administrator(&mut batch, id).await?;
+            }
+            let now = self.directory.clock.epoch_seconds();
+            if let Some(app_id) = row.value.proves(now)
+                && edited.proves(now).is_none()
+            {
+                self.directory.keep_credential(&mut batch, app_id, id).await?;
             }
             batch.put(table, &id, &edited)?;
             if attempts.commit(stamp, batch).await.map_err(faults::not_written)?.is_some() {
@@ -92,6 +99,11 @@ impl Graph {
         Ok(self.hold(batch, USERS, id).await?
             || self.hold(batch, GROUPS, id).await?
             || self.hold(batch, PRINCIPALS, id).await?)
+    }
+
+    /// The same for whoever can own an object: a user or a service principal.
+    pub(crate) async fn hold_owner(&self, batch: &mut Batch, id: Uuid) -> Result<bool, Fault> {
+        Ok(self.hold(batch, USERS, id).await? || self.hold(batch, PRINCIPALS, id).await?)
     }
 
     /// Reads and removes one row with what `plan` adds. 404 when it is gone, 400 when nobody would be left who
@@ -126,6 +138,11 @@ pub(crate) trait Edited: Record {
     fn is_enabled(&self) -> bool {
         true
     }
+
+    /// The application whose service principal can sign in with a credential that is kept here and good at this time.
+    fn proves(&self, _now: i64) -> Option<Uuid> {
+        None
+    }
 }
 
 impl Edited for User {
@@ -138,11 +155,19 @@ impl Edited for ServicePrincipal {
     fn is_enabled(&self) -> bool {
         self.enabled
     }
+
+    fn proves(&self, now: i64) -> Option<Uuid> {
+        self.credentials.is_any_good(now).then_some(self.app_id)
+    }
 }
 
 impl Edited for Group {}
 
-impl Edited for Application {}
+impl Edited for Application {
+    fn proves(&self, now: i64) -> Option<Uuid> {
+        self.credentials.is_any_good(now).then_some(self.app_id)
+    }
+}
 
 /// The object a path names.
 pub struct GraphTarget {

@@ -1,5 +1,7 @@
 //! What is the same for every kind of object: lookup by id, memberships, owners.
 
+use std::collections::BTreeSet;
+
 use arcadia_kernel::{Action, At, AuditStamp, Fault, Permit, Reply, Request, Service as _, StatusCode};
 use arcadia_store::{Batch, Record, Table};
 use serde_json::Value;
@@ -11,7 +13,7 @@ use crate::graph::Graph;
 use crate::graph::body::{Body, Reader};
 use crate::graph::faults::{bad_request, invalid_property, not_found, not_written};
 use crate::graph::render::{PrincipalView, Shown as _, domain, organization, typed};
-use crate::model::{OWNERS, OwnerLink, PRINCIPALS, USERS};
+use crate::model::{OWNERS, OwnerLink};
 use crate::snapshot::DirectoryObject;
 
 const IDS_MAX: usize = 1000;
@@ -124,7 +126,7 @@ pub(super) async fn add_owner<V: Record>(
         if !at.hold(&mut batch, table, object).await? {
             return Err(at.target.not_found());
         }
-        if !at.hold(&mut batch, USERS, owner).await? && !at.hold(&mut batch, PRINCIPALS, owner).await? {
+        if !at.hold_owner(&mut batch, owner).await? {
             return Err(not_found(&owner.to_string()));
         }
         if at.directory.store.get(OWNERS, &key).await?.is_some() {
@@ -139,6 +141,22 @@ pub(super) async fn add_owner<V: Record>(
             return Ok(Reply::empty(StatusCode::NO_CONTENT));
         }
     }
+}
+
+/// Makes `owners` the owners of an object that the batch creates.
+pub(super) async fn plan_owners(
+    at: &At<Graph>,
+    batch: &mut Batch,
+    object: Uuid,
+    owners: &BTreeSet<Uuid>,
+) -> Result<(), Fault> {
+    for owner in owners {
+        if !at.hold_owner(batch, *owner).await? {
+            return Err(not_found(&owner.to_string()));
+        }
+        batch.put(OWNERS, &(object, *owner), &OwnerLink { object, owner: *owner })?;
+    }
+    Ok(())
 }
 
 pub(super) async fn remove_owner(

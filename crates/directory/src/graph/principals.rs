@@ -12,8 +12,9 @@ use crate::graph::applications::read_key_id;
 use crate::graph::body::{Body, Reader, reference};
 use crate::graph::credentials::{NewSecret, SentCredentials, with_secret, without_secret};
 use crate::graph::faults::{bad_request, insufficient, invalid_property, not_written};
-use crate::graph::objects::{add_owner, remove_owner, typed_list};
+use crate::graph::objects::{add_owner, plan_owners, remove_owner, typed_list};
 use crate::graph::render::{PrincipalView, Shown as _};
+use crate::graph::shape::{Members, Shape};
 use crate::graph::{Graph, new_id};
 use crate::login::faults::shown;
 use crate::model::{
@@ -22,17 +23,17 @@ use crate::model::{
 };
 
 /// Properties that are kept as they are sent.
-const DOCUMENT: [&str; 10] = [
-    "appRoleAssignmentRequired",
-    "description",
-    "homepage",
-    "loginUrl",
-    "logoutUrl",
-    "notes",
-    "notificationEmailAddresses",
-    "preferredSingleSignOnMode",
-    "tags",
-    "tokenEncryptionKeyId",
+const DOCUMENT: Members = &[
+    ("appRoleAssignmentRequired", Shape::Flag),
+    ("description", Shape::Text),
+    ("homepage", Shape::Text),
+    ("loginUrl", Shape::Text),
+    ("logoutUrl", Shape::Text),
+    ("notes", Shape::Text),
+    ("notificationEmailAddresses", Shape::Texts),
+    ("preferredSingleSignOnMode", Shape::Text),
+    ("tags", Shape::Texts),
+    ("tokenEncryptionKeyId", Shape::Unapplied),
 ];
 
 pub(super) async fn list(at: At<Graph>, _: Permit<PrincipalsRead>, request: Request) -> Result<Reply, Fault> {
@@ -50,10 +51,11 @@ pub(super) async fn show(at: At<Graph>, _: Permit<PrincipalsRead>, request: Requ
 }
 
 fn document(reader: &mut Reader) -> Result<Map<String, Value>, Fault> {
-    let document = reader.document(&DOCUMENT)?;
+    let document = reader.document(DOCUMENT)?;
+    // Null would switch the requirement off without saying so.
     match document.get("appRoleAssignmentRequired") {
-        None | Some(Value::Bool(_)) => Ok(document),
-        Some(_) => Err(invalid_property("appRoleAssignmentRequired")),
+        Some(Value::Null) => Err(invalid_property("appRoleAssignmentRequired")),
+        _ => Ok(document),
     }
 }
 
@@ -67,8 +69,13 @@ pub(super) async fn create(
     let enabled = reader.flag("accountEnabled")?.unwrap_or(true);
     // The name is the application's; clients send it again.
     reader.text("displayName")?;
+    let owners = reader.references("owners")?;
     let document = document(&mut reader)?;
     reader.finish()?;
+    if !owners.is_empty() {
+        let scope = permit.scope().clone();
+        permit.also::<PrincipalOwnersUpdate>(&scope).map_err(|denial| insufficient(&denial))?;
+    }
     let missing = || {
         let message = format!(
             "When using this permission, the backing application of the service principal being created must in \
@@ -113,6 +120,7 @@ pub(super) async fn create(
             let link = OwnerLink { object: principal.id, owner: permit.caller().object_id };
             batch.put(OWNERS, &(link.object, link.owner), &link)?;
         }
+        plan_owners(&at, &mut batch, principal.id, &owners).await?;
         if attempts.commit(permit.stamp(), batch).await.map_err(not_written)?.is_some() {
             let view = PrincipalView::of(&at.directory.snapshot(), &principal.into());
             return at.created(&body.head, &view);

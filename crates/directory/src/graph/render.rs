@@ -14,6 +14,9 @@ use crate::model::{
 };
 use crate::snapshot::{DirectoryObject, Snapshot};
 
+/// Whose people may sign in to an application that says nothing else.
+const OWN_TENANT: &str = "AzureADMyOrg";
+
 /// `2026-11-21T16:49:10Z`.
 pub(crate) fn date(seconds: i64) -> String {
     let time = Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH);
@@ -174,7 +177,7 @@ impl Shown for Application {
             "isFallbackPublicClient": null,
             "notes": null,
             "serviceManagementReference": null,
-            "signInAudience": "AzureADMyOrg",
+            "signInAudience": OWN_TENANT,
             "tags": [],
             "tokenEncryptionKeyId": null,
             "defaultRedirectUri": null,
@@ -243,7 +246,7 @@ impl Queried for Application {
             }
             other => match self.document.get(other) {
                 Some(Value::String(text)) => Field::Text(text.as_str().into()),
-                _ => Field::Text("AzureADMyOrg".into()),
+                _ => Field::Text(OWN_TENANT.into()),
             },
         }
     }
@@ -328,6 +331,9 @@ impl Shown for PrincipalView {
         let alternative: Vec<String> =
             resource.map_or_else(Vec::new, |id| vec!["isExplicit=False".to_owned(), id]);
         let owner = self.application.as_ref().map(|_| self.tenant);
+        let application = |path: &str| self.application.as_ref().and_then(|app| app.property(path));
+        let list =
+            |path: &str| application(path).filter(|list| list.is_array()).cloned().unwrap_or(json!([]));
         let mut shown = object(json!({
             "deletedDateTime": null,
             "appDescription": null,
@@ -346,8 +352,8 @@ impl Shown for PrincipalView {
             "tokenEncryptionKeyId": null,
             "samlSingleSignOnSettings": null,
             "addIns": [],
-            "appRoles": [],
-            "oauth2PermissionScopes": [],
+            "appRoles": list("appRoles"),
+            "oauth2PermissionScopes": list("api/oauth2PermissionScopes"),
             "resourceSpecificApplicationPermissions": [],
         }));
         shown.extend(principal.document.clone());
@@ -364,7 +370,7 @@ impl Shown for PrincipalView {
             "replyUrls": self.application.iter().flat_map(|app| app.redirect_uris("web")).collect::<Vec<_>>(),
             "servicePrincipalNames": self.names(),
             "servicePrincipalType": self.kind(),
-            "signInAudience": "AzureADMyOrg",
+            "signInAudience": application("signInAudience").and_then(Value::as_str).unwrap_or(OWN_TENANT),
         })));
         add_credentials(&mut shown, &principal.credentials);
         shown

@@ -1,7 +1,7 @@
 //! Who holds a directory role. There is one role: Global Administrator.
 
 use arcadia_kernel::{At, Fault, Permit, Reply, Request, StatusCode};
-use arcadia_store::Batch;
+use arcadia_store::{Batch, Row};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -11,8 +11,8 @@ use crate::graph::Graph;
 use crate::graph::body::{Body, Reader};
 use crate::graph::faults::{bad_request, invalid_property, not_found, not_written};
 use crate::model::{
-    AZURE_CLI_APP_ID, GLOBAL_ADMINISTRATOR, GLOBAL_ADMINISTRATOR_NAME, PRINCIPALS, PrincipalType, ROLES,
-    RoleMember, ServicePrincipal, USERS,
+    APPLICATIONS, AZURE_CLI_APP_ID, GLOBAL_ADMINISTRATOR, GLOBAL_ADMINISTRATOR_NAME, PRINCIPAL_APP_IDS,
+    PRINCIPALS, PrincipalType, ROLES, RoleMember, ServicePrincipal, USERS,
 };
 
 /// An assignment's id is made of its two parts, so that the same one cannot exist twice.
@@ -145,9 +145,38 @@ impl Directory {
             }
         }
         Err(bad_request(
-            "The last Global Administrator cannot be removed or disabled. Assign the role to another enabled user or \
-             service principal with a credential first; members of groups and managed identities do not count.",
+            "The last Global Administrator cannot be removed, disabled or left without a credential. Assign the role \
+             to another enabled user or service principal with a credential first (members of groups and managed \
+             identities do not count), or add the new credential before the old one is removed.",
         ))
+    }
+
+    /// The same when an application or its service principal, `edited`, loses its last good credential. Either has
+    /// its own and both are good to sign in with, so that nobody leaves while the other has one.
+    ///
+    /// Call it after the row of `edited` was read.
+    pub(crate) async fn keep_credential(
+        &self,
+        batch: &mut Batch,
+        app_id: Uuid,
+        edited: Uuid,
+    ) -> Result<(), Fault> {
+        let Some(principal) = self.principal_row(app_id).await? else { return Ok(()) };
+        self.store.observers_told().await?;
+        // Also when an application is edited: whoever gives its principal the role at the same time writes this row.
+        batch.require_revision(PRINCIPALS, &principal.value.id, principal.revision);
+        if self.require_credential(batch, &principal.value, Some(edited)).await? {
+            return Ok(());
+        }
+        self.keep_administrator(batch, principal.value.id).await
+    }
+
+    /// The service principal of an application.
+    pub(crate) async fn principal_row(&self, app_id: Uuid) -> Result<Option<Row<ServicePrincipal>>, Fault> {
+        match self.store.get(PRINCIPAL_APP_IDS, &app_id).await? {
+            Some(reference) => Ok(self.store.get(PRINCIPALS, &reference.value.id).await?),
+            None => Ok(None),
+        }
     }
 
     /// Requires that a user or an application's service principal stays as it is, if it can sign in and administer.
@@ -163,7 +192,7 @@ impl Directory {
             // The others come and go with their resource, or are a name that people sign in through.
             && row.value.kind == PrincipalType::Application
             && row.value.app_id != AZURE_CLI_APP_ID
-            && self.has_credential(&row.value)
+            && self.require_credential(batch, &row.value, None).await?
         {
             batch.require_revision(PRINCIPALS, &id, row.revision);
             return Ok(true);
@@ -171,11 +200,26 @@ impl Directory {
         Ok(false)
     }
 
-    fn has_credential(&self, principal: &ServicePrincipal) -> bool {
+    /// Whether a service principal has a good credential, besides those of `except`. When that is its application's,
+    /// requires that the application stays as it is; the principal's own row is for the caller to require.
+    async fn require_credential(
+        &self,
+        batch: &mut Batch,
+        principal: &ServicePrincipal,
+        except: Option<Uuid>,
+    ) -> Result<bool, Fault> {
         let now = self.clock.epoch_seconds();
-        let snapshot = self.snapshot();
-        let application = snapshot.application_of(principal.app_id);
-        principal.credentials.is_any_good(now)
-            || application.is_some_and(|application| application.credentials.is_any_good(now))
+        if except != Some(principal.id) && principal.credentials.is_any_good(now) {
+            return Ok(true);
+        }
+        let application = self.snapshot().application_of(principal.app_id).map(|application| application.id);
+        let Some(id) = application.filter(|id| except != Some(*id)) else { return Ok(false) };
+        match self.store.get(APPLICATIONS, &id).await? {
+            Some(row) if row.value.credentials.is_any_good(now) => {
+                batch.require_revision(APPLICATIONS, &id, row.revision);
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
     }
 }

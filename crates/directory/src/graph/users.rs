@@ -15,7 +15,7 @@ use crate::graph::render::Shown;
 use crate::graph::{Graph, new_id};
 use crate::model::{Reference, USER_NAMES, USER_PASSWORDS, USERS, User, UserPassword, fold};
 use crate::names::{is_display_name, is_user_part};
-use crate::secret::{PasswordHash, hash_password, is_acceptable_password};
+use crate::secret::is_acceptable_password;
 
 /// Text properties that are kept as they are sent.
 const PROFILE: [&str; 18] = [
@@ -187,7 +187,7 @@ pub(super) async fn create(at: At<Graph>, permit: Permit<UsersCreate>, body: Bod
     if at.directory.snapshot().user_named(&user.upn).is_some() {
         return Err(taken("userPrincipalName"));
     }
-    let hash = hash(&at, password, &permit).await?;
+    let hash = at.directory.hashing.hash(password, permit.entropy()).await?;
     let name = fold(&user.upn);
     let mut batch = Batch::new();
     batch.require_absent(USER_NAMES, name.as_str());
@@ -200,20 +200,11 @@ pub(super) async fn create(at: At<Graph>, permit: Permit<UsersCreate>, body: Bod
     }
 }
 
-async fn hash<A: arcadia_kernel::Action>(
-    at: &At<Graph>,
-    password: Zeroizing<String>,
-    permit: &Permit<A>,
-) -> Result<PasswordHash, Fault> {
-    let _turn = at.directory.password_checks.acquire().await.map_err(Fault::internal)?;
-    hash_password(password, permit.entropy()).await
-}
-
 pub(super) async fn update(at: At<Graph>, permit: Permit<UsersUpdate>, body: Body) -> Result<Reply, Fault> {
     let id = at.target.id()?;
     let sent = Sent::read(&at, body.fields)?;
     let hash = match sent.password.clone() {
-        Some(password) => Some(hash(&at, password, &permit).await?),
+        Some(password) => Some(at.directory.hashing.hash(password, permit.entropy()).await?),
         None => None,
     };
     let now = permit.epoch_seconds();

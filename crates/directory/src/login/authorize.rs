@@ -145,7 +145,7 @@ fn complete(
     let tenant = directory.founded_tenant()?;
     let wanted: Wanted = asked(directory, version, query)?.ok_or_else(|| missing_parameter("scope"))?;
     let resource = wanted.find(directory, &tenant)?;
-    wanted.delegated(&resource, client.app_id)?;
+    wanted.delegated(&resource, client)?;
     asking.scope = wanted.scope;
     let method = query.first("code_challenge_method");
     asking.challenge = match (query.first("code_challenge"), method) {

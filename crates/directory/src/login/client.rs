@@ -16,20 +16,20 @@ use crate::login::faults::{
 use crate::login::person::claimed;
 use crate::login::tenant::TenantPath;
 use crate::model::{
-    ASSERTIONS, AZURE_CLI_APP_ID, Application, KeyCredential, KeyForm, PrincipalType, SeenAssertion,
-    ServicePrincipal, digest,
+    ASSERTIONS, AZURE_CLI_APP_ID, Application, DelegatedPermission, KeyCredential, KeyForm, PrincipalType,
+    SeenAssertion, ServicePrincipal, digest,
 };
 use crate::throttle::{Allowance, counted_address};
 
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 const SECRET_CHARACTERS_MAX: usize = 512;
 
-/// An application or managed identity that exists here.
+/// An application or managed identity that exists here and is not blocked.
 #[derive(Clone)]
 pub(crate) struct Client {
     pub app_id: Uuid,
     pub application: Option<Arc<Application>>,
-    pub principal: Option<Arc<ServicePrincipal>>,
+    pub principal: Arc<ServicePrincipal>,
 }
 
 /// How a client proved itself.
@@ -98,13 +98,11 @@ impl Client {
         let app_id = Uuid::try_parse(client_id).map_err(|_| unknown())?;
         let snapshot = directory.snapshot();
         let application = snapshot.application_of(app_id).cloned();
-        let principal = snapshot.principal_of(app_id).cloned();
-        if application.is_none() && principal.is_none() {
-            return Err(unknown());
-        }
-        if let Some(principal) = &principal
-            && !principal.enabled
-        {
+        let Some(principal) = snapshot.principal_of(app_id).cloned() else {
+            // What blocks an application stands on its principal: without one it would be open again.
+            return Err(application.map_or_else(unknown, |_| no_principal(app_id, path)));
+        };
+        if !principal.enabled {
             let message = format!("Application '{app_id}' ({}) is disabled.", principal.display_name);
             return Err(refusal(400, "unauthorized_client", 7_000_112, message));
         }
@@ -116,15 +114,18 @@ impl Client {
         self.app_id == AZURE_CLI_APP_ID || self.application.as_ref().is_some_and(|app| app.is_public())
     }
 
+    /// Whether it may have this permission, once a person signs in to it.
+    pub(crate) fn is_granted(&self, permission: Option<DelegatedPermission>) -> bool {
+        self.application.as_ref().zip(permission).is_some_and(|(app, permission)| app.requires(permission))
+    }
+
     /// Whether its refresh tokens serve the whole family of the command line's clients.
     pub(crate) fn is_family(&self) -> bool {
         self.app_id == AZURE_CLI_APP_ID
     }
 
     pub(crate) fn display_name(&self) -> String {
-        let of_application = self.application.as_ref().map(|app| app.display_name.clone());
-        let of_principal = || self.principal.as_ref().map(|principal| principal.display_name.clone());
-        of_application.or_else(of_principal).unwrap_or_else(|| self.app_id.to_string())
+        self.application.as_ref().map_or(&self.principal.display_name, |app| &app.display_name).clone()
     }
 
     /// Checks the credential that was shown, if one was. `Nothing` only when none was.
@@ -174,7 +175,7 @@ impl Client {
             if self.is_managed_identity() { CallerKind::ManagedIdentity } else { CallerKind::Application };
         Caller {
             kind,
-            object_id: self.principal.as_ref().map(|principal| principal.id).unwrap_or_default(),
+            object_id: self.principal.id,
             app_id: self.app_id,
             name: self.app_id.to_string(),
             ..Caller::anonymous()
@@ -187,9 +188,8 @@ impl Client {
             return Err(wrong());
         }
         let of_application = self.application.iter().flat_map(|app| &app.credentials.passwords);
-        let of_principal = self.principal.iter().flat_map(|principal| &principal.credentials.passwords);
         let mut expired = false;
-        for credential in of_application.chain(of_principal) {
+        for credential in of_application.chain(&self.principal.credentials.passwords) {
             if credential.hash.matches(secret) {
                 if credential.start_seconds <= now && now < credential.end_seconds {
                     return Ok(());
@@ -263,18 +263,26 @@ impl Client {
     }
 
     fn is_managed_identity(&self) -> bool {
-        self.principal.as_ref().is_some_and(|principal| principal.kind == PrincipalType::ManagedIdentity)
+        self.principal.kind == PrincipalType::ManagedIdentity
     }
 
     fn keys(&self, now: i64) -> Vec<RsaPublicKey> {
         let of_application = self.application.iter().flat_map(|app| &app.credentials.keys);
-        let of_principal = self.principal.iter().flat_map(|principal| &principal.credentials.keys);
         of_application
-            .chain(of_principal)
+            .chain(&self.principal.credentials.keys)
             .filter(|key| key.start_seconds <= now && now < key.end_seconds)
             .filter_map(public_key)
             .collect()
     }
+}
+
+fn no_principal(app_id: Uuid, path: &TenantPath) -> Fault {
+    let message = format!(
+        "The client application {app_id} is missing service principal in the tenant {}. Create it, for example with \
+         'az ad sp create --id {app_id}'.",
+        path.tenant.id
+    );
+    refusal(401, "invalid_client", 7_000_229, message)
 }
 
 pub(crate) fn public_key(credential: &KeyCredential) -> Option<RsaPublicKey> {

@@ -36,7 +36,8 @@ async fn start(at: At<Login>, permit: Permit<Open>, form: Form, version: Version
     let client = Client::find(directory, &presented.client_id, &path)?;
     let wanted = asked(directory, version, &form.fields)?
         .ok_or_else(|| missing_parameter(if version == Version::V1 { "resource" } else { "scope" }))?;
-    wanted.find(directory, &path.tenant)?;
+    let resource = wanted.find(directory, &path.tenant)?;
+    wanted.delegated(&resource, &client)?;
     let now = directory.clock.epoch_seconds();
     let address = counted_address(form.head.remote);
     let throttle = &directory.throttle;

@@ -70,7 +70,7 @@ impl Issue<'_> {
 
     /// The answer for a person through the client.
     pub(crate) fn for_user(&self, sign_in: &SignIn) -> Result<Value, Fault> {
-        let delegated = self.wanted.delegated(&self.resource, self.client.app_id)?;
+        let delegated = self.wanted.delegated(&self.resource, self.client)?;
         let signer = self.directory.signer()?;
         let mut claims = self.common_claims(LIFETIME_SECONDS);
         self.add_user_claims(&mut claims, &sign_in.user, &delegated);

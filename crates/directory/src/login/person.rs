@@ -55,8 +55,7 @@ impl Directory {
 
     async fn password_is(&self, user: Uuid, password: Zeroizing<String>) -> Result<bool, Fault> {
         let Some(row) = self.store.get(USER_PASSWORDS, &user).await? else { return Ok(false) };
-        let _turn = self.password_checks.acquire().await.map_err(Fault::internal)?;
-        tokio::task::spawn_blocking(move || row.value.hash.matches(&password)).await.map_err(Fault::internal)
+        self.hashing.matches(row.value.hash, password).await
     }
 
     /// A user who signed in before, if that still counts.

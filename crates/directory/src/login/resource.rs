@@ -6,10 +6,11 @@ use uuid::Uuid;
 
 use crate::decide::ACCESS_AS_USER;
 use crate::directory::Directory;
+use crate::login::client::Client;
 use crate::login::faults::{
     invalid_grant, invalid_request, invalid_scope, missing_parameter, no_such_resource, refusal, shown,
 };
-use crate::model::{AZURE_CLI_APP_ID, GRAPH_APP_ID, Tenant};
+use crate::model::{AZURE_CLI_APP_ID, DelegatedPermission, GRAPH_APP_ID, Tenant};
 
 const SCOPE_CHARACTERS_MAX: usize = 4096;
 const SCOPES_MAX: usize = 64;
@@ -17,6 +18,26 @@ const DEFAULT_SUFFIX: &str = "/.default";
 const USER_IMPERSONATION: &str = "user_impersonation";
 /// What any registered application may be given of Graph without an administrator's consent.
 const GRAPH_DEFAULT: &str = "User.Read";
+/// `user_impersonation` on the site's services, by the first label of their names. The ids are the same in every cloud.
+const IMPERSONATION: [(&str, DelegatedPermission); 5] = [
+    (
+        "management",
+        impersonation(0x797f4846_ba00_4fd7_ba43_dac1f8f63013, 0x41094075_9dad_400e_a0bd_54e686782033),
+    ),
+    ("vault", impersonation(0xcfa8b339_82a2_471a_a3c9_0fc0be7a4093, 0xf53da476_18e3_4152_8e01_aec403e6edc0)),
+    (
+        "storage",
+        impersonation(0xe406a681_f3d4_42a8_90b6_c2b029497af1, 0x03e0da56_190b_40ad_a80c_ea378c433f7f),
+    ),
+    ("ossrdbms", DATABASES),
+    ("ossrdbms-aad", DATABASES),
+];
+const DATABASES: DelegatedPermission =
+    impersonation(0x123cd850_d9df_40bd_94d5_c9f07b7fa203, 0xcef99a3a_4cd3_4408_8143_4375d1e38a17);
+
+const fn impersonation(service: u128, id: u128) -> DelegatedPermission {
+    DelegatedPermission { resource: Uuid::from_u128(service), id: Uuid::from_u128(id) }
+}
 
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
@@ -44,7 +65,8 @@ pub(crate) struct Resource {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum ResourceKind {
     Graph,
-    WellKnown,
+    /// One of the site's services. `None` when applications cannot ask for permissions on it.
+    Service(Option<DelegatedPermission>),
     /// The names of its delegated permissions.
     Application(Vec<String>),
 }
@@ -131,10 +153,11 @@ impl Wanted {
         if names.resources.iter().any(|known| trim_audience(known) == name) {
             let is_graph = name == trim_audience(&format!("https://{}", names.graph_host))
                 || name == GRAPH_APP_ID.to_string();
+            let service = || ResourceKind::Service(impersonation_on(&name));
             return Ok(Resource {
                 audience: self.resource.clone(),
                 token_version: 1,
-                kind: if is_graph { ResourceKind::Graph } else { ResourceKind::WellKnown },
+                kind: if is_graph { ResourceKind::Graph } else { service() },
                 assignment_required: false,
             });
         }
@@ -146,7 +169,9 @@ impl Wanted {
         let application = snapshot
             .application_with_uri(&self.resource)
             .or_else(|| snapshot.application_with_uri(&name))
-            .or_else(by_app_id);
+            .or_else(by_app_id)
+            // It may have been registered before such names were refused.
+            .filter(|_| !names.is_platform(&name));
         let found = application.and_then(|app| Some((app, snapshot.principal_of(app.app_id)?)));
         let (application, principal) = found
             .filter(|(_, principal)| principal.enabled)
@@ -177,18 +202,23 @@ impl Wanted {
     }
 
     /// The `scp` of a person's token through `client`.
-    pub(crate) fn delegated(&self, resource: &Resource, client: Uuid) -> Result<String, Fault> {
+    pub(crate) fn delegated(&self, resource: &Resource, client: &Client) -> Result<String, Fault> {
         resource.check_assignment()?;
+        let is_first_party = client.app_id == AZURE_CLI_APP_ID;
         let offered: Vec<&str> = match &resource.kind {
-            ResourceKind::Graph if client == AZURE_CLI_APP_ID => vec![ACCESS_AS_USER, GRAPH_DEFAULT],
+            ResourceKind::Graph if is_first_party => vec![ACCESS_AS_USER, GRAPH_DEFAULT],
             ResourceKind::Graph => vec![GRAPH_DEFAULT],
-            ResourceKind::WellKnown => vec![USER_IMPERSONATION],
+            // Whoever signs in to an application does not hand it all that they may do themselves.
+            ResourceKind::Service(permission) if !is_first_party && !client.is_granted(*permission) => {
+                return Err(not_consented(USER_IMPERSONATION, client.app_id, resource));
+            }
+            ResourceKind::Service(_) => vec![USER_IMPERSONATION],
             ResourceKind::Application(names) => names.iter().map(String::as_str).collect(),
         };
         let asked: Vec<&str> =
             self.permissions.iter().map(String::as_str).filter(|name| *name != ".default").collect();
         if let Some(unknown) = asked.iter().find(|name| !offered.contains(name)) {
-            return Err(not_consented(unknown, client, resource));
+            return Err(unknown_permission(unknown, client.app_id, resource));
         }
         Ok(if asked.is_empty() { offered.join(" ") } else { asked.join(" ") })
     }
@@ -219,14 +249,37 @@ impl Resource {
     }
 }
 
+/// The permission to act for people on a service, as applications ask for it.
+fn impersonation_on(name: &str) -> Option<DelegatedPermission> {
+    let host = name.split_once("://").map_or("", |(_, host)| host);
+    let label = host.split_once('.').map_or(host, |(label, _)| label);
+    let id = Uuid::try_parse(name).ok();
+    let found = |(known, permission): &&(&str, DelegatedPermission)| {
+        *known == label || Some(permission.resource) == id
+    };
+    IMPERSONATION.iter().find(found).map(|(_, permission)| *permission)
+}
+
 fn not_consented(permission: &str, client: Uuid, resource: &Resource) -> Fault {
+    let mut message = format!(
+        "The user or administrator has not consented to use the application with ID '{client}' for the permission \
+         '{}' of '{}'.",
+        shown(permission),
+        shown(&resource.audience)
+    );
+    if let ResourceKind::Service(Some(DelegatedPermission { resource, id })) = resource.kind {
+        message.push_str(&format!(
+            " An administrator consents by adding the permission to the application: az ad app permission add --id \
+             {client} --api {resource} --api-permissions {id}=Scope"
+        ));
+    }
+    invalid_grant(65_001, message).extra("suberror", "consent_required")
+}
+
+/// The resource has no permission by that name, or does not offer it to this client.
+fn unknown_permission(permission: &str, client: Uuid, resource: &Resource) -> Fault {
     if resource.kind == ResourceKind::Graph {
-        let message = format!(
-            "The user or administrator has not consented to use the application with ID '{client}' for the \
-             permission '{}'.",
-            shown(permission)
-        );
-        return invalid_grant(65_001, message).extra("suberror", "consent_required");
+        return not_consented(permission, client, resource);
     }
     let message = format!(
         "The application '{client}' asked for scope '{}' that doesn't exist on the resource '{}'.",

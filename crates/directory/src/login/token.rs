@@ -129,16 +129,8 @@ impl Exchange<'_> {
                            'client_credentials' grant type.";
             return Err(invalid_client(7_000_216, message));
         }
-        let Some(principal) = &self.client.principal else {
-            let message = format!(
-                "The client application {} is missing service principal in the tenant {}. Create it, for \
-                 example with 'az ad sp create --id {}'.",
-                self.client.app_id, self.path.tenant.id, self.client.app_id
-            );
-            return Err(refusal(401, "invalid_client", 7_000_229, message));
-        };
         let wanted = self.wanted()?;
-        self.issue(&wanted)?.for_principal(principal)
+        self.issue(&wanted)?.for_principal(&self.client.principal)
     }
 
     async fn password(&self) -> Result<Value, Fault> {
@@ -191,7 +183,7 @@ impl Exchange<'_> {
             self.check_client(may_be_unproven)?;
             let wanted = self.wanted_again(scope)?;
             let resource = wanted.find(self.directory, &self.path.tenant)?;
-            wanted.delegated(&resource, self.client.app_id).map(drop)
+            wanted.delegated(&resource, &self.client).map(drop)
         };
         let refreshed = self.directory.refresh(self.stamp, token, &self.client, check).await?;
         let session = &refreshed.session;
@@ -264,7 +256,7 @@ impl Exchange<'_> {
     }
 
     fn check_client(&self, may_be_unproven: bool) -> Result<(), Fault> {
-        if self.client.principal.as_deref().is_some_and(requires_assignment) {
+        if requires_assignment(&self.client.principal) {
             let message = "The signed in user is not assigned to a role for the application, and the application \
                            requires it. Switch the requirement off on its service principal.";
             return Err(invalid_grant(50_105, message));

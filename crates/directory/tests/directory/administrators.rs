@@ -62,6 +62,62 @@ async fn an_application_without_a_good_credential_does_not_count() {
     assert_eq!(switch(&world, &token, &user, false).await.status, 204);
 }
 
+/// The ids of the secrets that an application or service principal has.
+pub async fn secrets(world: &World, admin: &str, path: &str) -> Vec<String> {
+    let shown = world.graph(admin, "GET", path, Value::Null).await.ok();
+    shown["passwordCredentials"].as_array().unwrap().iter().map(|secret| text(secret, "keyId")).collect()
+}
+
+pub async fn remove_secret(world: &World, admin: &str, path: &str, key_id: &str) -> Answer {
+    world.graph(admin, "POST", &format!("{path}/removePassword"), json!({ "keyId": key_id })).await
+}
+
+#[tokio::test]
+async fn the_last_administrator_keeps_a_credential() {
+    let (world, admin, principal, user) = founded().await;
+    let application = format!("/v1.0/applications/{}", world.first.application_object_id);
+    assert_eq!(switch(&world, &admin, &user, false).await.status, 204);
+    let none = json!({ "passwordCredentials": [], "keyCredentials": [] });
+    let first = secrets(&world, &admin, &application).await.remove(0);
+    let loses = async |path: &str| {
+        let key_id = secrets(&world, &admin, path).await.remove(0);
+        is_refused(&remove_secret(&world, &admin, path, &key_id).await);
+        is_refused(&world.graph(&admin, "PATCH", path, none.clone()).await);
+        assert_eq!(secrets(&world, &admin, path).await, [key_id]);
+    };
+    loses(&application).await;
+    // The other's credential is as good, and then that one stays.
+    world.graph(&admin, "POST", &format!("{principal}/addPassword"), json!({})).await.ok();
+    assert_eq!(remove_secret(&world, &admin, &application, &first).await.status, 204);
+    loses(&principal).await;
+    world.graph(&admin, "POST", &format!("{application}/addPassword"), json!({})).await.ok();
+    assert_eq!(world.graph(&admin, "PATCH", &principal, none.clone()).await.status, 204);
+    loses(&application).await;
+    // As it does when somebody else stays.
+    assert_eq!(switch(&world, &admin, &user, true).await.status, 204);
+    assert_eq!(world.graph(&admin, "PATCH", &application, none.clone()).await.status, 204);
+    is_refused(&switch(&world, &admin, &user, false).await);
+}
+
+/// What is no longer, or not yet, good does not keep it.
+#[tokio::test]
+async fn a_good_credential_is_kept_besides_others() {
+    let (world, admin, _, user) = founded().await;
+    let application = format!("/v1.0/applications/{}", world.first.application_object_id);
+    assert_eq!(switch(&world, &admin, &user, false).await.status, 204);
+    let first = secrets(&world, &admin, &application).await.remove(0);
+    let add = async |asked: Value| {
+        let body = json!({ "passwordCredential": asked });
+        let made = world.graph(&admin, "POST", &format!("{application}/addPassword"), body).await.ok();
+        text(&made, "keyId")
+    };
+    let later = add(json!({ "startDateTime": "2090-01-01T00:00:00Z" })).await;
+    is_refused(&remove_secret(&world, &admin, &application, &first).await);
+    assert_eq!(remove_secret(&world, &admin, &application, &later).await.status, 204);
+    add(json!({})).await;
+    assert_eq!(remove_secret(&world, &admin, &application, &first).await.status, 204);
+}
+
 #[tokio::test]
 async fn who_cannot_sign_in_does_not_count() {
     let (world, admin, principal, user) = founded().await;

@@ -215,6 +215,7 @@ async fn what_a_sign_in_was_for_is_asked_again_before_its_refresh_token_is_used_
 async fn what_is_switched_off_for_an_application_ends_its_refreshes_too() {
     let world = World::new().await;
     let (id, app_id, principal, secret) = world.application("desktop").await;
+    world.consent(&id).await;
     let admin = world.admin_graph_token().await;
     let application = format!("/v1.0/applications/{id}");
     let set = async |path: &str, change: Value| drop(world.graph(&admin, "PATCH", path, change).await.ok());

@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests count as library code to the linter
 
 mod administrators;
+mod consent;
 mod fuzz;
 mod grants;
 mod graph;
 mod identity;
 mod pages;
+mod properties;
 mod races;
 mod refusals;
 mod world;

@@ -277,6 +277,7 @@ async fn codes_are_sent_to_registered_addresses_only() {
         assert!(page.text.contains("AADSTS50011") && page.headers.get("location").is_none());
     }
     let (id, app_id, _, secret) = world.application("web").await;
+    world.consent(&id).await;
     let admin = world.admin_graph_token().await;
     let body = json!({ "web": { "redirectUris": ["https://web.example/cb"] } });
     world.graph(&admin, "PATCH", &format!("/v1.0/applications/{id}"), body).await.ok();
@@ -310,6 +311,7 @@ async fn the_page_lets_its_form_lead_to_an_application_on_the_device() {
     let world = World::new().await;
     world.user("nina").await;
     let (id, app_id, ..) = world.application("mobile").await;
+    world.consent(&id).await;
     let admin = world.admin_graph_token().await;
     let body = json!({ "publicClient": { "redirectUris": ["msal.mobile://auth"] } });
     world.graph(&admin, "PATCH", &format!("/v1.0/applications/{id}"), body).await.ok();
@@ -327,6 +329,7 @@ async fn a_page_may_read_what_its_own_code_is_redeemed_for() {
     let world = World::new().await;
     world.user("nina").await;
     let (id, app_id, ..) = world.application("page").await;
+    world.consent(&id).await;
     let admin = world.admin_graph_token().await;
     let body =
         json!({ "spa": { "redirectUris": [PAGE] }, "web": { "redirectUris": ["https://web.example/cb"] } });
@@ -381,6 +384,7 @@ async fn a_verifier_without_a_challenge_is_refused() {
     let world = World::new().await;
     world.user("nina").await;
     let (id, app_id, _, secret) = world.application("web").await;
+    world.consent(&id).await;
     let admin = world.admin_graph_token().await;
     let body = json!({ "web": { "redirectUris": ["https://web.example/cb"] } });
     world.graph(&admin, "PATCH", &format!("/v1.0/applications/{id}"), body).await.ok();

@@ -5,7 +5,7 @@ use arcadia_kernel::Clock as _;
 use arcadia_races::{THREADS, block_on, race, rounds};
 use serde_json::{Value, json};
 
-use crate::administrators::{ROLE, ROLE_ASSIGNMENTS};
+use crate::administrators::{ROLE, ROLE_ASSIGNMENTS, remove_secret, secrets};
 use crate::grants::refresh;
 use crate::identity::{audience, machine, show};
 use crate::pages::{REDIRECT, UPN, VERIFIER, authorize_path, begin, confirm, cookie, poll, redeem, sign_in};
@@ -150,6 +150,52 @@ fn one_administrator_stays_enabled() {
         assert!(answers.iter().all(|status| [204, 400, 403].contains(status)), "round {round}: {answers:?}");
         let enabled = ids.iter().filter(|id| world.directory.is_enabled(**id)).count();
         assert_eq!(enabled, 1, "round {round}: {answers:?}");
+    }
+}
+
+/// One administrator is disabled while the other's last secret is removed, from the application that has it.
+#[test]
+fn one_administrator_stays_who_can_sign_in() {
+    for round in 0..rounds() {
+        let world = block_on(World::new());
+        let admin = block_on(world.admin_graph_token());
+        let user = format!("/v1.0/users/{}", world.first.user_object_id);
+        let application = format!("/v1.0/applications/{}", world.first.application_object_id);
+        let secret = block_on(secrets(&world, &admin, &application)).remove(0);
+        let answers = race(async |number| {
+            let answer = match number % 2 {
+                0 => world.graph(&admin, "PATCH", &user, json!({ "accountEnabled": false })).await,
+                _ => remove_secret(&world, &admin, &application, &secret).await,
+            };
+            answer.status.as_u16()
+        });
+        assert!(answers.iter().all(|status| [204, 400].contains(status)), "round {round}: {answers:?}");
+        let left = block_on(secrets(&world, &admin, &application)).len();
+        let enabled = world.directory.is_enabled(world.first.user_object_id);
+        assert_eq!(usize::from(enabled) + left, 1, "round {round}: {answers:?}");
+    }
+}
+
+/// The one administrator has a secret in either place, and both are removed.
+#[test]
+fn one_secret_of_the_last_administrator_stays() {
+    for round in 0..rounds() {
+        let world = block_on(World::new());
+        let admin = block_on(world.admin_graph_token());
+        let user = format!("/v1.0/users/{}", world.first.user_object_id);
+        let paths = [
+            format!("/v1.0/applications/{}", world.first.application_object_id),
+            format!("/v1.0/servicePrincipals/{}", world.first.service_principal_object_id),
+        ];
+        block_on(world.graph(&admin, "POST", &format!("{}/addPassword", paths[1]), json!({}))).ok();
+        block_on(world.graph(&admin, "PATCH", &user, json!({ "accountEnabled": false }))).ok();
+        let secrets = paths.each_ref().map(|path| block_on(secrets(&world, &admin, path)).remove(0));
+        let answers = race(async |number| {
+            let answer = remove_secret(&world, &admin, &paths[number % 2], &secrets[number % 2]).await;
+            answer.status.as_u16()
+        });
+        let removed = answers.iter().filter(|status| **status == 204).count();
+        assert_eq!(removed, 1, "round {round}: {answers:?}");
     }
 }
 

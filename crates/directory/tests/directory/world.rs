@@ -263,6 +263,16 @@ impl World {
         (id, app_id, text(&principal, "id"), text(&secret, "secretText"))
     }
 
+    /// Lets an application act on resource management for whoever signs in to it.
+    pub async fn consent(&self, id: &str) {
+        let needed = json!({ "requiredResourceAccess": [{
+            "resourceAppId": "797f4846-ba00-4fd7-ba43-dac1f8f63013",
+            "resourceAccess": [{ "id": "41094075-9dad-400e-a0bd-54e686782033", "type": "Scope" }],
+        }] });
+        let token = self.admin_graph_token().await;
+        self.graph(&token, "PATCH", &format!("/v1.0/applications/{id}"), needed).await.ok();
+    }
+
     pub fn claims(&self, token: &str) -> Map<String, Value> {
         self.verifier.verify(token, self.clock.epoch_seconds()).unwrap();
         arcadia_crypto::peek(token).unwrap().1
