@@ -85,6 +85,10 @@ async fn connection(
     if let Err(fault) = stream.set_nodelay(true) {
         tracing::debug!(%fault, "TCP_NODELAY");
     }
+    let caller = match himds::LocalCaller::of(&stream) {
+        Ok(caller) => Arc::new(caller),
+        Err(fault) => return tracing::debug!(%fault, "a client that is gone already"),
+    };
     let limits = &core.options.limits;
     let mut builder = http1::Builder::new();
     builder
@@ -97,9 +101,9 @@ async fn connection(
     let service = {
         let core = core.clone();
         service_fn(move |request: hyper::Request<Incoming>| {
-            let (core, serving) = (core.clone(), progress.serving());
+            let (core, caller, serving) = (core.clone(), caller.clone(), progress.serving());
             async move {
-                let answer = himds::answer(&core, &request).await;
+                let answer = himds::answer(&core, &caller, &request).await;
                 drop(serving);
                 Ok::<_, Infallible>(answer)
             }

@@ -18,7 +18,8 @@ use crate::machine;
     version,
     disable_help_subcommand = true,
     after_help = "Start here:\n  arcadia up --detach\n  eval \"$(arcadia env --admin)\"\n  \
-                  az login --service-principal -u $AZURE_CLIENT_ID -p $AZURE_CLIENT_SECRET --tenant $AZURE_TENANT_ID"
+                  az login --service-principal -u $AZURE_CLIENT_ID \\\n    \
+                  -p $AZURE_CLIENT_SECRET --tenant $AZURE_TENANT_ID"
 )]
 pub struct Cli {
     /// The site's data directory [default: /var/lib/arcadia for root, else $XDG_DATA_HOME/arcadia]
@@ -58,4 +59,24 @@ pub enum Command {
     Agent(agent::Command),
     #[command(hide = true)]
     Reference(reference::Arguments),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// A line that is wrapped is another command when it is pasted.
+    #[test]
+    fn examples_fit_a_terminal() {
+        fn walk(command: &clap::Command) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in help.lines().filter(|line| line.starts_with("  ")) {
+                assert!(line.chars().count() <= 78, "{}: {line}", command.get_name());
+            }
+            command.get_subcommands().for_each(walk);
+        }
+        walk(&Cli::command());
+    }
 }

@@ -37,12 +37,15 @@ pub fn is_root() -> bool {
 
 /// `--data`, `$ARCADIA_DATA`, for root /var/lib/arcadia, else $XDG_DATA_HOME/arcadia; absolute.
 pub fn data_directory(named: Option<PathBuf>) -> anyhow::Result<PathBuf> {
-    let path = match named.or_else(|| variable_os("ARCADIA_DATA").map(PathBuf::from)) {
-        Some(path) => path,
-        None if is_root() => PathBuf::from("/var/lib/arcadia"),
-        None => data_home()?.join("arcadia"),
-    };
-    Ok(std::path::absolute(path)?)
+    match named.or_else(|| variable_os("ARCADIA_DATA").map(PathBuf::from)) {
+        Some(path) => Ok(std::path::absolute(path)?),
+        None => default_data_directory(),
+    }
+}
+
+/// Where a command looks in a shell that says nothing of it.
+pub fn default_data_directory() -> anyhow::Result<PathBuf> {
+    if is_root() { Ok(PathBuf::from("/var/lib/arcadia")) } else { Ok(data_home()?.join("arcadia")) }
 }
 
 fn data_home() -> anyhow::Result<PathBuf> {

@@ -15,6 +15,7 @@ mod pages;
 mod quote;
 mod roots;
 mod serve;
+mod signals;
 mod site;
 mod terminal;
 mod wiring;

@@ -11,7 +11,6 @@ use arcadia_crypto::SystemEntropy;
 use arcadia_kernel::Clock;
 use arcadia_postgres::Gateway;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use crate::host::SystemClock;
@@ -19,6 +18,7 @@ use crate::machine;
 use crate::names::SiteNames;
 use crate::net::{self, Drain, Drainer, Limits, Outside, Proxy, SiteTls, Upstream};
 use crate::roots;
+use crate::signals::StopSignals;
 use crate::site::{self, DataDir, Lock, Running, SiteRecord, Trouble};
 use crate::wiring::{self, Background, FirstNames, Standings, Wired};
 
@@ -79,24 +79,28 @@ async fn run(
     let mut stop = StopSignals::new()?;
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let names = names(data, options.domain.as_deref())?;
+    let last = SiteRecord::load(data)?;
+    let names = names(data, last.as_ref(), options.domain.as_deref())?;
+    // Before anything is founded, which is for ever.
     let direct = listen_directly(options.listen).await?;
+    let listener = listen(options.port, last.and_then(|record| record.port)).await?;
     let entropy = Arc::new(SystemEntropy);
     let (first, per_key) = (&options.first, options.values_per_data_key);
-    let (wired, background) =
-        wiring::wire(data, names.clone(), first, per_key, clock.clone(), entropy).await?;
+    let (wired, background) = wiring::wire(data, names, first, per_key, clock.clone(), entropy).await?;
     let mut standings = wired.standings.clone();
     let (drainer, drain) = Drainer::new();
-    let opened = open(data, options, &names, clock, wired, direct, drain).await;
+    let opened = open(data, options, clock, wired, (listener, direct), drain).await;
     let mut restarted = None;
     let over = match opened.and_then(|told| ready(&told)) {
         Ok(()) => {
             restarted = Some(restart_machines(data));
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-            tokio::select! {
-                () = stop.wait() => Ok(None),
-                reason = standings.over() => Ok(Some(reason)),
-            }
+            let reason = tokio::select! {
+                _ = stop.wait() => None,
+                reason = standings.over() => Some(reason),
+            };
+            tracing::info!("stopping");
+            Ok(reason)
         }
         Err(error) => Err(error),
     };
@@ -116,19 +120,19 @@ async fn run(
 async fn open(
     data: &DataDir,
     options: Options,
-    names: &SiteNames,
     clock: Arc<dyn Clock>,
     wired: Wired,
-    direct: Option<TcpListener>,
+    (listener, direct): (TcpListener, Option<TcpListener>),
     drain: Drain,
 ) -> anyhow::Result<Ready> {
     let mut record = SiteRecord::expect(data)?;
-    let listener = listen(options.port, record.port).await?;
     let address = listener.local_addr()?;
     let upstream = options.upstream.filter(|upstream| !upstream.is_loopback_port(address.port()));
 
-    let label = record.tenant_id.simple().to_string();
-    let ca = site::load_or_create_authority(data, names, &label[..8], clock.epoch_seconds())?;
+    let ca = site::load_or_create_authority(data, &record, clock.epoch_seconds())?;
+    if let Some(ending) = site::authority_ending(data, clock.now()) {
+        tracing::warn!("{ending}");
+    }
     let hosts = Arc::new(wired.hosts);
     let databases = listen_for_databases(database_addresses(options.listen, &record)).await;
     let bound_databases = databases.as_ref().and_then(|listener| listener.local_addr().ok());
@@ -171,14 +175,15 @@ async fn end(
     background: Background,
     restarted: Option<JoinHandle<()>>,
 ) {
-    tracing::info!("stopping");
+    // One that never served has its log on the terminal, and nothing to tell there but why.
+    let served = restarted.is_some();
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     Running::clear(data);
     if let Some(restarted) = restarted {
         // One that is just starting could not be stopped.
         tokio::select! {
             _ = restarted => {}
-            () = stop.wait() => {}
+            _ = stop.wait() => {}
         }
     }
     stop_machines(data).await;
@@ -190,10 +195,12 @@ async fn end(
                 tracing::warn!("requests under way were cut off after {} s", DRAIN_PATIENCE.as_secs());
             }
         }
-        () = stop.wait() => tracing::warn!("stopped at once by a second signal"),
+        _ = stop.wait() => tracing::warn!("stopped at once by a second signal"),
     }
     background.stop().await;
-    tracing::info!("stopped");
+    if served {
+        tracing::info!("stopped");
+    }
 }
 
 /// Sessions with databases have no request to refuse.
@@ -224,8 +231,8 @@ fn describe(
 }
 
 /// The site's names: those of its first start, which is this one where there is no record yet.
-fn names(data: &DataDir, asked: Option<&str>) -> anyhow::Result<SiteNames> {
-    let Some(record) = SiteRecord::load(data)? else { return Ok(SiteNames::of(asked)) };
+fn names(data: &DataDir, record: Option<&SiteRecord>, asked: Option<&str>) -> anyhow::Result<SiteNames> {
+    let Some(record) = record else { return Ok(SiteNames::of(asked)) };
     let names = record.names();
     if asked.is_some_and(|asked| names != SiteNames::of_domain(asked)) {
         let has = names.domain().map_or("Azure's names".to_owned(), |domain| format!("the domain {domain}"));
@@ -369,47 +376,6 @@ async fn stop_machines(data: &DataDir) {
         Ok(Err(error)) => tracing::warn!("machines were not stopped: {error:#}"),
         Err(error) => tracing::warn!("machines were not stopped: {error}"),
     }
-}
-
-/// SIGTERM, SIGINT, and SIGHUP of a terminal that is closed (unless `nohup` had it ignored).
-struct StopSignals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Option<Signal>,
-}
-
-impl StopSignals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: if hang_up_is_ignored() { None } else { Some(signal(SignalKind::hangup())?) },
-        })
-    }
-
-    async fn wait(&mut self) {
-        let hang_up = async {
-            match &mut self.hang_up {
-                Some(hang_up) => hang_up.recv().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-            _ = hang_up => {}
-        }
-    }
-}
-
-/// Taking a signal would undo that it is ignored, so this is asked first.
-fn hang_up_is_ignored() -> bool {
-    const HANG_UP_BIT: u64 = 1;
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    ignored
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .is_some_and(|mask| mask & HANG_UP_BIT != 0)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! ([`Fault`]).
 
 mod action;
+mod address;
 mod arm_id;
 mod audit;
 mod auth;
@@ -29,6 +30,7 @@ mod service;
 mod strangers;
 
 pub use action::{Action, Open, Plane, SignedIn, SystemWork};
+pub use address::counted_address;
 pub use arm_id::{ArmId, ArmIdError};
 pub use audit::{AuditEvent, AuditFault, AuditSink, AuditStamp, Outcome, PendingRecord};
 pub use auth::{AuthFailure, Authenticator, Proven, TokenFault, VerifiedToken, trim_audience};

@@ -1,5 +1,5 @@
 //! The places of one listener. When all are taken, a new client gets that of the one that has kept the listener
-//! waiting for longest: many who connect and then say nothing keep nobody out, and who is served is never cut.
+//! waiting for longest: many who connect and then say little keep nobody out, and who is served is never cut.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +10,9 @@ use tokio::time::Instant;
 
 /// How long a client may keep a full listener waiting: time enough to go on.
 pub const GIVE_WAY_AFTER: Duration = Duration::from_millis(500);
+/// A listener to which clients come in vain for this many times as long is full of those who do a little again and
+/// again: from then on, who has had a place for this long gives way, however lately it went on.
+const GIVE_WAY_TIMES_MAX: u32 = 4;
 /// How soon a connection that was told to give way is gone, as a rule.
 const GONE_AFTER: Duration = Duration::from_millis(50);
 
@@ -30,10 +33,13 @@ struct Taken<V> {
     number: u64,
     /// One entry for each place that is taken.
     by_number: HashMap<u64, Taker<V>>,
+    /// Since when clients come in vain: all places are taken, and who is waited for has only just gone on.
+    kept_since: Option<Instant>,
 }
 
 struct Taker<V> {
     visitor: Arc<V>,
+    since: Instant,
     /// Told to give way, and about to be gone.
     is_told: bool,
     leave: Arc<Notify>,
@@ -44,6 +50,15 @@ impl<V> Taker<V> {
         self.is_told = true;
         self.leave.notify_one();
     }
+}
+
+/// Who is waited for the longest, of those who `may` be told to give way.
+fn longest_waited<V: Waited>(
+    by_number: &mut HashMap<u64, Taker<V>>,
+    may: impl Fn(&Taker<V>) -> bool,
+) -> Option<(Instant, &mut Taker<V>)> {
+    let takers = by_number.values_mut().filter(|taker| !taker.is_told && may(taker));
+    takers.filter_map(|taker| Some((taker.visitor.waited_since()?, taker))).min_by_key(|(since, _)| *since)
 }
 
 /// One client's place, for as long as this lives.
@@ -81,7 +96,7 @@ impl<V: Waited> Places<V> {
         Arc::new(Self {
             free: Arc::new(Semaphore::new(places_max.max(1))),
             give_way_after,
-            taken: Mutex::new(Taken { number: 0, by_number: HashMap::new() }),
+            taken: Mutex::new(Taken { number: 0, by_number: HashMap::new(), kept_since: None }),
         })
     }
 
@@ -108,16 +123,27 @@ impl<V: Waited> Places<V> {
     /// waited for or about to leave.
     pub fn make_room(&self) -> Option<Duration> {
         let mut taken = self.lock();
-        let is_one_leaving = taken.by_number.values().any(|taker| taker.is_told);
-        let waited = taken.by_number.values_mut().filter(|taker| !taker.is_told);
-        let waited = waited.filter_map(|taker| Some((taker.visitor.waited_since()?, taker)));
-        let Some((since, longest)) = waited.min_by_key(|(since, _)| *since) else {
+        let Taken { by_number, kept_since, .. } = &mut *taken;
+        let is_one_leaving = by_number.values().any(|taker| taker.is_told);
+        let Some((since, longest)) = longest_waited(by_number, |_| true) else {
+            *kept_since = None;
             return is_one_leaving.then_some(GONE_AFTER);
         };
-        let left = self.give_way_after.saturating_sub(Instant::now().saturating_duration_since(since));
-        if !left.is_zero() {
-            return Some(left);
+        let now = Instant::now();
+        let left = (since + self.give_way_after).saturating_duration_since(now);
+        if left.is_zero() {
+            *kept_since = None;
+            longest.tell();
+            return Some(GONE_AFTER);
         }
+        let patience = self.give_way_after * GIVE_WAY_TIMES_MAX;
+        let patience_left = (*kept_since.get_or_insert(now) + patience).saturating_duration_since(now);
+        if !patience_left.is_zero() {
+            return Some(left.min(patience_left));
+        }
+        let Some((_, longest)) = longest_waited(by_number, |taker| taker.since + patience <= now) else {
+            return Some(left);
+        };
         longest.tell();
         Some(GONE_AFTER)
     }
@@ -138,14 +164,19 @@ impl<V: Waited> Places<V> {
     }
 
     fn look(&self) -> Option<Duration> {
-        if self.free.available_permits() > 0 { Some(GONE_AFTER) } else { self.make_room() }
+        if self.free.available_permits() == 0 {
+            return self.make_room();
+        }
+        self.lock().kept_since = None;
+        Some(GONE_AFTER)
     }
 
     async fn take_within(self: &Arc<Self>, pause: Duration, visitor: &Arc<V>) -> Option<Place<V>> {
         // The semaphore is never closed, so that an error is a place that did not become free in time.
         let permit = tokio::time::timeout(pause, self.free.clone().acquire_owned()).await.ok()?.ok()?;
         let leave = Arc::new(Notify::new());
-        let taker = Taker { visitor: visitor.clone(), is_told: false, leave: leave.clone() };
+        let (visitor, since) = (visitor.clone(), Instant::now());
+        let taker = Taker { visitor, since, is_told: false, leave: leave.clone() };
         let mut taken = self.lock();
         taken.number += 1;
         let number = taken.number;
@@ -286,6 +317,35 @@ mod tests {
         let begun = Instant::now();
         enter(&places).await;
         assert!(begun.elapsed() <= GIVE_WAY_AFTER + GONE_AFTER);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_a_little_again_and_again_keeps_nobody_out() {
+        let places = places(3);
+        let held = [enter(&places).await, enter(&places).await, enter(&places).await];
+        let trickling = held.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(GIVE_WAY_AFTER / 2).await;
+                // One is also served now and then, which is no different.
+                drop(trickling[0].serving());
+                trickling[1..].iter().for_each(|progress| progress.advanced());
+            }
+        });
+        // The first waits until it is clear that nobody makes room, and those after it no more.
+        for bound in [Duration::from_secs(2), Duration::ZERO] {
+            let entered = tokio::time::timeout(bound + GONE_AFTER, enter(&places)).await;
+            entered.unwrap_or_else(|_| panic!("kept out for {bound:?}")).advanced();
+        }
+        assert_eq!(held.iter().filter(|progress| is_there(&places, progress)).count(), 1);
+        // Served for long, it stays whatever comes.
+        let last = held.iter().find(|progress| is_there(&places, progress)).unwrap();
+        let _serving = last.serving();
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        for _ in 0..9 {
+            enter(&places).await;
+        }
+        assert!(is_there(&places, last));
     }
 
     #[tokio::test(start_paused = true)]

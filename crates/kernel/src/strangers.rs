@@ -2,13 +2,16 @@
 //! recorded one by one in each minute, and of the others how many there were.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::{Action as _, ArmId, AuditEvent, AuditFault, AuditSink, Caller, CallerKind, Open, Outcome};
+use crate::{
+    Action as _, ArmId, AuditEvent, AuditFault, AuditSink, Caller, CallerKind, Open, Outcome, counted_address,
+};
 
 /// Records of strangers in one minute.
 const RECORDS_PER_MINUTE_MAX: u32 = 300;
@@ -27,8 +30,8 @@ struct Window {
     /// Since 1970.
     minute: i64,
     recorded: u32,
-    /// Only addresses with a record, so at most [`RECORDS_PER_MINUTE_MAX`].
-    by_address: HashMap<Option<String>, u32>,
+    /// Only addresses with a record, as they are counted, so at most [`RECORDS_PER_MINUTE_MAX`].
+    by_address: HashMap<Option<IpAddr>, u32>,
     left_out: Option<LeftOut>,
 }
 
@@ -48,7 +51,8 @@ impl Window {
     /// Whether one more is recorded by itself.
     fn takes(&mut self, event: &AuditEvent) -> bool {
         if self.recorded < RECORDS_PER_MINUTE_MAX {
-            let from_address = self.by_address.entry(event.remote.clone()).or_default();
+            let remote = event.remote.as_deref().and_then(|remote| remote.parse().ok());
+            let from_address = self.by_address.entry(remote.map(counted_address)).or_default();
             if *from_address < RECORDS_PER_ADDRESS_AND_MINUTE_MAX {
                 *from_address += 1;
                 self.recorded += 1;
@@ -224,6 +228,24 @@ mod tests {
             assert_eq!(records(), RECORDS_PER_MINUTE_MAX + 3, "and the new minute has records of its own");
             log.tell_all(at(725)).await.unwrap();
             assert_eq!(records(), RECORDS_PER_MINUTE_MAX + 3, "nothing was left out");
+        });
+    }
+
+    /// Whoever has an IPv6 network has more addresses than there are records.
+    #[test]
+    fn one_network_has_one_share() {
+        run(async {
+            let kept = Arc::new(Kept::default());
+            let log = StrangersBounded::over(kept.clone());
+            let records = || kept.0.lock().unwrap().len() as u32;
+            for n in 0..1000 {
+                let remote = format!("2001:db8:0:1:{n:x}::{n:x}");
+                log.append(event(CallerKind::Anonymous, 600, &remote)).await.unwrap();
+            }
+            assert_eq!(records(), RECORDS_PER_ADDRESS_AND_MINUTE_MAX);
+            log.append(event(CallerKind::Anonymous, 600, "2001:db8:0:2::1")).await.unwrap();
+            log.append(event(CallerKind::Anonymous, 600, "192.0.2.1")).await.unwrap();
+            assert_eq!(records(), RECORDS_PER_ADDRESS_AND_MINUTE_MAX + 2, "others have theirs");
         });
     }
 }

@@ -25,9 +25,11 @@ const OWN_CLOUD: &str = "Arcadia";
 #[derive(Parser)]
 #[command(name = "azcmagent", disable_help_subcommand = true, args_override_self = true)]
 #[command(after_help = "Examples:
-  azcmagent connect -s SUBSCRIPTION -g arc-hack -l uksouth -t TENANT -i APP_ID -p SECRET
+  azcmagent connect -s SUBSCRIPTION -g arc-hack -l uksouth \\
+    -t TENANT -i APP_ID -p SECRET
   azcmagent connect -s SUBSCRIPTION -g arc-hack -l uksouth --use-device-code
-  azcmagent connect --domain example.net -s SUBSCRIPTION -g arc-hack -l uksouth --use-device-code
+  azcmagent connect --domain example.net -s SUBSCRIPTION \\
+    -g arc-hack -l uksouth --use-device-code
   azcmagent show 'Agent Status'
   azcmagent disconnect --force-local-only")]
 pub(super) struct Azcmagent {
@@ -163,8 +165,10 @@ impl Auth {
 
 #[derive(Args)]
 #[command(after_help = "Examples:
-  azcmagent connect -s SUBSCRIPTION -g arc-hack -l uksouth -t TENANT -i APP_ID -p SECRET --tags 'datacentre=The_Citadel'
-  azcmagent connect -s SUBSCRIPTION -g arc-hack -l uksouth -n ubuntu-01 --use-device-code")]
+  azcmagent connect -s SUBSCRIPTION -g arc-hack -l uksouth \\
+    -t TENANT -i APP_ID -p SECRET --tags 'datacentre=The_Citadel'
+  azcmagent connect -s SUBSCRIPTION -g arc-hack -l uksouth \\
+    -n ubuntu-01 --use-device-code")]
 pub(super) struct Connect {
     /// Subscription, by id or name
     #[arg(short, long)]

@@ -9,6 +9,7 @@
 //! | `/agentstatus` | how the connection is | every local process |
 
 mod ask;
+mod caller;
 #[cfg(test)]
 mod fuzz;
 mod instance;
@@ -20,6 +21,7 @@ use http::{HeaderMap, Method, Request, header};
 use hyper::body::Incoming;
 
 use crate::daemon::Core;
+pub(crate) use caller::LocalCaller;
 pub(crate) use limit::Limiter;
 use reply::{Answer, Refused};
 
@@ -32,11 +34,12 @@ pub(crate) enum Area {
 }
 
 /// Answers one request. Never fails: what cannot be served is refused in the protocol's words.
-pub(crate) async fn answer(core: &Core, request: &Request<Incoming>) -> Answer {
+pub(crate) async fn answer(core: &Core, caller: &LocalCaller, request: &Request<Incoming>) -> Answer {
     let path = arcadia_kernel::split_path(request.uri().path());
     let segments: Vec<&str> = path.iter().flatten().map(String::as_str).collect();
     let area = area(&segments);
-    match route(core, request, area, &segments, path.is_some()).await {
+    let asked = Asked { core, caller, request, area };
+    match route(&asked, &segments, path.is_some()).await {
         Ok(answer) => answer,
         Err(refused) => refused.render(core, area),
     }
@@ -52,14 +55,24 @@ fn area(segments: &[&str]) -> Area {
     }
 }
 
-async fn route(
-    core: &Core,
-    request: &Request<Incoming>,
+/// A request, who asks it, and of whom.
+struct Asked<'a> {
+    core: &'a Core,
+    caller: &'a LocalCaller,
+    request: &'a Request<Incoming>,
     area: Area,
-    segments: &[&str],
-    path_is_sound: bool,
-) -> Result<Answer, Refused> {
-    core.limiter.check(area)?;
+}
+
+impl Asked<'_> {
+    /// Takes one request of what local processes may ask. What is refused before, such as what a web page makes a
+    /// browser ask, takes nothing from anybody.
+    fn count(&self) -> Result<(), Refused> {
+        self.core.limiter.check(self.area, self.caller)
+    }
+}
+
+async fn route(asked: &Asked<'_>, segments: &[&str], path_is_sound: bool) -> Result<Answer, Refused> {
+    let Asked { core, request, area, .. } = *asked;
     check_origin(request.headers())?;
     if request.method() != Method::GET {
         return Err(Refused::method());
@@ -68,6 +81,7 @@ async fn route(
         return Err(Refused::not_found());
     }
     if area == Area::Status {
+        asked.count()?;
         let current = core.links.current().map_err(|fault| Refused::unavailable(&fault))?;
         return reply::json(&core.health.status(current.config.as_deref()));
     }
@@ -75,6 +89,10 @@ async fn route(
     let fields = ask::fields(request.uri().query().unwrap_or(""), &core.options.limits)?;
     let lower: Vec<String> = segments.iter().take(4).map(|segment| segment.to_ascii_lowercase()).collect();
     let lower: Vec<&str> = lower.iter().map(String::as_str).collect();
+    let is_token = lower == ["metadata", "identity", "oauth2", "token"] && segments.len() == 4;
+    if !is_token {
+        asked.count()?;
+    }
     match lower.as_slice() {
         ["metadata", "instance", ..] => {
             ask::api_version(&fields, area)?;
@@ -85,9 +103,7 @@ async fn route(
             ask::api_version(&fields, area)?;
             token::info(core)
         }
-        ["metadata", "identity", "oauth2", "token"] if segments.len() == 4 => {
-            token::answer(core, request.headers(), &fields).await
-        }
+        _ if is_token => token::answer(asked, &fields).await,
         _ => Err(Refused::not_found()),
     }
 }

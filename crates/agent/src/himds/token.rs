@@ -6,9 +6,9 @@ use http::{HeaderMap, StatusCode, header};
 use serde::Serialize;
 use serde_json::json;
 
-use super::Area;
 use super::ask::{self, Selector, TokenAsk};
 use super::reply::{self, Answer, Refused};
+use super::{Area, Asked};
 use crate::AgentFault;
 use crate::daemon::Core;
 use crate::link::Link;
@@ -35,12 +35,13 @@ struct TokenAnswer<'a> {
 
 /// `GET /metadata/identity/oauth2/token`. Everything that is wrong with the request is said before the challenge, so
 /// that no challenge is used up on it.
-pub(super) async fn answer(core: &Core, headers: &HeaderMap, fields: &Query) -> Result<Answer, Refused> {
+pub(super) async fn answer(asked: &Asked<'_>, fields: &Query) -> Result<Answer, Refused> {
+    let (core, headers) = (asked.core, asked.request.headers());
     ask::api_version(fields, Area::Identity)?;
     let ask = TokenAsk::read(fields)?;
     let link = core.links.link().map_err(not_linked)?;
     ask.selector.check(&link.config)?;
-    check_challenge(core, headers)?;
+    check_challenge(asked)?;
     let outcome = core.tokens.token(&link, &ask.resource, ask.new).await;
     note(core, headers, &ask, outcome.as_ref().err().map(AsRef::as_ref));
     let held = outcome.map_err(|fault| refused_by_site(&fault))?;
@@ -64,14 +65,17 @@ fn not_linked(fault: AgentFault) -> Refused {
     }
 }
 
-/// A challenge that was not met is answered with a new one, whatever was wrong with it.
-fn check_challenge(core: &Core, headers: &HeaderMap) -> Result<(), Refused> {
-    let why = match secret(headers) {
+/// A challenge that was not met is answered with a new one, whatever was wrong with it. Who met one is not counted again:
+/// what others ask meanwhile does not make it worthless.
+fn check_challenge(asked: &Asked<'_>) -> Result<(), Refused> {
+    let core = asked.core;
+    let why = match secret(asked.request.headers()) {
         Ok(Some(secret)) if core.challenges.redeem(secret) => return Ok(()),
         Ok(Some(_)) => "The Basic Authorization header does not hold the content of a valid challenge file",
         Ok(None) => "Missing Basic Authorization header",
         Err(()) => "The Authorization header must be 'Basic' and the content of the challenge file",
     };
+    asked.count()?;
     match core.challenges.issue() {
         Ok(path) => Err(Refused::challenge(why, &path)),
         Err(fault) => {

@@ -210,6 +210,33 @@ async fn local_processes_have_limits() {
 }
 
 #[tokio::test]
+async fn what_others_ask_keeps_no_token_from_who_may_have_one() {
+    let bench = Bench::new().await;
+    bench.connect().await;
+    let limits = HimdsLimits { identity_per_second: 1, ..HimdsLimits::default() };
+    let daemon = Daemon::start(AgentOptions { limits, ..bench.options() }).await;
+    // What a web page can make a browser ask is counted nowhere.
+    for _ in 0..5 {
+        let from_a_page = ["-H", "Metadata: true", "-H", "Host: rebound.example"];
+        assert_eq!(curl(&daemon.url(TOKEN), &from_a_page).await.0, 400);
+        assert_eq!(curl(&daemon.url(TOKEN), &[]).await.0, 400);
+        assert_eq!(curl(&daemon.url(TOKEN), &["-X", "POST", METADATA[0], METADATA[1]]).await.0, 405);
+    }
+    let secret = secret(&daemon).await;
+    let mut asked = 0;
+    while curl(&daemon.url(TOKEN), &METADATA).await.0 != 429 {
+        asked += 1;
+        assert!(asked < 100);
+    }
+    assert_eq!(
+        with_secret(&daemon, TOKEN, &secret).await.0,
+        200,
+        "a challenge that was met is counted no more"
+    );
+    daemon.stop().await;
+}
+
+#[tokio::test]
 async fn who_says_nothing_keeps_nobody_out_and_who_is_answered_stays() {
     let bench = Bench::new().await;
     bench.connect().await;

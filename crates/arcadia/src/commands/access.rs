@@ -17,13 +17,18 @@ const API_VERSION: &str = "2026-01-01";
 
 /// Who may do what, and why
 #[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:\n  arcadia access explain --caller nina@arcadia.example \\\n    \
+                        --action Microsoft.Resources/subscriptions/resourceGroups/write \\\n    \
+                        --scope \"/subscriptions/$AZURE_SUBSCRIPTION_ID\"")]
 pub enum Command {
     /// Say whether somebody may do something at a scope, and which role assignments were looked at
     #[command(after_help = "Examples:\n  arcadia access explain --caller nina@arcadia.example \\\n    \
-                            --action Microsoft.KeyVault/vaults/secrets/getSecret/action --scope \"$vaultId\"\n  \
-                            arcadia access explain --caller \"$principalId\" --scope /subscriptions/$AZURE_SUBSCRIPTION_ID \\\n    \
+                            --action Microsoft.KeyVault/vaults/secrets/getSecret/action \\\n    --scope \"$vaultId\"\n  \
+                            arcadia access explain --caller \"$principalId\" \\\n    \
+                            --scope /subscriptions/$AZURE_SUBSCRIPTION_ID \\\n    \
                             --action Microsoft.Resources/subscriptions/resourceGroups/write --json\n\n\
-                            Asks the running site, over its public wire, with the first service principal.")]
+                            Asks the running site, over its public wire, with the first service principal. Exits with 0 \
+                            whether it is allowed or not; --json has `allowed` for scripts.")]
     Explain {
         /// Object id, application id or user principal name
         #[arg(long)]
@@ -61,7 +66,7 @@ pub fn run(data: &DataDir, command: &Command) -> anyhow::Result<ExitCode> {
 
 async fn ask(data: &DataDir, scope: &str, body: &Value) -> anyhow::Result<Value> {
     let State::Running(running) = Running::state(data)? else {
-        anyhow::bail!("the site is not running; start it with `arcadia up --detach`");
+        anyhow::bail!(super::not_running(data));
     };
     let first = Credentials::expect(data)?;
     let mut options = ClientOptions::new(Arc::new(SystemClock));

@@ -6,6 +6,7 @@ use clap::Subcommand;
 
 /// The agent of a connected machine
 #[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:\n  arcadia agent run")]
 pub enum Command {
     /// Run the agent's daemon: the metadata service on 127.0.0.1:40342, and heartbeats
     #[command(

@@ -9,6 +9,7 @@ use arcadia_kernel::{AuditEvent, Outcome};
 use arcadia_store::StoreReader;
 use clap::Subcommand;
 use serde::Serialize;
+use serde_json::json;
 
 use crate::site::{DataDir, SiteRecord, load_ring};
 use crate::terminal::{DIM, RESET, note, say};
@@ -19,6 +20,7 @@ const PAGE_RECORDS: usize = 500;
 
 /// The record of what was done, and of what was refused
 #[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:\n  arcadia audit tail --follow\n  arcadia audit verify")]
 pub enum Command {
     /// Show the last records, of a running site or a stopped one
     #[command(
@@ -43,7 +45,11 @@ pub enum Command {
                             Names the first record that is missing or changed, and exits with 1, when the chain is broken; \
                             so it does when the rows are not the ones that were written last. That the whole data directory \
                             was put back to an earlier state shows in neither: keep records elsewhere.")]
-    Verify,
+    Verify {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 pub fn run(data: &DataDir, command: &Command) -> anyhow::Result<ExitCode> {
@@ -56,7 +62,8 @@ pub fn run(data: &DataDir, command: &Command) -> anyhow::Result<ExitCode> {
         .following(move || load_ring(&again).ok());
     match command {
         Command::Tail { count, json, follow } => tail(&log, *count, *json, *follow),
-        Command::Verify => verify(&log),
+        Command::Verify { json: true } => describe_verified(&log),
+        Command::Verify { json: false } => verify(&log),
     }
 }
 
@@ -81,7 +88,7 @@ fn tail(log: &StoreReader, count: u64, json: bool, follow: bool) -> anyhow::Resu
             say(if json {
                 serde_json::to_string(&Numbered { sequence: after, event })?
             } else {
-                line(event)
+                line(after, event)
             });
         }
         if !follow && (page.is_empty() || after >= last) {
@@ -96,7 +103,7 @@ fn tail(log: &StoreReader, count: u64, json: bool, follow: bool) -> anyhow::Resu
     }
 }
 
-fn line(event: &AuditEvent) -> String {
+fn line(sequence: u64, event: &AuditEvent) -> String {
     let outcome = match &event.outcome {
         Outcome::Committed => "changed".to_owned(),
         Outcome::Answered { status } => status.to_string(),
@@ -106,13 +113,27 @@ fn line(event: &AuditEvent) -> String {
     // What was recorded came from callers: no control characters to the terminal.
     let plain = |text: &str| text.chars().filter(|c| !c.is_control()).collect::<String>();
     format!(
-        "{} {outcome:<8} {} {} {DIM}{}{RESET} {}",
+        "{sequence:>8} {:.3} {outcome:<8} {:<24} {} {DIM}{}{RESET} {}",
         event.time,
-        plain(&event.caller_name),
         plain(&event.operation),
+        plain(&event.caller_name),
         plain(&event.action),
         plain(event.scope.as_str())
     )
+}
+
+/// The same for programs: `firstBroken` is a record's number, `rows` what is wrong with the rows.
+fn describe_verified(log: &StoreReader) -> anyhow::Result<ExitCode> {
+    let check = log.audit_verify()?;
+    let rows = match check.first_broken {
+        None => log.check_rows().err().map(|error| error.to_string()),
+        Some(_) => None,
+    };
+    let is_whole = check.first_broken.is_none() && rows.is_none();
+    say(serde_json::to_string_pretty(&json!({
+        "records": check.records, "unbroken": is_whole, "firstBroken": check.first_broken, "rows": rows,
+    }))?);
+    Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn verify(log: &StoreReader) -> anyhow::Result<ExitCode> {
@@ -125,9 +146,9 @@ fn verify(log: &StoreReader) -> anyhow::Result<ExitCode> {
     };
     say(format!("broken: record {first} is missing or is not what was written"));
     if first > 1
-        && let Ok(Some((_, event))) = log.audit_page(first - 2, 1).map(|page| page.into_iter().next())
+        && let Ok(Some((last, event))) = log.audit_page(first - 2, 1).map(|page| page.into_iter().next())
     {
-        say(format!("the last one before it: {}", line(&event)));
+        say(format!("the last one before it: {}", line(last, &event)));
     }
     Ok(ExitCode::FAILURE)
 }

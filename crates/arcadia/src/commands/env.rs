@@ -29,7 +29,7 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let variables =
         environment::variables(data, Wanted { admin: arguments.admin, direct: arguments.direct })?;
     if !matches!(Running::state(data)?, State::Running(_)) {
-        note("arcadia: the site is not running; start it with `arcadia up --detach`");
+        note(format!("arcadia: {}", super::not_running(data)));
     }
     say(quote::render(arguments.format, &variables)?);
     Ok(ExitCode::SUCCESS)

@@ -60,12 +60,14 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 fn listening(data: &DataDir) -> anyhow::Result<IpAddr> {
     let State::Running(running) = Running::state(data)? else {
-        bail!("the site is not running; start it with `arcadia up --listen ADDRESS:443`, or give --address");
+        bail!("the site is not running; {}", how_to_listen(data));
     };
-    let listen = running.listen.context(
-        "the site is reached by its proxy only; start it with `arcadia up --listen ADDRESS:443`, or give --address",
-    )?;
-    Ok(listen.ip())
+    let by_proxy = || format!("the site is reached by its proxy only; {}", how_to_listen(data));
+    Ok(running.listen.with_context(by_proxy)?.ip())
+}
+
+fn how_to_listen(data: &DataDir) -> String {
+    format!("start it with `arcadia up --listen ADDRESS:443{}`, or give --address", data.option())
 }
 
 /// A block of /etc/hosts.

@@ -25,6 +25,7 @@ const GLANCE: Duration = Duration::from_millis(50);
 
 /// The keys that everything is sealed under: show them, replace them
 #[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:\n  arcadia keys show\n  arcadia keys rotate --wait")]
 pub enum Command {
     /// Show where the root key comes from, and how much is under each data key
     #[command(after_help = "Examples:\n  arcadia keys show\n  arcadia keys show --json | jq .dataKeys\n\n\
@@ -179,7 +180,8 @@ fn root(data: &DataDir, to_file: bool, new_passphrase_file: Option<&std::path::P
     let new = if to_file {
         RootChange::new_file_root(&SystemEntropy, now)
     } else {
-        let chosen = PassphraseSource::file(new_passphrase_file.map(PathBuf::from)).choose()?;
+        let chosen =
+            PassphraseSource::file(new_passphrase_file.map(PathBuf::from)).choose("--new-passphrase-file")?;
         new_root_of_passphrase(&chosen, &SystemEntropy, now)?
     };
     let id = new.key.id();

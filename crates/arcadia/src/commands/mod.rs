@@ -22,7 +22,12 @@ use crate::site::{DataDir, Running, State};
 /// What a machine needs of the site, which must be running.
 pub fn machine_site(data: &DataDir) -> anyhow::Result<machine::Site> {
     if !matches!(Running::state(data)?, State::Running(_)) {
-        anyhow::bail!("the site is not running; start it with `arcadia up --detach`");
+        anyhow::bail!(not_running(data));
     }
     for_machines(data)
+}
+
+/// What is told where a command needs a site that runs.
+fn not_running(data: &DataDir) -> String {
+    format!("the site is not running; start it with `arcadia up --detach{}`", data.option())
 }

@@ -24,15 +24,14 @@ const FIRST_WITH_BLOBS: u32 = 2;
 
 /// Make a site of a backup, in an empty data directory
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  arcadia restore /srv/backups/2026-11-21 --root-key /media/key/root.key --data /srv/again\n  \
+#[command(after_help = "Examples:\n  arcadia restore /srv/backups/2026-11-21 \\\n    \
+                        --root-key /media/key/root.key --data /srv/again\n  \
                         arcadia restore site-copy --data /srv/again && arcadia up --data /srv/again\n\n\
                         The data directory (--data) must be empty or not exist. Every file is checked first; a backup that was \
                         changed, or a root key that is not its own, is refused and nothing is made. Every blob is opened on the \
                         way. As root, database servers get back the user that they run as, and need the version of \
                         PostgreSQL that they had.\n\n\
-                        Do not run a site and its copy at the same time: both answer with the same keys and names."
-)]
+                        Do not run a site and its copy at the same time: both answer with the same keys and names.")]
 pub struct Arguments {
     /// What `arcadia backup` made
     backup: PathBuf,
@@ -45,6 +44,7 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let from = arguments.backup.as_path();
     let (manifest, bytes) = manifest(from)?;
     let draft = Draft::of(data.path())?;
+    draft.remove_at_signals()?;
     let keys = keys(from, arguments.root_key.as_deref(), data)?;
     let ring = keys.ring;
     check_seal(from, &ring, &bytes)?;

@@ -18,8 +18,8 @@ const NOT_EXECUTABLE: u8 = 126;
 /// Run a command inside the site's environment
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  arcadia run -- curl https://management.azure.com/\n  \
-                        arcadia run --admin -- sh -c 'az login --service-principal -u $AZURE_CLIENT_ID \
-                        -p $AZURE_CLIENT_SECRET --tenant $AZURE_TENANT_ID'\n\n\
+                        arcadia run --admin -- sh -c 'az login --service-principal \\\n    \
+                        -u $AZURE_CLIENT_ID -p $AZURE_CLIENT_SECRET --tenant $AZURE_TENANT_ID'\n\n\
                         The exit status is the command's; 127 when it was not found, 126 when it cannot be run.")]
 pub struct Arguments {
     /// Add the first credentials: AZURE_*, ARM_*, ARCADIA_USER, ARCADIA_PASSWORD
@@ -37,7 +37,7 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let variables =
         environment::variables(data, Wanted { admin: arguments.admin, direct: arguments.direct })?;
     if !matches!(Running::state(data)?, State::Running(_)) {
-        anyhow::bail!("the site is not running; start it with `arcadia up --detach`");
+        anyhow::bail!(super::not_running(data));
     }
     let Some((program, rest)) = arguments.command.split_first() else {
         anyhow::bail!("name a command to run");

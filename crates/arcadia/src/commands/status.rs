@@ -1,11 +1,14 @@
 //! `arcadia status`
 
+use std::fmt::Display;
 use std::process::ExitCode;
 
+use arcadia_kernel::Clock as _;
 use clap::Args;
 use serde_json::json;
 
-use crate::site::{DataDir, Running, State, Trouble};
+use crate::host::SystemClock;
+use crate::site::{DataDir, Running, SiteRecord, State, Trouble, authority_ending};
 use crate::terminal::{BOLD, RESET, say};
 
 /// Show whether a site runs, where, and what it answers for
@@ -20,6 +23,10 @@ pub struct Arguments {
 
 pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let state = Running::state(data)?;
+    // One that cannot be read is told by the command that starts it.
+    let is_absent =
+        matches!(state, State::Stopped) && SiteRecord::load(data).is_ok_and(|record| record.is_none());
+    let ending = authority_ending(data, SystemClock.now());
     let trouble = match &state {
         State::Running(running) => Trouble::of(data, running.pid)?,
         State::Stopped => Trouble::last(data)?,
@@ -27,6 +34,14 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     if arguments.json {
         let mut described = describe(data, &state);
+        if is_absent {
+            described["state"] = "absent".into();
+        } else {
+            described["caFile"] = data.ca_file().display().to_string().into();
+        }
+        if let Some(ending) = &ending {
+            described["authority"] = ending.clone().into();
+        }
         if let Some(trouble) = &trouble {
             described["trouble"] = json!({
                 "since": trouble.since, "reason": trouble.reason, "lasting": trouble.lasting,
@@ -34,7 +49,15 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
         say(serde_json::to_string_pretty(&described)?);
     } else {
-        show(data, &state);
+        if is_absent {
+            say(format!("{BOLD}absent{RESET}: there is no site in {}", data.path().display()));
+            row("make it", format!("arcadia up --detach{}", data.option()));
+        } else {
+            show(data, &state);
+        }
+        if let Some(ending) = &ending {
+            say(ending);
+        }
         if let Some(trouble) = &trouble {
             let what = match (&state, trouble.lasting) {
                 (State::Stopped, _) => "ended in trouble",
@@ -102,35 +125,40 @@ fn addresses(running: &Running) -> serde_json::Value {
 }
 
 fn show(data: &DataDir, state: &State) {
+    let directory = data.path().display();
     match state {
         State::Running(running) => {
             say(format!("{BOLD}running{RESET}, pid {}, Arcadia {}", running.pid, running.version));
-            say(format!("  data    {}", data.path().display()));
-            say(format!(
-                "  proxy   http://{}{}",
-                running.proxy,
-                if running.offline { " (offline)" } else { "" }
-            ));
+            row("data", directory);
+            let offline = if running.offline { " (offline)" } else { "" };
+            row("proxy", format!("http://{}{offline}", running.proxy));
             if let Some(listen) = running.listen {
-                say(format!("  listen  {listen}"));
+                row("listen", listen);
             }
             if let Some(databases) = running.postgres {
-                say(format!("  databases {databases}"));
+                row("databases", databases);
             }
-            say(format!("  socket  {}", running.proxy_socket.display()));
-            say(format!("  since   {}", running.started_at));
+            row("socket", running.proxy_socket.display());
+            row("roots", data.ca_file().display());
+            row("since", running.started_at);
             for (name, service) in &running.names {
-                say(format!("  serves  {name:<28} {service}"));
+                row("serves", format!("{name:<28} {service}"));
             }
         }
         State::Changing(pid) => {
             let pid = pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
             say(format!("{BOLD}starting or stopping{RESET}{pid}"));
-            say(format!("  data    {}", data.path().display()));
+            row("data", directory);
         }
         State::Stopped => {
             say(format!("{BOLD}stopped{RESET}"));
-            say(format!("  data    {}", data.path().display()));
+            row("data", directory);
+            row("roots", data.ca_file().display());
+            row("start it", format!("arcadia up --detach{}", data.option()));
         }
     }
+}
+
+fn row(label: &str, value: impl Display) {
+    say(format!("  {label:<9} {value}"));
 }

@@ -18,10 +18,12 @@ const TIMES: &[&str] = &["exp", "nbf", "iat", "auth_time", "xms_tcdt"];
 
 /// Look into access tokens
 #[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:\n  arcadia token decode \"$token\"")]
 pub enum Command {
     /// Show the header and claims of a token; nothing is sent anywhere, and nothing is verified
     #[command(after_help = "Examples:\n  arcadia token decode \"$token\"\n  \
-                            az account get-access-token --query accessToken -o tsv | arcadia token decode\n  \
+                            az account get-access-token --query accessToken -o tsv \\\n    \
+                            | arcadia token decode\n  \
                             arcadia token decode --json \"$token\" | jq -r .claims.oid")]
     Decode {
         /// The token; read from standard input when absent or `-`

@@ -12,12 +12,15 @@ use crate::host::variable;
 use crate::logging;
 use crate::net::Upstream;
 use crate::serve::{self, Options, Ready};
-use crate::site::{DataDir, RingFile, RootSource, open_keys, read_from};
+use crate::site::{
+    Credentials, DataDir, PASSPHRASE_FILE, RingFile, RootSource, SiteRecord, open_keys, read_from,
+};
 use crate::terminal::{BOLD, DIM, RESET, note, say};
 use crate::wiring::{FirstNames, VALUES_PER_DATA_KEY_MAX};
 
 /// The last line that is printed when the site can serve.
 const READY: &str = "ready";
+const DEFAULT_USER_NAME: &str = "admin";
 const DEFAULT_USER_DOMAIN: &str = "arcadia.example";
 const DOMAIN_CHARACTERS_MAX: usize = 180;
 
@@ -47,9 +50,9 @@ pub struct Arguments {
     /// clients expect port 443
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
-    /// The first user's name before the @, at the first start
-    #[arg(long, value_name = "NAME", default_value = "admin", value_parser = user_name)]
-    user_name: String,
+    /// The first user's name before the @, at the first start [default: admin]
+    #[arg(long, value_name = "NAME", value_parser = user_name)]
+    user_name: Option<String>,
     /// The domain of user names, at the first start [default: that of --domain, else arcadia.example]
     #[arg(long, value_name = "DOMAIN", value_parser = user_domain)]
     user_domain: Option<String>,
@@ -97,6 +100,7 @@ fn own_domain(text: &str) -> Result<String, String> {
 }
 
 pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    check_first_user(data, arguments)?;
     if arguments.detach && !arguments.detached {
         return detach(data, passphrase(data, arguments)?);
     }
@@ -116,7 +120,7 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
         domain: arguments.domain.clone(),
         values_per_data_key: arguments.values_per_data_key,
         first: FirstNames {
-            user_name: arguments.user_name.clone(),
+            user_name: arguments.user_name.clone().unwrap_or_else(|| DEFAULT_USER_NAME.to_owned()),
             user_domain: [&arguments.user_domain, &arguments.domain]
                 .into_iter()
                 .flatten()
@@ -144,6 +148,29 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What the first user is called is chosen at the first start, also at one that came to no end.
+fn check_first_user(data: &DataDir, arguments: &Arguments) -> anyhow::Result<()> {
+    if arguments.user_name.is_none() && arguments.user_domain.is_none() {
+        return Ok(());
+    }
+    let known = match (Credentials::load(data)?, SiteRecord::load(data)?) {
+        (Some(credentials), _) => credentials.user,
+        // The file with the name may be removed once it is noted.
+        (None, Some(record)) => format!("@{}", record.user_domain),
+        (None, None) => return Ok(()),
+    };
+    let (name, domain) = known.rsplit_once('@').unwrap_or_default();
+    let is_other = |asked: &Option<String>, known: &str| asked.as_deref().is_some_and(|asked| asked != known);
+    if !name.is_empty() && is_other(&arguments.user_name, name) || is_other(&arguments.user_domain, domain) {
+        bail!(
+            "the first user of the site in {} is {known} since its first start: start it without --user-name and \
+             --user-domain, or make another site with --data",
+            data.path().display()
+        );
+    }
+    Ok(())
+}
+
 /// The passphrase that this start needs, if any. Asked for, and tried, before anything is made or left behind.
 fn passphrase(data: &DataDir, arguments: &Arguments) -> anyhow::Result<Option<Zeroizing<String>>> {
     let source = data.passphrase();
@@ -158,7 +185,7 @@ fn passphrase(data: &DataDir, arguments: &Arguments) -> anyhow::Result<Option<Ze
         });
     }
     if arguments.passphrase || source.is_given() {
-        return Ok(Some(source.choose()?));
+        return Ok(Some(source.choose(PASSPHRASE_FILE)?));
     }
     Ok(None)
 }
@@ -247,11 +274,7 @@ fn show(data: &DataDir, ready: &Ready) {
     say(format!("  first user     {user}"));
     say(format!("  credentials    {}", data.credentials_file().display()));
     say("");
-    let here = if is_default(data) {
-        String::new()
-    } else {
-        format!(" --data {}", crate::quote::sh(&data.path().display().to_string()))
-    };
+    let here = data.option();
     say("In another shell:");
     say(format!("  eval \"$(arcadia env --admin{here})\""));
     if let Some(domain) = &record.domain {
@@ -268,13 +291,8 @@ fn show(data: &DataDir, ready: &Ready) {
             "  arcadia hosts{here}                    {DIM}# lines for /etc/hosts, or for DNS{RESET}"
         ));
     }
-    say(format!("  arcadia machine create ubuntu-01      {DIM}# a machine to connect{RESET}"));
+    say(format!("  arcadia machine create ubuntu-01{here}      {DIM}# a machine to connect{RESET}"));
     say(READY);
-}
-
-/// Whether a command without `--data` finds this site.
-fn is_default(data: &DataDir) -> bool {
-    crate::host::data_directory(None).is_ok_and(|path| path == data.path())
 }
 
 #[cfg(test)]

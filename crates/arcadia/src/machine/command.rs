@@ -24,6 +24,9 @@ pub enum Command {
     /// Make a machine with the agent installed, not yet connected, and start it.
     ///
     /// Connect it from inside, as in real life: `arcadia machine exec NAME -- azcmagent connect ...`.
+    #[command(after_help = "Examples:\n  \
+        arcadia machine create ubuntu-01\n  \
+        arcadia machine create ubuntu-02 --connect --resource-group arc-hack")]
     Create {
         /// 1 to 54 of a-z, 0-9 and -; also its host name.
         name: MachineName,
@@ -38,6 +41,9 @@ pub enum Command {
         location: String,
     },
     /// Show the machines and whether they run.
+    #[command(after_help = "Examples:\n  \
+        arcadia machine list\n  \
+        arcadia machine list --json | jq -r '.[].name'")]
     List {
         /// As JSON.
         #[arg(long)]
@@ -47,7 +53,11 @@ pub enum Command {
     ///
     /// The machine has its own 127.0.0.1, /var/opt/azcmagent, /opt/azcmagent, /etc/hosts, users and processes;
     /// all other files are this host's.
+    #[command(after_help = "Examples:\n  \
+        arcadia machine exec ubuntu-01 -- azcmagent show\n  \
+        arcadia machine exec ubuntu-01 --user arcadmin -- id")]
     Exec {
+        /// Of the machine, as `arcadia machine list` shows it.
         name: MachineName,
         /// Be another user there, for example arcadmin.
         #[arg(long, short)]
@@ -57,14 +67,21 @@ pub enum Command {
         command: Vec<OsString>,
     },
     /// A shell on a machine, as root there.
+    #[command(after_help = "Examples:\n  \
+        arcadia machine shell ubuntu-01\n  \
+        arcadia machine shell ubuntu-01 --user arcadmin")]
     Shell {
+        /// Of the machine, as `arcadia machine list` shows it.
         name: MachineName,
         /// Be another user there, for example arcadmin.
         #[arg(long, short)]
         user: Option<String>,
     },
     /// Stop a machine and remove its files. Its resource, if it was connected, stays until you delete that.
+    #[command(after_help = "Examples:\n  \
+        arcadia machine delete ubuntu-01 ubuntu-02")]
     Delete {
+        /// Of the machines, as `arcadia machine list` shows them.
         #[arg(required = true)]
         names: Vec<MachineName>,
     },
@@ -76,7 +93,11 @@ pub fn run(command: &Command, data: &Path, site: impl FnOnce() -> Result<Site>) 
         Command::Create { name, connect, resource_group, location } => {
             let site = site()?;
             create(&site, name)?;
-            if *connect { join_site(&site, name, resource_group, location) } else { say_next(name) }
+            if *connect {
+                join_site(&site, name, resource_group, location)
+            } else {
+                say_next(&DataDir::at(data.to_owned()), name)
+            }
         }
         Command::List { json } => list(data, *json),
         Command::Exec { name, user, command } => go_in(data, name, user.as_deref(), command, site),
@@ -96,8 +117,9 @@ fn create(site: &Site, name: &MachineName) -> Result<()> {
     say(&format!("Machine {name} runs; its agent is installed and not yet connected."))
 }
 
-fn say_next(name: &MachineName) -> Result<ExitCode> {
-    say(&format!("Next: arcadia machine exec {name} -- azcmagent connect --help"))?;
+fn say_next(data: &DataDir, name: &MachineName) -> Result<ExitCode> {
+    let here = data.option();
+    say(&format!("Next: arcadia machine exec{here} {name} -- azcmagent connect --help"))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -11,25 +11,23 @@ use std::io::{BufRead as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use arcadia_kernel::{GIVE_WAY_AFTER, Places};
 use clap::Parser;
 use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::thread::UnshareFlags;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
 
+use super::forward::{CONNECTIONS_MAX, forward, raise_file_limit};
 use super::record::{Folder, Record};
 use crate::net::{DATABASE_PORT, FIRST_DATABASE_ADDRESS};
 
 use super::{HIMDS_PORT, INIT, PROXY_PORT, enter, environment, loopback, mounts};
 
-/// Connections through the forwarder at the same time; more wait.
-const CONNECTIONS_MAX: usize = 512;
 const NO_SITE: &str = "The site of this machine is not up; start it with: arcadia up\n";
 const DAEMON_STOP_SECONDS: u64 = 5;
 const DAEMON_RESTART_MILLISECONDS: u64 = 500;
@@ -203,10 +201,12 @@ fn own(path: &Path, uid: u32, gid: u32) -> Result<()> {
 async fn serve(folder: &Folder, record: &Record, begin: &Begin) -> Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
     let mut children = signal(SignalKind::child())?;
+    raise_file_limit();
+    let places = || Places::new(CONNECTIONS_MAX, GIVE_WAY_AFTER);
     let listener = TcpListener::bind(("127.0.0.1", PROXY_PORT)).await?;
-    tokio::task::spawn_local(forward(listener, begin.proxy_socket.clone(), Some(NO_SITE)));
+    tokio::spawn(forward(listener, begin.proxy_socket.clone(), Some(NO_SITE), places()));
     let databases = TcpListener::bind((FIRST_DATABASE_ADDRESS, DATABASE_PORT)).await?;
-    tokio::task::spawn_local(forward(databases, begin.database_socket.clone(), None));
+    tokio::spawn(forward(databases, begin.database_socket.clone(), None, places()));
     let status = folder.status();
     tokio::task::spawn_local(async move {
         wait_for_himds().await;
@@ -270,37 +270,6 @@ async fn stop_daemon(daemon: Option<Pid>) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let _ = rustix::process::kill_process(pid, Signal::KILL);
-}
-
-/// Carries connections to a port of the machine to a Unix socket of the site, which is not bound to a network
-/// namespace. The socket may go and come back with the site; `otherwise` is what HTTP clients are told without it.
-async fn forward(listener: TcpListener, socket: PathBuf, otherwise: Option<&'static str>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
-        let Ok((mut inner, _)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
-        let socket = socket.clone();
-        tokio::task::spawn_local(async move {
-            let _permit = permit;
-            match UnixStream::connect(&socket).await {
-                Ok(mut outer) => {
-                    let _ = inner.set_nodelay(true);
-                    let _ = tokio::io::copy_bidirectional(&mut inner, &mut outer).await;
-                }
-                Err(_) => {
-                    let Some(body) = otherwise else { return };
-                    let answer = format!(
-                        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-                        body.len()
-                    );
-                    let _ = inner.write_all(answer.as_bytes()).await;
-                }
-            }
-        });
-    }
 }
 
 /// Waits until something answers HTTP on the machine's HIMDS port.

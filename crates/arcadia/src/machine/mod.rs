@@ -11,6 +11,7 @@
 //! | `users`, `sudo`, `environment` | what a machine looks like from inside |
 //! | `isolation` | how namespaces are had: as root, or in a user namespace with or without subordinate ids |
 //! | `launch`, `holder`, `mounts`, `loopback` | starting a machine and being one |
+//! | `forward` | the way from a machine to its site |
 //! | `enter` | running something in a machine |
 //! | `copy` | a machine in a backup |
 //! | `command` | the command line |
@@ -19,6 +20,7 @@ mod command;
 mod copy;
 mod enter;
 mod environment;
+mod forward;
 mod holder;
 mod isolation;
 mod launch;

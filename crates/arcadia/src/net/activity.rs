@@ -22,7 +22,7 @@ pub struct Activity {
 pub struct Now {
     /// When bytes last moved, in either direction.
     pub moved_at: Instant,
-    /// When a request last began or its answer ended.
+    /// When the client last did what it was waited for: a tunnel or its TLS began, a request did, its answer ended.
     pub turned_at: Instant,
     /// Requests so far.
     pub begun: u64,
@@ -52,6 +52,14 @@ impl Activity {
         *now
     }
 
+    /// Notes that the client did what it was waited for, and is waited for anew. Gives what goes on then.
+    pub fn turned(&self) -> Now {
+        let mut now = self.lock();
+        now.moved_at = Instant::now();
+        now.turned_at = now.moved_at;
+        *now
+    }
+
     /// Counts a request for as long as the result lives.
     pub fn begin(self: &Arc<Self>) -> Running {
         let mut now = self.lock();
@@ -76,10 +84,13 @@ impl Activity {
 }
 
 impl Waited for Activity {
-    /// A request whose body has not come yet waits for its client, and not for the site.
+    /// A request whose body has not come yet waits for its client, and not for the site. Where no request is under way,
+    /// bytes that make up none are no progress.
     fn waited_since(&self) -> Option<Instant> {
         let now = self.lock();
-        (now.running <= now.awaited).then_some(now.moved_at.max(now.turned_at))
+        let is_under_way = now.running > 0 || now.leaving > 0;
+        let since = if is_under_way { now.moved_at.max(now.turned_at) } else { now.turned_at };
+        (now.running <= now.awaited).then_some(since)
     }
 }
 
@@ -146,5 +157,40 @@ impl hyper::body::Body for LeavingBody {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_count_while_a_request_is_under_way() {
+        let activity = Arc::new(Activity::new(Weak::new()));
+        let pause = || tokio::time::sleep(Duration::from_secs(1));
+        let opened = Instant::now();
+        pause().await;
+        activity.moved();
+        assert_eq!(activity.waited_since(), Some(opened), "frames that make up no request");
+        let running = activity.begin();
+        assert_eq!(activity.waited_since(), None);
+        let awaiting = activity.awaiting();
+        pause().await;
+        activity.moved();
+        assert_eq!(activity.waited_since(), Some(Instant::now()), "a body");
+        drop(awaiting);
+        let leaving = running.leaving(arcadia_kernel::empty_body());
+        pause().await;
+        activity.moved();
+        assert_eq!(activity.waited_since(), Some(Instant::now()), "an answer");
+        drop(leaving);
+        let answered = Instant::now();
+        pause().await;
+        activity.moved();
+        assert_eq!(activity.waited_since(), Some(answered));
+        activity.turned();
+        assert_eq!(activity.waited_since(), Some(Instant::now()));
     }
 }

@@ -13,6 +13,7 @@ mod hosts;
 mod http_connection;
 mod limits;
 mod listen;
+mod lookups;
 mod outside;
 mod proxy;
 mod public_address;

@@ -8,18 +8,18 @@ use std::time::Duration;
 
 use tokio::io::copy_bidirectional;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 
 use super::hosts::fold_host;
+use super::lookups::Lookups;
 use super::proxy::Peer;
 use super::public_address::is_public;
 use super::stream::{BoxStream, Timed};
 use super::upstream::Upstream;
 
 pub const TUNNEL_PORT: u16 = 443;
+/// For a name's turn to be looked up.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Names that are looked up at the same time; more wait.
-const LOOKUPS_MAX: usize = 32;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 8;
@@ -54,32 +54,28 @@ pub trait Resolve: Send + Sync {
 }
 
 /// The system's resolver: DNS, /etc/hosts and whatever else it is configured for.
+#[derive(Default)]
 pub struct SystemResolver {
-    /// A look-up holds a thread until the system gives up, which may be long after its client has. Those threads are
-    /// shared with all that reads files and checks passwords.
-    free: Arc<Semaphore>,
-}
-
-impl Default for SystemResolver {
-    fn default() -> Self {
-        Self { free: Arc::new(Semaphore::new(LOOKUPS_MAX)) }
-    }
+    lookups: Arc<Lookups>,
 }
 
 #[async_trait::async_trait]
 impl Resolve for SystemResolver {
     async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
-        let host = host.to_owned();
-        let lookup = async {
-            let permit = self.free.clone().acquire_owned().await.map_err(io::Error::other)?;
-            let lookup = move || {
-                let _permit = permit;
-                let found = (host.as_str(), TUNNEL_PORT).to_socket_addrs()?;
-                Ok(found.map(|address| address.ip()).collect())
-            };
-            tokio::task::spawn_blocking(lookup).await.map_err(io::Error::other)?
-        };
-        tokio::time::timeout(RESOLVE_TIMEOUT, lookup).await?
+        let turn = tokio::time::timeout(TURN_TIMEOUT, self.lookups.begin(host)).await?;
+        let (lookups, host) = (self.lookups.clone(), host.to_owned());
+        let name = host.clone();
+        let lookup = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let found = (name.as_str(), TUNNEL_PORT).to_socket_addrs()?;
+            Ok(found.map(|address| address.ip()).collect())
+        });
+        // A task of its own: one that hangs is noted also when its client is gone by then.
+        let timed = tokio::spawn(async move {
+            let found = tokio::time::timeout(RESOLVE_TIMEOUT, lookup).await;
+            found.inspect_err(|_| lookups.hung(&host))?.map_err(io::Error::other)?
+        });
+        timed.await.map_err(io::Error::other)?
     }
 }
 
@@ -285,16 +281,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn look_ups_that_hang_are_few() {
+    async fn a_name_waits_for_its_turn() {
         let resolver = SystemResolver::default();
-        let all = resolver.free.clone().acquire_many_owned(LOOKUPS_MAX as u32).await.unwrap();
+        let mut all = Vec::new();
         tokio::time::pause();
+        while let Ok(turn) = tokio::time::timeout(TURN_TIMEOUT, resolver.lookups.begin("localhost")).await {
+            all.push(turn);
+        }
         let error = resolver.resolve("localhost").await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         tokio::time::resume();
         drop(all);
         assert!(!resolver.resolve("localhost").await.unwrap().is_empty());
-        assert_eq!(resolver.free.available_permits(), LOOKUPS_MAX);
     }
 
     #[tokio::test]

@@ -148,7 +148,7 @@ impl Proxy {
                 return;
             }
         };
-        activity.moved();
+        activity.turned();
         let Some(endpoint) = self.hosts.find(&name).cloned() else { return };
         let connection = Connection { name, endpoint, remote, limits: self.limits.clone(), activity };
         http_connection::serve(stream, connection, drain).await;
@@ -164,7 +164,7 @@ struct From {
 /// Says that the tunnel stands; `None` when the client is gone.
 async fn established(mut stream: BoxStream, from: From) -> Option<(BoxStream, Peer)> {
     stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.ok()?;
-    from.peer.activity.moved();
+    from.peer.activity.turned();
     let stream: BoxStream =
         if from.rest.is_empty() { stream } else { Box::new(Prefixed::new(from.rest, stream)) };
     Some((stream, from.peer))

@@ -121,7 +121,10 @@ impl<S> Timed<S> {
     }
 
     fn moved(&mut self, read: bool) {
-        let now = self.activity.moved();
+        let now = match self.counts {
+            Counts::Bytes => self.activity.turned(),
+            Counts::Requests { .. } => self.activity.moved(),
+        };
         if self.head_began.is_some_and(|(_, before)| before != now.begun) {
             self.head_began = None;
         }

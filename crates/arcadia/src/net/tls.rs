@@ -101,9 +101,24 @@ struct Leaves {
 
 #[derive(Default)]
 struct Kept {
-    by_name: HashMap<String, (Arc<CertifiedKey>, i64)>,
+    by_name: HashMap<String, Leaf>,
     /// Oldest first. Holds exactly the keys of `by_name`.
     order: VecDeque<String>,
+}
+
+struct Leaf {
+    key: Arc<CertifiedKey>,
+    not_before: i64,
+    not_after: i64,
+}
+
+impl Leaf {
+    /// Whether a client takes it, and goes on to for long enough. One that was made while the clock was ahead is of no
+    /// use once the clock is right; one that ends with the authority, at `last`, cannot be had for longer.
+    fn is_good(&self, now: i64, last: i64) -> bool {
+        let left = if self.not_after < last { LEAF_RENEW_SECONDS } else { 0 };
+        self.not_before <= now && self.not_after - now > left
+    }
 }
 
 impl Leaves {
@@ -112,15 +127,16 @@ impl Leaves {
         let now = self.clock.epoch_seconds();
         {
             let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((leaf, not_after)) = kept.by_name.get(name)
-                && *not_after - now > LEAF_RENEW_SECONDS
+            if let Some(leaf) = kept.by_name.get(name)
+                && leaf.is_good(now, self.ca.not_after_seconds())
             {
-                return Ok(leaf.clone());
+                return Ok(leaf.key.clone());
             }
         }
-        let (leaf, not_after) = self.issue(name, now)?;
+        let leaf = self.issue(name, now)?;
+        let key = leaf.key.clone();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.by_name.insert(name.to_owned(), (leaf.clone(), not_after)).is_none() {
+        if kept.by_name.insert(name.to_owned(), leaf).is_none() {
             kept.order.push_back(name.to_owned());
         }
         while kept.order.len() > LEAVES_MAX {
@@ -128,16 +144,20 @@ impl Leaves {
                 kept.by_name.remove(&oldest);
             }
         }
-        Ok(leaf)
+        Ok(key)
     }
 
-    fn issue(&self, name: &str, now: i64) -> Result<(Arc<CertifiedKey>, i64), LeafFault> {
+    fn issue(&self, name: &str, now: i64) -> Result<Leaf, LeafFault> {
         let issued = self.ca.issue_server(&[name], &[], now, LEAF_DAYS)?;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(issued.key_pkcs8_der.as_slice()));
         let key = aws_lc_rs::sign::any_supported_type(&key)?;
         let chain = issued.chain_der.into_iter().map(CertificateDer::from).collect();
         tracing::debug!(name, "certificate issued");
-        Ok((Arc::new(CertifiedKey::new(chain, key)), issued.not_after_seconds))
+        Ok(Leaf {
+            key: Arc::new(CertifiedKey::new(chain, key)),
+            not_before: issued.not_before_seconds,
+            not_after: issued.not_after_seconds,
+        })
     }
 }
 
@@ -173,9 +193,11 @@ impl fmt::Debug for Leaves {
 
 #[cfg(test)]
 mod tests {
+    use arcadia_kernel::FixedClock;
+
     use super::*;
     use crate::net::tests::echoing;
-    use crate::net::{Limits, Outside};
+    use crate::net::{Limits, Outside, create_authority};
 
     /// Every name below a vault's domain is served, so strangers choose how many there are.
     #[test]
@@ -191,5 +213,31 @@ mod tests {
         let kept = leaves.kept.lock().unwrap();
         assert_eq!((kept.by_name.len(), kept.order.len()), (LEAVES_MAX, LEAVES_MAX));
         assert!(!kept.by_name.contains_key(&name(0)) && kept.by_name.contains_key(&name(LEAVES_MAX + 4)));
+    }
+
+    #[test]
+    fn certificates_are_of_now_and_renewed_in_time() {
+        const DAY: i64 = 24 * 60 * 60;
+        let now = 1_800_000_000;
+        let clock = Arc::new(FixedClock::at_epoch_seconds(now));
+        let ca = create_authority(&crate::names::SiteNames::azure(), "test", now).unwrap();
+        let last = ca.not_after_seconds();
+        let leaves = Leaves { ca, hosts: Arc::default(), clock: clock.clone(), kept: Mutex::default() };
+        let leaf = || leaves.leaf("kv1.vault.azure.net").unwrap();
+        let mut before = leaf();
+        // The clock is put ahead, put right again, goes on until there are 30 days left, and on to the authority's last.
+        for (passed, is_new) in [
+            (400 * DAY, true),
+            (-400 * DAY, true),
+            (59 * DAY, false),
+            (DAY, true),
+            (last - 20 * DAY - now - 60 * DAY, true),
+            (10 * DAY, false),
+        ] {
+            clock.advance_seconds(passed);
+            let after = leaf();
+            assert_eq!(!Arc::ptr_eq(&before, &after), is_new, "{} days", passed / DAY);
+            before = after;
+        }
     }
 }

@@ -14,14 +14,18 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arcadia_crypto::{hex, sha256};
 use arcadia_storage::CopiedBytes;
 use jiff::Timestamp;
+use rustix::fs::{AtFlags, CWD, FlockOperation, StatxAttributes, StatxFlags, flock, statx};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::SiteFault;
+use crate::signals;
 
 /// 2 has blobs, database servers and machines, which a restore by an older version would leave out.
 pub const SCHEMA: u32 = 2;
@@ -209,36 +213,96 @@ pub struct Draft {
     path: PathBuf,
     target: PathBuf,
     in_target: bool,
-    done: bool,
+    is_done: IsDone,
+    /// Locked, so that it is not taken for one that a process left which was killed.
+    held: File,
 }
 
+/// Held for as long as a draft gets its name or is removed, so that only one of these happens.
+#[derive(Clone, Default)]
+struct IsDone(Arc<Mutex<bool>>);
+
+impl IsDone {
+    fn held(&self) -> MutexGuard<'_, bool> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Of a draft that is still written to, until it is gone.
+const REMOVALS_MAX: usize = 100;
+const GLANCE: Duration = Duration::from_millis(20);
+
 impl Draft {
-    /// Makes an empty directory for `target`, which must be empty or not exist.
+    /// Makes an empty directory for `target`, which must be empty or not exist. Drafts of it that processes left which were
+    /// killed are removed.
     pub fn of(target: &Path) -> Result<Self, SiteFault> {
         // As a whole path, so that it has a name and a parent.
         let target = std::path::absolute(target).map_err(SiteFault::file(target))?;
+        let name = target.file_name().ok_or_else(|| SiteFault::NotEmpty(target.clone()))?;
+        let (first, last) = (format!(".{}.", name.to_string_lossy()), ".new");
+        let is_draft = |name: &OsString| {
+            let name = name.to_string_lossy();
+            let process = name.strip_prefix(&first).and_then(|rest| rest.strip_suffix(last));
+            process.is_some_and(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()))
+        };
         let exists = match contents(&target) {
-            Ok(found) if !found.is_empty() => return Err(SiteFault::NotEmpty(target)),
+            // With anything else in there, it may be what was just moving up.
+            Ok(found) if !found.iter().all(is_draft) => return Err(SiteFault::NotEmpty(target)),
+            Ok(found) if !found.iter().all(|name| is_swept(&target.join(name))) => {
+                return Err(SiteFault::NotEmpty(target));
+            }
             Ok(_) => true,
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(error) => return Err(SiteFault::file(&target)(error)),
         };
-        let name = target.file_name().ok_or_else(|| SiteFault::NotEmpty(target.clone()))?;
-        let name = format!(".{}.{}.new", name.to_string_lossy(), std::process::id());
+        let others = target.parent().and_then(|above| contents(above).ok()).unwrap_or_default();
+        for other in others.iter().filter(|name| is_draft(name)) {
+            is_swept(&target.with_file_name(other));
+        }
+        let name = format!("{first}{}{last}", std::process::id());
         let (inside, beside) = (target.join(&name), target.with_file_name(&name));
         let create = |path: &Path| fs::DirBuilder::new().mode(0o700).create(path);
         let mut in_target = exists && is_mounted(&target).map_err(SiteFault::file(&target))?;
         if !in_target {
             match create(&beside) {
-                Err(error) if exists && error.kind() == io::ErrorKind::PermissionDenied => in_target = true,
+                Err(error) if exists && is_closed(&error) => in_target = true,
                 made => {
                     made.map_err(SiteFault::file(&beside))?;
-                    return Ok(Self { path: beside, target, in_target, done: false });
+                    return Self::hold(beside, target, in_target);
                 }
             }
         }
         create(&inside).map_err(SiteFault::file(&inside))?;
-        Ok(Self { path: inside, target, in_target, done: false })
+        Self::hold(inside, target, in_target)
+    }
+
+    fn hold(path: PathBuf, target: PathBuf, in_target: bool) -> Result<Self, SiteFault> {
+        let folder = File::open(&path).map_err(SiteFault::file(&path))?;
+        // Where a file system has no locks, nobody gets one to remove it with either.
+        let _ = flock(&folder, FlockOperation::NonBlockingLockExclusive);
+        Ok(Self { path, target, in_target, is_done: IsDone::default(), held: folder })
+    }
+
+    /// Has a signal that ends the process remove it as well: there may be keys in it that nothing seals.
+    pub fn remove_at_signals(&self) -> Result<(), SiteFault> {
+        let (path, is_done) = (self.path.clone(), self.is_done.clone());
+        let clean_up = move || {
+            let is_done = is_done.held();
+            // What is copied meanwhile makes new files in it, until the directory is gone.
+            let is_gone = || match fs::remove_dir_all(&path) {
+                Err(error) => error.kind() == io::ErrorKind::NotFound,
+                Ok(()) => true,
+            };
+            for _ in 0..REMOVALS_MAX {
+                if *is_done || is_gone() {
+                    break;
+                }
+                std::thread::sleep(GLANCE);
+            }
+            // Whoever worked on it waits here, and says nothing of files that are missing.
+            std::mem::forget(is_done);
+        };
+        signals::before_the_end(clean_up).map_err(SiteFault::file(&self.path))
     }
 
     pub fn path(&self) -> &Path {
@@ -275,9 +339,11 @@ impl Draft {
     }
 
     /// Gives it its name. All that is in it is durable when this returns.
-    pub fn finish(mut self) -> Result<(), SiteFault> {
+    pub fn finish(self) -> Result<(), SiteFault> {
+        let synced = rustix::fs::syncfs(&self.held);
+        synced.map_err(|error| SiteFault::file(&self.path)(error.into()))?;
+        let mut is_done = self.is_done.held();
         let finish = || {
-            rustix::fs::syncfs(File::open(&self.path)?)?;
             if self.in_target {
                 return self.move_up();
             }
@@ -285,8 +351,7 @@ impl Draft {
             fs::rename(&self.path, &self.target)?;
             File::open(self.target.parent().unwrap_or(Path::new("/")))?.sync_all()
         };
-        finish().map_err(SiteFault::file(&self.target))?;
-        self.done = true;
+        *is_done = finish().map_err(SiteFault::file(&self.target)).map(|()| true)?;
         Ok(())
     }
 
@@ -312,11 +377,29 @@ impl Draft {
     }
 }
 
+/// Whether a draft is gone that nobody holds: this user's, and a directory.
+fn is_swept(path: &Path) -> bool {
+    let own = |found: fs::Metadata| found.is_dir() && found.uid() == rustix::process::geteuid().as_raw();
+    if !path.symlink_metadata().is_ok_and(own) {
+        return false;
+    }
+    let Ok(folder) = File::open(path) else { return false };
+    flock(&folder, FlockOperation::NonBlockingLockExclusive).is_ok() && fs::remove_dir_all(path).is_ok()
+}
+
 /// Whether the directory is a file system of its own, whose name nothing else can take.
 fn is_mounted(directory: &Path) -> io::Result<bool> {
     let above = directory.parent().unwrap_or(directory);
     let is_other = fs::metadata(directory)?.dev() != fs::metadata(above)?.dev();
-    Ok(is_other || directory.join(OF_THE_SYSTEM).exists())
+    // A part of the same file system may be mounted there, which only newer kernels than 5.8 tell.
+    let told = statx(CWD, directory, AtFlags::empty(), StatxFlags::empty());
+    let is_root = told.is_ok_and(|told| told.stx_attributes.contains(StatxAttributes::MOUNT_ROOT));
+    Ok(is_other || is_root || directory.join(OF_THE_SYSTEM).exists())
+}
+
+/// Whether nothing can be made in a directory by this user, or by anybody.
+fn is_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 /// The names in a directory.
@@ -327,7 +410,7 @@ fn contents(folder: &Path) -> io::Result<Vec<OsString>> {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        if !self.done {
+        if !*self.is_done.held() {
             let _ = fs::remove_dir_all(&self.path);
         }
     }
@@ -357,6 +440,15 @@ mod tests {
         let found = fs::metadata(&target).unwrap();
         assert_eq!((found.ino(), found.mode() & 0o777), (before, 0o700));
 
+        for (name, stays) in [(".other.1.new", false), (".other.2.new", true), (".other.x.new", true)] {
+            let path = folder.path().join(name);
+            fs::create_dir(&path).unwrap();
+            fs::write(path.join("root.key"), "left by one that was killed").unwrap();
+            let held = File::open(folder.path().join(".other.2.new"));
+            held.iter().for_each(|held| flock(held, FlockOperation::NonBlockingLockExclusive).unwrap());
+            drop(Draft::of(&folder.path().join("other")).unwrap());
+            assert_eq!(path.exists(), stays, "{name}");
+        }
         fs::create_dir(folder.path().join("other")).unwrap();
         let draft = Draft::of(&folder.path().join("other")).unwrap();
         draft.write(STORE, b"new", 0o600).unwrap();

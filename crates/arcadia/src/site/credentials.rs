@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::files::{read_json, write_json};
-use super::{DataDir, SiteFault};
+use super::{DataDir, SiteFault, SiteRecord};
 
 /// Both are Owner of the first subscription and Global Administrator of the tenant, and hold no data role. Kept in a
 /// file that only its owner reads; the directory itself has hashes only.
@@ -29,7 +29,11 @@ impl Credentials {
     }
 
     pub fn expect(data: &DataDir) -> Result<Self, SiteFault> {
-        Self::load(data)?.ok_or_else(|| SiteFault::NoSite(data.path().to_owned()))
+        if let Some(known) = Self::load(data)? {
+            return Ok(known);
+        }
+        SiteRecord::expect(data)?;
+        Err(SiteFault::CredentialsMissing(data.credentials_file()))
     }
 
     pub fn save(&self, data: &DataDir) -> Result<(), SiteFault> {

@@ -11,14 +11,16 @@ use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 
 use super::files::{read_bounded, write_atomic};
+use super::passphrase::PASSPHRASE_FILE;
 use super::ring::{NamedRoot, RingFile, Root, RootSource};
-use super::{DataDir, PassphraseSource, SiteFault};
-use crate::names::SiteNames;
+use super::{DataDir, PassphraseSource, SiteFault, SiteRecord};
 use crate::net::create_authority;
 
 /// How long others are waited for that have the keys in hand.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 const GLANCE: Duration = Duration::from_millis(20);
+/// How long before its end an authority is told of: 365 days.
+const AUTHORITY_NOTICE_SECONDS: i64 = 365 * 24 * 60 * 60;
 
 /// Whoever reads the keys shares it; whoever changes them, or takes one away, has it alone. Held for moments, but for
 /// backups, during which no key leaves.
@@ -168,7 +170,7 @@ pub fn open_or_create_keys(
     let damaged =
         |fault: SealFault| SiteFault::Damaged { path: ring_file.clone(), reason: fault.to_string() };
     let root = if data.passphrase().is_given() {
-        new_root_of_passphrase(&data.passphrase().choose()?, entropy, now)?
+        new_root_of_passphrase(&data.passphrase().choose(PASSPHRASE_FILE)?, entropy, now)?
     } else {
         let root_file = data.root_key_file();
         let key = match load_root(&root_file)? {
@@ -284,11 +286,10 @@ pub(super) fn remove(path: &Path) -> Result<(), SiteFault> {
     }
 }
 
-/// The site's certificate authority, made on the first start.
+/// The site's certificate authority, made on the first start. `record` says whether this is one.
 pub fn load_or_create_authority(
     data: &DataDir,
-    names: &SiteNames,
-    label: &str,
+    record: &SiteRecord,
     now_seconds: i64,
 ) -> Result<SiteCa, SiteFault> {
     let (certificate_file, key_file) = (data.ca_file(), data.ca_key_file());
@@ -300,13 +301,36 @@ pub fn load_or_create_authority(
             SiteCa::from_pem(&text(certificate)?, &key).map_err(|fault| damaged(fault.to_string()))
         }
         (Some(_), None) => Err(SiteFault::KeyMissing(key_file)),
+        // The port is kept by the first start that has an authority, and the key is the only one that clients trust.
+        (None, _) if record.port.is_some() => Err(SiteFault::AuthorityMissing(certificate_file)),
         // A key without its certificate is what a crash during the first start leaves: nobody trusts it yet.
         (None, _) => {
-            let ca =
-                create_authority(names, label, now_seconds).map_err(|fault| damaged(fault.to_string()))?;
+            let label = record.tenant_id.simple().to_string();
+            let ca = create_authority(&record.names(), &label[..8], now_seconds)
+                .map_err(|fault| damaged(fault.to_string()))?;
             write_atomic(&key_file, ca.key_pem().as_bytes(), 0o600)?;
             write_atomic(&certificate_file, ca.certificate_pem().as_bytes(), 0o644)?;
             Ok(ca)
         }
     }
+}
+
+/// What is to be told of a certificate authority that ends within a year, or has ended. Nothing of one that cannot be
+/// read: whoever starts the site is told why.
+pub fn authority_ending(data: &DataDir, now: Timestamp) -> Option<String> {
+    let read = |path: PathBuf| String::from_utf8(read_bounded(&path).ok()??).ok().map(Zeroizing::new);
+    let ca = SiteCa::from_pem(&read(data.ca_file())?, &read(data.ca_key_file())?).ok()?;
+    let end = Timestamp::from_second(ca.not_after_seconds()).ok()?;
+    if end <= now {
+        return Some(format!(
+            "the site's certificate authority ended on {end}: no client trusts this site any more; go over to another \
+             site (`arcadia up --data`)"
+        ));
+    }
+    (end.as_second() - now.as_second() < AUTHORITY_NOTICE_SECONDS).then(|| {
+        format!(
+            "the site's certificate authority ends on {end}, and no client trusts this site after that: go over to \
+             another site (`arcadia up --data`) in time"
+        )
+    })
 }

@@ -14,7 +14,10 @@ const GLANCE: Duration = Duration::from_millis(200);
 
 #[derive(Debug, thiserror::Error)]
 pub enum LockFault {
-    #[error("another site is running on this data directory{}", pid_text(*.0))]
+    #[error(
+        "another site is running on this data directory{}; `arcadia status` shows it, `arcadia down` stops it",
+        pid_text(*.0)
+    )]
     Held(Option<i32>),
     #[error("the data directory is being copied by `arcadia backup`{}; try again when that is done", pid_text(*.0))]
     Copied(Option<i32>),

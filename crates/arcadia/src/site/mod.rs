@@ -22,11 +22,11 @@ pub use archive::{ArchiveReader, ArchiveWriter};
 pub use credentials::Credentials;
 pub use files::{read_bounded, write_atomic};
 pub use keys::{
-    KeyPlace, KeysLock, SiteKeys, load_or_create_authority, load_ring, new_root_of_passphrase, open_keys,
-    open_or_create_keys, root_in_file, save_ring, settle,
+    KeyPlace, KeysLock, SiteKeys, authority_ending, load_or_create_authority, load_ring,
+    new_root_of_passphrase, open_keys, open_or_create_keys, root_in_file, save_ring, settle,
 };
 pub use lock::{Lock, has_open, holder};
-pub use passphrase::{PassphraseSource, read_from};
+pub use passphrase::{PASSPHRASE_FILE, PassphraseSource, read_from};
 pub use record::SiteRecord;
 pub use ring::{NamedRoot, RingFile, RootSource};
 pub use root_change::RootChange;
@@ -36,8 +36,9 @@ pub use trouble::Trouble;
 /// What is wrong with a data directory, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum SiteFault {
-    #[error("{path}: {source}")]
-    File { path: PathBuf, source: io::Error },
+    // `cause` and not `source`, which would be told twice.
+    #[error("{path}: {cause}")]
+    File { path: PathBuf, cause: io::Error },
     #[error("there is no site in {0}; make one with `arcadia up --data {0}`")]
     NoSite(PathBuf),
     #[error("{0} belongs to another user; run this as its owner, or name another directory with --data")]
@@ -60,6 +61,16 @@ pub enum SiteFault {
          or name another directory with --data"
     )]
     KeyMissing(PathBuf),
+    #[error(
+        "{0} is missing although the site has been started before, and its clients trust no other certificate; put it \
+         back from a backup or from a machine that has it (it is not secret)"
+    )]
+    AuthorityMissing(PathBuf),
+    #[error(
+        "{0} is missing, and with it the first credentials: sign in with others, or put it back from a backup; nobody \
+         but the site's own directory knows them, and in there are hashes only"
+    )]
+    CredentialsMissing(PathBuf),
     #[error("{0} is not the root key that the site's data keys are under; put the right one back")]
     WrongRootKey(PathBuf),
     #[error("this is not the passphrase of the site; nothing was changed")]
@@ -69,8 +80,12 @@ pub enum SiteFault {
          ARCADIA_PASSPHRASE_FILE, or run this on a terminal and be asked"
     )]
     PassphraseNeeded,
-    #[error("the passphrase cannot be read from {path}: {source}")]
-    PassphraseFile { path: PathBuf, source: io::Error },
+    #[error(
+        "no passphrase was given: name a file that holds it with {0}, or run this on a terminal and be asked"
+    )]
+    NoNewPassphrase(&'static str),
+    #[error("the passphrase cannot be read from {path}: {cause}")]
+    PassphraseFile { path: PathBuf, cause: io::Error },
     #[error("the passphrase was not given: {0}")]
     Asking(io::Error),
     #[error(transparent)]
@@ -89,7 +104,7 @@ pub enum SiteFault {
 impl SiteFault {
     pub(crate) fn file(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
-        move |source| Self::File { path, source }
+        move |cause| Self::File { path, cause }
     }
 }
 
@@ -166,6 +181,14 @@ impl DataDir {
 
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// What a command that is shown needs to find this directory in any shell: ` --data DIR`, nothing for the default.
+    pub fn option(&self) -> String {
+        match crate::host::default_data_directory() {
+            Ok(path) if path == self.0 => String::new(),
+            _ => format!(" --data {}", crate::quote::sh(&self.0.display().to_string())),
+        }
     }
 
     pub fn lock_file(&self) -> PathBuf {

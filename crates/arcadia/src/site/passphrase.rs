@@ -12,6 +12,9 @@ use arcadia_crypto::{PASSPHRASE_BYTES_MAX, Zeroizing, check_new_passphrase};
 use super::SiteFault;
 use crate::terminal;
 
+/// The option that names the file with the passphrase of the site.
+pub const PASSPHRASE_FILE: &str = "--passphrase-file";
+
 /// Asked or read at most once, as a pipe can be read only once and nobody likes to type twice.
 #[derive(Clone, Default)]
 pub struct PassphraseSource {
@@ -41,19 +44,20 @@ impl PassphraseSource {
 
     /// That of a root key that exists.
     pub fn get(&self) -> Result<Zeroizing<String>, SiteFault> {
-        self.once(|| terminal::ask_hidden("Passphrase of the site: "))
+        self.once(|| terminal::ask_hidden("Passphrase of the site: "), SiteFault::PassphraseNeeded)
     }
 
-    /// One that is chosen now: asked twice.
-    pub fn choose(&self) -> Result<Zeroizing<String>, SiteFault> {
-        let chosen = self.once(|| {
+    /// One that is chosen now: asked twice. `option` is the one by which a file is named.
+    pub fn choose(&self, option: &'static str) -> Result<Zeroizing<String>, SiteFault> {
+        let ask = || {
             let Some(first) = terminal::ask_hidden("New passphrase: ")? else { return Ok(None) };
             let second = terminal::ask_hidden("The same again: ")?;
             if second.as_ref() == Some(&first) {
                 return Ok(Some(first));
             }
             Err(io::Error::new(io::ErrorKind::InvalidInput, "the two are not the same; nothing was changed"))
-        })?;
+        };
+        let chosen = self.once(ask, SiteFault::NoNewPassphrase(option))?;
         check_new_passphrase(&chosen)?;
         Ok(chosen)
     }
@@ -61,16 +65,17 @@ impl PassphraseSource {
     fn once(
         &self,
         ask: impl FnOnce() -> io::Result<Option<Zeroizing<String>>>,
+        nobody: SiteFault,
     ) -> Result<Zeroizing<String>, SiteFault> {
         if let Some(known) = self.known.get() {
             return Ok(known.clone());
         }
         let found = match &self.file {
             Some(path) => {
-                let fault = |source| SiteFault::PassphraseFile { path: path.clone(), source };
+                let fault = |cause| SiteFault::PassphraseFile { path: path.clone(), cause };
                 read_file(path).map_err(fault)?
             }
-            None => ask().map_err(SiteFault::Asking)?.ok_or(SiteFault::PassphraseNeeded)?,
+            None => ask().map_err(SiteFault::Asking)?.ok_or(nobody)?,
         };
         Ok(self.known.get_or_init(|| found).clone())
     }
@@ -126,6 +131,6 @@ mod tests {
     fn a_short_one_is_not_chosen() {
         let source = PassphraseSource::default();
         source.set(Zeroizing::new("short".to_owned()));
-        assert!(matches!(source.choose(), Err(SiteFault::PassphraseRefused(_))));
+        assert!(matches!(source.choose("--x"), Err(SiteFault::PassphraseRefused(_))));
     }
 }

@@ -2,13 +2,17 @@ use arcadia_crypto::SystemEntropy;
 use tempfile::TempDir;
 
 use super::*;
-use crate::names::SiteNames;
 
 fn data() -> (TempDir, DataDir) {
     let folder = TempDir::new().unwrap();
     let data = DataDir::at(folder.path().join("site"));
     data.prepare().unwrap();
     (folder, data)
+}
+
+fn record() -> SiteRecord {
+    let none = uuid::Uuid::nil();
+    SiteRecord::new(none, none, "a.example".into(), None, jiff::Timestamp::UNIX_EPOCH)
 }
 
 fn mode(path: &Path) -> u32 {
@@ -141,27 +145,45 @@ fn whoever_changes_keys_is_alone() {
 fn the_authority_is_the_same_after_a_restart() {
     let (_folder, data) = data();
     let now = 1_800_000_000;
-    let first = load_or_create_authority(&data, &SiteNames::azure(), "one", now).unwrap();
+    let mut record = record();
+    let first = load_or_create_authority(&data, &record, now).unwrap();
     assert_eq!((mode(&data.ca_file()), mode(&data.ca_key_file())), (0o644, 0o600));
-    let second = load_or_create_authority(&data, &SiteNames::azure(), "two", now + 5).unwrap();
+    let second = load_or_create_authority(&data, &record, now + 5).unwrap();
     assert_eq!(first.certificate_pem(), second.certificate_pem());
     fs::remove_file(data.ca_key_file()).unwrap();
-    assert!(matches!(
-        load_or_create_authority(&data, &SiteNames::azure(), "x", now),
-        Err(SiteFault::KeyMissing(_))
-    ));
+    assert!(matches!(load_or_create_authority(&data, &record, now), Err(SiteFault::KeyMissing(_))));
+
+    // A first start that died between the two files is taken up; a site that was in use keeps its key.
+    fs::write(data.ca_key_file(), "half a start").unwrap();
+    fs::remove_file(data.ca_file()).unwrap();
+    load_or_create_authority(&data, &record, now).unwrap();
+    record.port = Some(8440);
+    let key = fs::read(data.ca_key_file()).unwrap();
+    fs::remove_file(data.ca_file()).unwrap();
+    let refused = load_or_create_authority(&data, &record, now).err().unwrap();
+    assert!(matches!(refused, SiteFault::AuthorityMissing(_)), "{refused}");
+    assert_eq!(fs::read(data.ca_key_file()).unwrap(), key);
+    assert!(!data.ca_file().exists());
+}
+
+#[test]
+fn an_authority_that_ends_is_told_a_year_before() {
+    const YEAR: i64 = 365 * 24 * 60 * 60;
+    let (_folder, data) = data();
+    let made = 1_800_000_000;
+    let told = |seconds| authority_ending(&data, jiff::Timestamp::from_second(seconds).unwrap());
+    assert_eq!(told(made), None, "there is none");
+    let ca = load_or_create_authority(&data, &record(), made).unwrap();
+    let end = ca.not_after_seconds();
+    assert_eq!((told(made), told(end - YEAR)), (None, None));
+    assert!(told(end - YEAR + 1).unwrap().contains("ends on 203"));
+    assert!(told(end).unwrap().contains("ended on 203"));
 }
 
 #[test]
 fn a_newer_record_is_refused() {
     let (_folder, data) = data();
-    let mut record = SiteRecord::new(
-        uuid::Uuid::nil(),
-        uuid::Uuid::nil(),
-        "a.example".into(),
-        None,
-        jiff::Timestamp::UNIX_EPOCH,
-    );
+    let mut record = record();
     record.save(&data).unwrap();
     assert_eq!(SiteRecord::load(&data).unwrap().unwrap().user_domain, "a.example");
     record.schema = 99;

@@ -1,6 +1,6 @@
 //! What a site does by itself while it runs.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arcadia_directory::Directory;
@@ -11,8 +11,10 @@ use arcadia_storage::Storage;
 use tokio::task::JoinHandle;
 
 use super::Assembly;
+use super::retention::Retention;
 
-/// What has expired is refused at once and removed within this time.
+/// What has expired is refused at once and removed within this time; what might be recovered, as
+/// far as [`Retention`] lets it.
 const SWEEP_PERIOD: Duration = Duration::from_secs(10 * 60);
 /// How soon after its minute a number of strangers' requests is recorded.
 const TELL_PERIOD: Duration = Duration::from_secs(10);
@@ -25,17 +27,17 @@ pub struct Background {
 }
 
 impl Background {
-    pub async fn start(assembly: &Assembly) -> Self {
+    pub async fn start(assembly: &Assembly, retention: Retention) -> Self {
         // Before the unfinished operations, which may be about these servers.
         assembly.postgres.start().await;
         assembly.arm.start(assembly.gate.clone()).await;
         let (gate, directory, keyvault) =
             (assembly.gate.clone(), assembly.directory.clone(), assembly.keyvault.clone());
-        let storage = assembly.storage.clone();
+        let (storage, retention) = (assembly.storage.clone(), Arc::new(Mutex::new(retention)));
         // Apart from the others, as it may have many bytes to move.
         let tasks = vec![
-            tokio::spawn(sweep(gate, directory, keyvault)),
-            tokio::spawn(sweep_storage(assembly.gate.clone(), storage)),
+            tokio::spawn(sweep(gate, directory, keyvault, retention.clone())),
+            tokio::spawn(sweep_storage(assembly.gate.clone(), storage, retention)),
             tokio::spawn(tell_of_strangers(assembly.gate.clone(), assembly.log.clone())),
         ];
         let (gate, log) = (assembly.gate.clone(), assembly.log.clone());
@@ -60,20 +62,41 @@ impl Background {
     }
 }
 
-async fn sweep(gate: Arc<Gate>, directory: Arc<Directory>, keyvault: Arc<KeyVault>) {
+async fn sweep(
+    gate: Arc<Gate>,
+    directory: Arc<Directory>,
+    keyvault: Arc<KeyVault>,
+    retention: Arc<Mutex<Retention>>,
+) {
+    let mut was_over = true;
     loop {
-        match directory.sweep(gate.as_system(Reason::Sweep)).await {
+        let is_over = is_over(&retention, &gate);
+        if was_over && !is_over {
+            tracing::warn!(
+                "the site was restored, stopped for days or of an earlier version, or its clock was put ahead: what was \
+                 deleted is removed for good only after a day in which it runs; recover until then what you need"
+            );
+        }
+        was_over = is_over;
+        let permit = || gate.as_system(Reason::Sweep);
+        let swept = if is_over { directory.sweep(permit()).await } else { directory.tidy(permit()).await };
+        match swept {
             Ok(removed) if removed > 0 => tracing::info!(removed, "directory swept"),
             Ok(_) => {}
             Err(fault) => tracing::error!(?fault, "the directory could not be swept"),
         }
-        match keyvault.sweep(gate.as_system(Reason::Sweep)).await {
+        let swept = if is_over { keyvault.sweep(permit()).await } else { keyvault.tidy(permit()).await };
+        match swept {
             Ok(swept) if swept != Default::default() => tracing::info!(?swept, "vaults swept"),
             Ok(_) => {}
             Err(fault) => tracing::error!(?fault, "the vaults could not be swept"),
         }
         tokio::time::sleep(SWEEP_PERIOD).await;
     }
+}
+
+fn is_over(retention: &Mutex<Retention>, gate: &Gate) -> bool {
+    retention.lock().unwrap_or_else(PoisonError::into_inner).is_over(gate.clock.now())
 }
 
 async fn tell_of_strangers(gate: Arc<Gate>, log: Arc<StrangersBounded>) {
@@ -85,9 +108,12 @@ async fn tell_of_strangers(gate: Arc<Gate>, log: Arc<StrangersBounded>) {
     }
 }
 
-async fn sweep_storage(gate: Arc<Gate>, storage: Arc<Storage>) {
+async fn sweep_storage(gate: Arc<Gate>, storage: Arc<Storage>, retention: Arc<Mutex<Retention>>) {
     loop {
-        match storage.sweep(gate.as_system(Reason::Sweep)).await {
+        let permit = gate.as_system(Reason::Sweep);
+        let is_over = is_over(&retention, &gate);
+        let swept = if is_over { storage.sweep(permit).await } else { storage.tidy(permit).await };
+        match swept {
             Ok(swept) if swept != Default::default() => tracing::info!(?swept, "storage swept"),
             Ok(_) => {}
             Err(fault) => tracing::error!(?fault, "storage could not be swept"),

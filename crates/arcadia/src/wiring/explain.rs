@@ -1,6 +1,7 @@
 //! `POST {scope}/providers/Arcadia.Access/explain`: why somebody may or may not do something.
 //!
-//! Arcadia's own operation; Azure has none like it. Whoever may read the role assignments of a scope may ask.
+//! Arcadia's own operation; Azure has none like it. Whoever may read the role assignments of a scope may ask about
+//! itself, and who may read the directory about everybody.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,6 +21,11 @@ action!(
     /// What is needed to list role assignments, which tells the same in another form.
     pub ReadAssignments, Control, "Microsoft.Authorization/roleAssignments/read"
 );
+
+/// What is needed to be told of somebody else: an answer has names and groups, also of who has no assignment here.
+const READ_DIRECTORY: &str = "microsoft.directory/directoryObjects/standard/read";
+/// What a person's client for Graph may: all that the person may.
+const AS_USER: &str = "Directory.AccessAsUser.All";
 
 /// Who is asked for an explanation.
 pub struct Explainer {
@@ -58,7 +64,7 @@ pub fn explain_ops(explainer: Arc<Explainer>) -> Vec<Op<Arm>> {
             path,
             move |_: At<Arm>, permit: Permit<ReadAssignments>, asked: Json<Asked>| {
                 let explainer = explainer.clone();
-                async move { explainer.answer(permit.scope(), asked.value) }
+                async move { explainer.answer(permit.caller(), permit.scope(), asked.value) }
             },
         )
         .body_bytes_max(BODY_BYTES_MAX)
@@ -67,13 +73,23 @@ pub fn explain_ops(explainer: Arc<Explainer>) -> Vec<Op<Arm>> {
 }
 
 impl Explainer {
-    fn answer(&self, scope: &ArmId, asked: Asked) -> Result<Reply, Fault> {
+    fn answer(&self, asking: &Caller, scope: &ArmId, asked: Asked) -> Result<Reply, Fault> {
         if asked.action.is_empty() || asked.action.len() > ACTION_CHARACTERS_MAX || asked.action.contains('*')
         {
             let message = "The property 'action' must be one action without wildcards.";
             return Err(Fault::bad_request("InvalidAction", message));
         }
-        let principal = self.principal(&asked.principal).ok_or_else(|| {
+        let principal = self.principal(&asked.principal);
+        let is_own = principal.as_ref().is_some_and(|principal| principal.object_id == asking.object_id);
+        // Before it is told whether there is such a principal.
+        if !is_own && !self.reads_directory(asking) {
+            let message = "Ask about yourself, or with an identity that may read the directory: the answer has the \
+                           principal's name and groups.";
+            return Err(
+                Fault::forbidden("AuthorizationFailed", message).denied("no directory role allows it")
+            );
+        }
+        let principal = principal.ok_or_else(|| {
             let message = "The principal does not exist; name an object id, an application id or a user.";
             Fault::not_found("PrincipalNotFound", message)
         })?;
@@ -89,6 +105,15 @@ impl Explainer {
             Decision::Denied(reason) => (false, reason.to_string()),
         };
         Reply::ok(&Answer { principal_name: caller.name, explanation })
+    }
+
+    /// Whether Graph would tell. A token for Resource Manager does not say what a person's token for Graph would.
+    fn reads_directory(&self, asking: &Caller) -> bool {
+        let caller = Caller { delegated_scopes: Some(AS_USER.to_owned()), ..asking.clone() };
+        let root = ArmId::root();
+        let question =
+            Question { caller: &caller, action: READ_DIRECTORY, plane: Plane::Directory, scope: &root };
+        matches!(self.decider.decide(&question), Decision::Allowed { .. })
     }
 
     fn principal(&self, text: &str) -> Option<PrincipalFacts> {

@@ -7,6 +7,7 @@ mod explain;
 mod founding;
 mod keys;
 mod principals;
+mod retention;
 mod services;
 mod tokens;
 mod watch;
@@ -55,6 +56,7 @@ pub async fn wire(
     check_store(data, &store).await?;
     let blobs = data.path().join("blobs");
     let assembly = assemble(store, names, place, &blobs, clock.clone(), entropy.clone()).await?;
+    let retention = retention::Retention::of(data, SiteRecord::load(data)?.is_none(), clock.now());
     let user = founding::found(data, first, &assembly, &*clock, &*entropy).await?;
     tokens::trust_published_keys(&assembly).await?;
     let hosts = assembly.host_table();
@@ -62,7 +64,7 @@ pub async fn wire(
     let keeper = keys::Keeper { data: data.clone(), store, gate, keys, values_per_data_key };
     keeper.record_keys().await?;
     // Nothing may fail after this, as database servers run from here on.
-    let mut background = Background::start(&assembly).await;
+    let mut background = Background::start(&assembly, retention).await;
     let (standings, watching) = watch::watch(assembly.store.clone(), data.clone(), clock.clone());
     background.add(watching);
     background.add(keys::keep(keeper));

@@ -108,7 +108,22 @@ async fn explain_says_why() {
     let url = format!("{ARM}{vault}/providers/Arcadia.Access/explain?api-version=2026-01-01");
     let body = json!({ "principal": reader.object_id, "action": action });
     assert_eq!(wire.send("POST", &url, Some(&token), Some(body.clone())).await.status, 403);
-    assert_eq!(wire.send("POST", &url, None, Some(body)).await.status, 401);
+    assert_eq!(wire.send("POST", &url, None, Some(body.clone())).await.status, 401);
+
+    // And whoever may not read the directory only about itself, whether there is somebody else or not.
+    const READER: &str = "acdd72a7-3385-48ef-bd42-f606fba81ae7";
+    wire.assign(&vault, READER, &reader.object_id).await;
+    let own = wire.send("POST", &url, Some(&token), Some(body)).await;
+    let told: serde_json::Value = serde_json::from_slice(&own.body).unwrap();
+    assert_eq!((own.status.as_u16(), &told["allowed"]), (200, &json!(true)), "{told}");
+    let mut refusals = Vec::new();
+    for principal in [&wire.admin["ARCADIA_USER"], &wire.admin["AZURE_CLIENT_ID"], "nobody@x.example"] {
+        let body = json!({ "principal": principal, "action": action });
+        let refused = wire.send("POST", &url, Some(&token), Some(body)).await;
+        assert_eq!(refused.status, 403, "{principal}");
+        refusals.push(refused.body);
+    }
+    assert!(refusals.windows(2).all(|pair| pair[0] == pair[1]), "{refusals:?}");
     let unknown = site.command(&[
         "access",
         "explain",

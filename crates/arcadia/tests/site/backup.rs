@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::{Child, Command};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::{ARM_SCOPE, SECRETS_OFFICER, Site, VAULT_SCOPE, arcadia};
+use crate::support::{ARM_SCOPE, SECRETS_OFFICER, Site, VAULT_SCOPE, arcadia, pipe_at, read_by_somebody};
 
 const NEEDLE: &str = "needle-in-the-backup-5c";
 const URL: &str = "https://kvbackup.vault.azure.net/secrets/s1?api-version=7.4";
@@ -181,19 +183,60 @@ fn a_backup_and_a_site_are_made_where_a_disk_is_mounted() {
     let folder = TempDir::new().unwrap();
     let mut site = Site::start();
     site.stop();
-    let (backup, again) = (folder.path().join("backup"), folder.path().join("again"));
-    for mounted in [&backup, &again] {
+    let [backup, again, part] = ["backup", "again", "part"].map(|name| folder.path().join(name));
+    for mounted in [&backup, &again, &part] {
         fs::create_dir(mounted).unwrap();
     }
-    let script = "mount -t tmpfs tmpfs \"$2\" && mount -t tmpfs tmpfs \"$3\" && \
+    // The second is a part of the file system that it is mounted in.
+    let script = "mount -t tmpfs tmpfs \"$2\" && mount --bind \"$4\" \"$3\" && \
                   \"$1\" backup --with-root-key \"$2\" && \"$1\" restore \"$2\" --data \"$3\" && ls -A \"$2\" \"$3\"";
     let mut command = std::process::Command::new("unshare");
     // Who is not root becomes it, in a user namespace.
     command.arg(if rustix::process::geteuid().is_root() { "-m" } else { "-rm" });
-    command.args(["sh", "-c", script, "sh", env!("CARGO_BIN_EXE_arcadia")]).args([&backup, &again]);
+    command.args(["sh", "-c", script, "sh", env!("CARGO_BIN_EXE_arcadia")]).args([&backup, &again, &part]);
     let output = command.env("ARCADIA_DATA", &site.data).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let listed = String::from_utf8(output.stdout).unwrap();
     assert!(listed.contains("manifest.json") && listed.contains("credentials.json"), "{listed}");
     assert!(!listed.contains(".new"), "no draft is left: {listed}");
+}
+
+/// Ends the command while it reads the pipe; its exit code.
+fn ended_at(command: &mut Command, pipe: &Path, signal: Signal) -> Option<i32> {
+    let mut child: Child = command.spawn().unwrap();
+    let _waiting = read_by_somebody(pipe);
+    kill_process(Pid::from_child(&child), signal).unwrap();
+    child.wait().unwrap().code()
+}
+
+#[test]
+fn a_command_that_is_ended_leaves_nothing_behind() {
+    let (made, data) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let mut site = Site::start();
+    site.stop();
+    let (backup, again) = (made.path().join("backup"), data.path().join("again"));
+    let (authority, pipe) = (site.data.join("ca.pem"), made.path().join("pipe"));
+    fs::rename(&authority, site.data.join("away")).unwrap();
+    pipe_at(&authority);
+    let begin = || {
+        let mut command = arcadia(&site.data);
+        command.arg("backup").arg(&backup);
+        command
+    };
+    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
+        assert_eq!(ended_at(&mut begin(), &authority, signal), Some(code));
+        assert!(names(made.path()).is_empty(), "{:?}", names(made.path()));
+    }
+    // Nobody can clean up after this, but the next one.
+    assert_eq!(ended_at(&mut begin(), &authority, Signal::KILL), None);
+    assert_eq!(names(made.path()).len(), 1);
+    fs::rename(site.data.join("away"), &authority).unwrap();
+    assert!(begin().output().unwrap().status.success());
+    assert_eq!(names(made.path()), ["backup"]);
+
+    pipe_at(&pipe);
+    let mut restore = arcadia(&again);
+    restore.arg("restore").arg(&backup).arg("--root-key").arg(&pipe);
+    assert_eq!(ended_at(&mut restore, &pipe, Signal::TERM), Some(143));
+    assert!(names(data.path()).is_empty(), "{:?}", names(data.path()));
 }

@@ -7,10 +7,11 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::crowd::raise_file_limit;
 use crate::raw::PATIENCE;
-use crate::support::{ARM, ARM_SCOPE, Site, Wire};
+use crate::support::{ARM, ARM_SCOPE, Site, Wire, arcadia, pipe_at, read_by_somebody};
 
 const PASSWORD: &str = "Quiet-Antelope-7";
 /// More than one listener has places.
@@ -135,6 +136,59 @@ async fn a_start_that_fails_leaves_no_database_server_behind() {
     let told = site.status();
     let databases = told["addresses"]["databases"].as_str().unwrap();
     assert!(site.printed.contains(&format!("  databases      {databases}")), "{:?}", site.printed);
+}
+
+/// What else the site has is not to be without a backup for it, and nobody waits for hours to be told.
+#[tokio::test]
+async fn a_server_that_cannot_be_copied_does_not_cost_the_backup() {
+    let folder = TempDir::new().unwrap();
+    let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+    let mut site = Site::start();
+    server(&site).await;
+    site.stop();
+    let servers = site.data.join("postgres");
+    // Beside it is the template that servers are made of.
+    let mut folders = std::fs::read_dir(&servers).unwrap().map(|entry| entry.unwrap().path());
+    let instance = folders.find(|path| path.is_dir() && !path.display().to_string().contains("/template"));
+    let instance = instance.unwrap();
+    std::fs::rename(&instance, site.data.join("away")).unwrap();
+    let without = site.command(&["backup", "--with-root-key", first.to_str().unwrap()]);
+    let told = String::from_utf8_lossy(&without.stderr);
+    assert_eq!(without.status.code(), Some(1), "{told}");
+    assert!(told.contains("not in it: the data of database server pg-crowd"), "{told}");
+    let again = Site::over(folder.path().join("again"));
+    let restored = again.command(&["restore", first.to_str().unwrap()]);
+    assert!(restored.status.success(), "{restored:?}");
+    assert!(String::from_utf8_lossy(&restored.stderr).contains("pg-crowd"), "{restored:?}");
+
+    std::fs::rename(site.data.join("away"), &instance).unwrap();
+    site.up(&["--offline"]);
+    let wire = site.client();
+    let token = wire.admin_token(ARM_SCOPE).await;
+    let group = format!("/subscriptions/{}/resourceGroups/rg", wire.subscription());
+    let url = format!(
+        "{ARM}{group}/providers/Microsoft.DBforPostgreSQL/flexibleServers/pg-crowd?api-version=2025-08-01"
+    );
+    // It is read after the rows, and the backup waits there.
+    let authority = site.data.join("ca.pem");
+    let text = std::fs::read(&authority).unwrap();
+    std::fs::remove_file(&authority).unwrap();
+    pipe_at(&authority);
+    let mut command = arcadia(&site.data);
+    let backup = command.arg("backup").arg(&second).stderr(Stdio::piped()).spawn().unwrap();
+    let mut waited_for = read_by_somebody(&authority);
+    wire.must("DELETE", &url, &token, None).await;
+    let begun = Instant::now();
+    while wire.send("GET", &url, Some(&token), None).await.status != 404 {
+        assert!(begun.elapsed() < PATIENCE * 2, "the server is never gone");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    waited_for.write_all(&text).unwrap();
+    drop(waited_for);
+    let output = backup.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    assert!(told.contains("not in it: database server pg-crowd, which was deleted meanwhile"), "{told}");
 }
 
 #[tokio::test]

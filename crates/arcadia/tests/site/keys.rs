@@ -179,6 +179,12 @@ async fn a_passphrase_opens_the_site_and_nothing_on_the_disk_does() {
     let short = file(&folder, "short", "short\n");
     let told = refused(&site.command(&["up", "--offline", "--passphrase-file", short.to_str().unwrap()]));
     assert!(told.contains("at least 12 characters"), "{told}");
+    let none = arcadia(&site.data).args(["up", "--passphrase"]).stdin(Stdio::null()).output().unwrap();
+    assert!(
+        refused(&none).contains("no passphrase was given: name a file that holds it with --passphrase-file")
+    );
+    let missing = refused(&site.command(&["up", "--passphrase-file", "/nowhere"]));
+    assert_eq!(missing.matches("No such file").count(), 1, "{missing}");
     assert!(!site.data.join("ring.json").exists(), "nothing is made");
 
     site.up(&["--offline", "--passphrase-file", right]);
@@ -195,7 +201,9 @@ async fn a_passphrase_opens_the_site_and_nothing_on_the_disk_does() {
         assert!(told.contains("--passphrase-file or ARCADIA_PASSPHRASE_FILE"), "{command:?}: {told}");
         let told = without(&[command, &["--passphrase-file", wrong]].concat());
         assert!(told.contains("not the passphrase of the site; nothing was changed"), "{command:?}: {told}");
-        succeeds(&site.command(&[command, &["--passphrase-file", right]].concat()));
+        let made = site.command(&[command, &["--passphrase-file", right]].concat());
+        succeeds(&made);
+        assert!(!String::from_utf8_lossy(&made.stderr).contains("root.key"), "there is none: {made:?}");
     }
     succeeds(&site.command(&["status"]));
     succeeds(&site.command(&["keys", "show"]));
@@ -239,6 +247,15 @@ fn in_the_background_and_by_a_descriptor(site: &mut Site, right: &str) {
     succeeds(&child.wait_with_output().unwrap());
     assert_eq!(site.status()["state"], "running");
     succeeds(&site.command(&["down"]));
+}
+
+#[test]
+fn who_chooses_a_passphrase_is_told_how() {
+    let site = Site::start();
+    let mut command = arcadia(&site.data);
+    let told =
+        refused(&command.args(["keys", "root", "--passphrase"]).stdin(Stdio::null()).output().unwrap());
+    assert!(told.contains("--new-passphrase-file") && !told.contains("is made of a passphrase"), "{told}");
 }
 
 /// The command that replaces a root key is killed at any moment.

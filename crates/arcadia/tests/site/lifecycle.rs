@@ -20,6 +20,10 @@ fn up_says_what_it_serves_and_ends_with_ready() {
     for part in ["*.vault.azure.net", "management.azure.com", "arcadia env --admin", "credentials.json"] {
         assert!(text.contains(part), "{part} in {text}");
     }
+    let here = format!(" --data '{}'", site.data.display());
+    for command in ["arcadia env --admin", "arcadia machine create ubuntu-01"] {
+        assert!(text.contains(&format!("{command}{here}")), "another shell knows nothing: {text}");
+    }
     assert!(!text.contains('\u{1b}'), "no colours in a pipe");
     let admin = site.env(true);
     for secret in ["AZURE_CLIENT_SECRET", "ARCADIA_PASSWORD"] {
@@ -40,6 +44,7 @@ fn a_second_site_on_the_same_data_is_refused() {
         let second = site.command(arguments);
         let told = String::from_utf8_lossy(&second.stderr);
         assert_eq!(second.status.code(), Some(1));
+        assert!(told.contains("`arcadia down` stops it"), "{told}");
         assert!(told.contains("another site is running") && told.contains(&site.pid().to_string()), "{told}");
         assert!(!String::from_utf8_lossy(&second.stdout).contains("ready"));
     }
@@ -51,13 +56,17 @@ fn detached_it_runs_until_down() {
     let folder = TempDir::new().unwrap();
     let data = folder.path().join("data");
     let run = |arguments: &[&str]| arcadia(&data).args(arguments).output().unwrap();
-    assert_eq!(run(&["status"]).status.code(), Some(1));
+    let absent = run(&["status"]);
+    assert_eq!(absent.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&absent.stdout);
+    assert!(told.starts_with("absent") && told.contains("arcadia up --detach --data"), "{told}");
     assert_eq!(run(&["env"]).status.code(), Some(1), "there is no site yet");
     assert_eq!(run(&["down"]).status.code(), Some(0));
     let up = run(&["up", "--detach", "--offline"]);
     assert!(up.status.success() && up.stdout.ends_with(b"\nready\n"), "{up:?}");
     let status: serde_json::Value = serde_json::from_slice(&run(&["status", "--json"]).stdout).unwrap();
     assert_eq!(status["state"], "running");
+    assert_eq!(status["caFile"], data.join("ca.pem").to_str().unwrap());
     assert_eq!(status["dataDirectory"], data.to_str().unwrap());
     assert!(data.join("log/site.log").exists());
     let pid = status["pid"].as_i64().unwrap();
@@ -66,6 +75,8 @@ fn detached_it_runs_until_down() {
     assert!(!Path::new(&format!("/proc/{pid}")).exists() || run(&["status"]).status.code() == Some(1));
     let status: serde_json::Value = serde_json::from_slice(&run(&["status", "--json"]).stdout).unwrap();
     assert_eq!(status["state"], "stopped");
+    let told = run(&["status"]).stdout;
+    assert!(String::from_utf8_lossy(&told).contains("arcadia up --detach --data"), "{told:?}");
 }
 
 #[test]
@@ -219,12 +230,17 @@ fn every_command_explains_itself() {
         &["hosts"],
         &["lab"],
         &["machine"],
+        &["token"],
         &["token", "decode"],
+        &["access"],
         &["access", "explain"],
+        &["keys"],
+        &["audit"],
         &["audit", "tail"],
         &["audit", "verify"],
         &["backup"],
         &["restore"],
+        &["agent"],
         &["agent", "run"],
     ] {
         let help = run(&[command, &["--help"]].concat());
@@ -249,6 +265,28 @@ fn a_port_that_is_taken_is_an_error_when_it_was_asked_for() {
     let up = arcadia(&folder.path().join("data")).args(["up", "--port", &port]).output().unwrap();
     assert_eq!(up.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&up.stderr).contains("--port"), "{up:?}");
+    let up = arcadia(&folder.path().join("data")).args(["up", "--detach", "--port", &port]).output().unwrap();
+    assert_eq!(up.status.code(), Some(1));
+    assert!(!String::from_utf8_lossy(&up.stderr).contains("INFO"), "{up:?}");
+    for name in ["site.json", "credentials.json", "ring.json"] {
+        assert!(!folder.path().join("data").join(name).exists(), "{name}: what it is called is still open");
+    }
+}
+
+#[test]
+fn what_is_chosen_at_the_first_start_is_not_ignored_later() {
+    let mut site = Site::start_with(&["--offline", "--user-name", "nina"]);
+    let up = site.command(&["up", "--offline", "--user-name", "paul"]);
+    assert!(String::from_utf8_lossy(&up.stderr).contains("nina@arcadia.example since"), "{up:?}");
+    let removed = std::fs::remove_file(site.data.join("credentials.json"));
+    let env = site.command(&["env", "--admin"]);
+    let told = String::from_utf8_lossy(&env.stderr);
+    assert!(removed.is_ok() && told.contains("credentials.json is missing"), "{told}");
+    site.stop();
+    let up = site.command(&["up", "--offline", "--user-domain", "other.example"]);
+    assert_eq!(up.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&up.stderr).contains("@arcadia.example since its first start"), "{up:?}");
+    site.up(&["--offline", "--user-name", "nina", "--user-domain", "arcadia.example"]);
 }
 
 #[test]

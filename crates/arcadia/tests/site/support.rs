@@ -6,11 +6,14 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arcadia_client::{Answer, Ask, Call, Client, ClientOptions, Endpoints, OAuth, Proxy};
 use arcadia_kernel::{Clock, EntropyExt as _};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::raw::PATIENCE;
 
 pub const ARM: &str = "https://management.azure.com";
 pub const ARM_SCOPE: &str = "https://management.core.windows.net//.default";
@@ -309,6 +312,26 @@ impl Wire {
             secret: password["secretText"].as_str().unwrap().to_owned(),
             object_id: principal["id"].as_str().unwrap().to_owned(),
         }
+    }
+}
+
+/// A pipe in place of a file: whoever reads it waits.
+pub fn pipe_at(path: &Path) {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+}
+
+/// The other end of a pipe, once somebody reads it.
+pub fn read_by_somebody(path: &Path) -> File {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let begun = Instant::now();
+    let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    loop {
+        match File::options().write(true).custom_flags(flags).open(path) {
+            Ok(end) => return end,
+            Err(error) => assert!(begun.elapsed() < PATIENCE, "nobody reads {}: {error}", path.display()),
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -31,7 +31,8 @@ use parts::Copier;
                         authority and the first credentials. The site goes on meanwhile; rows and blobs are as of the moment \
                         when it began, each database server as of a moment before it ended.\n\n\
                         It opens with the site's root key only, or its passphrase, which is NOT in it: keep a copy of root.key \
-                        elsewhere, or give --with-root-key. Not in it either: logs.")]
+                        elsewhere, or give --with-root-key. Not in it either: logs. A database server that cannot be copied \
+                        is left out and named, and the command exits with 1 once it has everything else.")]
 pub struct Arguments {
     /// A directory that is empty or does not exist
     directory: PathBuf,
@@ -47,6 +48,7 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
         bail!("the root key is made of a passphrase, which opens the backup too; leave out --with-root-key");
     }
     let draft = Draft::of(&arguments.directory)?;
+    draft.remove_at_signals()?;
 
     // Before the rows: what they name stays until it is copied.
     let pin = BytePin::take(&data.blobs_folder()).map_err(SiteFault::file(&data.blobs_folder()))?;
@@ -64,10 +66,12 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     drop(reading);
     let (rows, audit_records) = checked_copy(ring.clone(), &draft)?;
     let copier = Copier { data, draft: &draft, ring: &ring, rows: &rows };
+    // First: the bytes of blobs stay as long as it takes, and a server may be deleted.
+    let (database_servers, mut left_out) = copier.servers()?;
     let blobs = copier.blobs()?;
     drop(pin);
-    let database_servers = copier.servers()?;
-    let (machines, not_included) = copier.machines()?;
+    let (machines, closed) = copier.machines()?;
+    left_out.what.extend(closed);
     drop(rows);
     for archive in database_servers.iter().chain(&machines) {
         files.push(Entry::of(draft.path(), &archive.kept_as())?);
@@ -83,11 +87,15 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
         blobs,
         database_servers,
         machines,
-        not_included,
+        not_included: left_out.what,
     };
     seal(&draft, &ring, &manifest)?;
     draft.finish()?;
-    tell(arguments, &manifest);
+    tell(arguments, &manifest, &keys.root.source);
+    if left_out.is_missed {
+        note("the backup has everything else; put right what is named above and make another one");
+        return Ok(ExitCode::FAILURE);
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -140,7 +148,7 @@ fn seal(draft: &Draft, ring: &KeyRing, manifest: &Manifest) -> anyhow::Result<()
     Ok(draft.write(MANIFEST, &bytes, 0o600)?)
 }
 
-fn tell(arguments: &Arguments, manifest: &Manifest) {
+fn tell(arguments: &Arguments, manifest: &Manifest, root: &RootSource) {
     say(format!(
         "{}: tenant {}, {}, {} bytes",
         arguments.directory.display(),
@@ -148,11 +156,17 @@ fn tell(arguments: &Arguments, manifest: &Manifest) {
         manifest.contents(),
         manifest.blobs.bytes + manifest.files.iter().map(|file| file.bytes).sum::<u64>()
     ));
-    if manifest.with_root_key {
-        note("the root key is in it: keep it as secret as everything that the site holds");
-    } else {
-        note("the root key is not in it: keep a copy of root.key elsewhere, or nobody can restore it");
-    }
+    note(match root {
+        RootSource::Passphrase(_) => {
+            "it opens with the passphrase that the site has now, which is not in it: without it nobody can restore it"
+        }
+        RootSource::File if manifest.with_root_key => {
+            "the root key is in it: keep it as secret as everything that the site holds"
+        }
+        RootSource::File => {
+            "the root key is not in it: keep a copy of root.key elsewhere, or nobody can restore it"
+        }
+    });
     for what in &manifest.not_included {
         note(format!("not in it: {what}"));
     }

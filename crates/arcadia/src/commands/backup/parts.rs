@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -13,7 +14,7 @@ use tar::Builder;
 
 use crate::machine;
 use crate::site::backup::{Archived, BLOBS, Blobs, Draft, MACHINES, SERVERS};
-use crate::site::{ArchiveWriter, DataDir, Lock};
+use crate::site::{ArchiveWriter, DataDir, Lock, load_ring};
 use crate::terminal::progress;
 
 /// How long a server is waited for that is just starting or stopping.
@@ -31,6 +32,14 @@ pub struct Copier<'a> {
 
 type Out<'a> = Builder<&'a mut dyn Write>;
 
+/// What a backup is made without, in words.
+#[derive(Default)]
+pub struct LeftOut {
+    pub what: Vec<String>,
+    /// Whether the site has something of it, so that the backup is not what it should be.
+    pub is_missed: bool,
+}
+
 /// How a server is copied.
 enum Begun {
     Beside(RunningCopy),
@@ -46,21 +55,39 @@ impl Copier<'_> {
         Ok(copied.into())
     }
 
-    pub fn servers(&self) -> anyhow::Result<Vec<Archived>> {
+    /// And those that cannot be copied: one that was deleted meanwhile, or whose data is gone, must not cost the backup of
+    /// everything else.
+    pub fn servers(&self) -> anyhow::Result<(Vec<Archived>, LeftOut)> {
+        let mut left_out = LeftOut::default();
         let servers = ServerData::all(self.rows)?;
         if servers.is_empty() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), left_out));
         }
         self.draft.folder(SERVERS)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut archived = Vec::new();
         for server in servers {
             let archive = Archived::new(SERVERS, &server.name, server.instance);
-            self.archive(&archive, |out| runtime.block_on(self.server(&server, out)))
-                .with_context(|| format!("the data of database server {} cannot be copied", server.name))?;
-            archived.push(archive);
+            match self.archive(&archive, |out| runtime.block_on(self.server(&server, out))) {
+                Ok(()) => archived.push(archive),
+                Err(error) => {
+                    self.take_out(&archive)?;
+                    left_out.add(&server.name, self.is_there(&server), &error);
+                }
+            }
         }
-        Ok(archived)
+        Ok((archived, left_out))
+    }
+
+    /// Whether the site has the server now. The rows of the copy are of an earlier moment.
+    fn is_there(&self, server: &ServerData) -> bool {
+        let data = self.data.clone();
+        let live = StoreReader::open_unchecked(data.path(), self.ring.clone(), Arc::new(SystemEntropy))
+            // The running site may go over to another data key meanwhile.
+            .map(|live| live.following(move || load_ring(&data).ok()));
+        let servers = live.and_then(|live| ServerData::all(&live));
+        // What cannot be looked up is not said to be gone.
+        servers.map_or(true, |all| all.iter().any(|other| other.instance == server.instance))
     }
 
     async fn server(&self, server: &ServerData, out: &mut Out<'_>) -> anyhow::Result<()> {
@@ -101,8 +128,7 @@ impl Copier<'_> {
             match copied {
                 Ok(()) => archived.push(archive),
                 Err(error) if is_denied(&error) => {
-                    let path = self.draft.path().join(archive.kept_as());
-                    fs::remove_file(&path).with_context(|| path.display().to_string())?;
+                    self.take_out(&archive)?;
                     left_out.push(format!(
                         "machine {name}, as files in it belong to users of its own (make the backup as root)"
                     ));
@@ -111,6 +137,17 @@ impl Copier<'_> {
             }
         }
         Ok((archived, left_out))
+    }
+
+    /// Removes what was begun of an archive.
+    fn take_out(&self, archive: &Archived) -> anyhow::Result<()> {
+        let path = self.draft.path().join(archive.kept_as());
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).context(path.display().to_string())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn archive(
@@ -128,6 +165,16 @@ impl Copier<'_> {
         drop(told);
         sealed.finish()?;
         Ok(())
+    }
+}
+
+impl LeftOut {
+    fn add(&mut self, name: &str, is_there: bool, error: &anyhow::Error) {
+        self.is_missed |= is_there;
+        self.what.push(match is_there {
+            true => format!("the data of database server {name}, which cannot be copied: {error:#}"),
+            false => format!("database server {name}, which was deleted meanwhile"),
+        });
     }
 }
 

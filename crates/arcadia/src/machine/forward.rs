@@ -1,0 +1,188 @@
+//! The way from a machine to its site: ports of the machine's loopback, carried to Unix sockets of the site.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arcadia_kernel::{Places, Progress};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+
+/// Connections through one port at the same time.
+pub const CONNECTIONS_MAX: usize = 512;
+/// How long a client may still send, or take what is left for it, once the site has ended its side.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Rest after an accept that failed, for example because the process is out of file descriptors.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+const COPY_BYTES: usize = 8 * 1024;
+
+/// Each connection is two files, and the usual soft limit of 1024 is less than two ports carry.
+pub fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Without it fewer are carried at a time.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+/// Carries connections to a port of the machine to a Unix socket of the site, which is not bound to a network
+/// namespace. The socket may go and come back with the site; `otherwise` is what HTTP clients are told without it.
+///
+/// Any user of the machine connects here, and who is served cannot be told from outside: when all places are taken, the
+/// connection in which nothing moved for longest gives way.
+pub async fn forward(
+    listener: TcpListener,
+    socket: PathBuf,
+    otherwise: Option<&'static str>,
+    places: Arc<Places<Progress>>,
+) {
+    loop {
+        let Ok((inner, _)) = listener.accept().await else {
+            places.make_room();
+            tokio::time::sleep(ACCEPT_RETRY).await;
+            continue;
+        };
+        let progress = Progress::begin();
+        let place = places.take(progress.clone()).await;
+        let socket = socket.clone();
+        tokio::spawn(async move {
+            place.hold(connection(inner, &socket, otherwise, &progress)).await;
+        });
+    }
+}
+
+async fn connection(
+    mut inner: TcpStream,
+    socket: &Path,
+    otherwise: Option<&'static str>,
+    progress: &Progress,
+) {
+    match UnixStream::connect(socket).await {
+        Ok(outer) => {
+            let _ = inner.set_nodelay(true);
+            carry(inner, outer, progress).await;
+        }
+        Err(_) => {
+            let Some(body) = otherwise else { return };
+            let answer = format!(
+                "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            );
+            let _ = inner.write_all(answer.as_bytes()).await;
+        }
+    }
+}
+
+/// Carries bytes both ways until both sides have ended. A client that does not end its own after the site did, such as a
+/// pool that does not look at what it keeps, has a little time: nobody else would ever end the connection.
+async fn carry<I, O>(inner: I, outer: O, progress: &Progress)
+where
+    I: AsyncRead + AsyncWrite,
+    O: AsyncRead + AsyncWrite,
+{
+    let (from_inner, to_inner) = tokio::io::split(inner);
+    let (from_outer, to_outer) = tokio::io::split(outer);
+    let mut out = pin!(pass(from_inner, to_outer, progress));
+    let mut back = pin!(pass(from_outer, to_inner, progress));
+    tokio::select! {
+        _ = &mut back => {
+            let _ = tokio::time::timeout(LINGER_TIMEOUT, out).await;
+        }
+        ended = &mut out => if ended.is_ok() {
+            let _ = back.await;
+        },
+    }
+}
+
+/// Carries bytes one way until they end, and passes the end on.
+async fn pass(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    progress: &Progress,
+) -> io::Result<()> {
+    let mut bytes = Vec::with_capacity(COPY_BYTES);
+    while from.read_buf(&mut bytes).await? > 0 {
+        to.write_all(&bytes).await?;
+        bytes.clear();
+        progress.advanced();
+    }
+    to.shutdown().await
+}
+
+#[cfg(test)]
+mod tests {
+    use arcadia_kernel::GIVE_WAY_AFTER;
+    use tokio::io::duplex;
+    use tokio::net::UnixListener;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_end_is_left_once_the_site_has_ended() {
+        let ((mut client, inner), (outer, mut site)) = (duplex(64), duplex(64));
+        let progress = Progress::begin();
+        let carried = tokio::spawn(async move { carry(inner, outer, &progress).await });
+        site.write_all(b"bye").await.unwrap();
+        drop(site);
+        let begun = Instant::now();
+        let mut last = String::new();
+        client.read_to_string(&mut last).await.unwrap();
+        assert_eq!(last, "bye");
+        carried.await.unwrap();
+        assert_eq!(begun.elapsed().as_secs(), LINGER_TIMEOUT.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_has_said_all_is_answered_for_as_long_as_it_takes() {
+        let ((mut client, inner), (outer, mut site)) = (duplex(64), duplex(64));
+        let progress = Progress::begin();
+        let carried = tokio::spawn(async move { carry(inner, outer, &progress).await });
+        client.write_all(b"all").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut asked = String::new();
+        site.read_to_string(&mut asked).await.unwrap();
+        tokio::time::sleep(LINGER_TIMEOUT * 10).await;
+        site.write_all(asked.as_bytes()).await.unwrap();
+        drop(site);
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "all");
+        carried.await.unwrap();
+    }
+
+    /// Whether what is sent comes back.
+    async fn is_carried(client: &mut TcpStream) -> bool {
+        let mut byte = [0];
+        client.write_all(b"x").await.is_ok() && matches!(client.read(&mut byte).await, Ok(1))
+    }
+
+    #[tokio::test]
+    async fn who_says_nothing_gives_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("site");
+        let site = UnixListener::bind(&socket).unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = site.accept().await {
+                tokio::spawn(async move {
+                    let (mut from, mut to) = stream.into_split();
+                    let _ = tokio::io::copy(&mut from, &mut to).await;
+                });
+            }
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let places = Places::new(2, GIVE_WAY_AFTER);
+        tokio::spawn(forward(listener, socket, None, places));
+        let mut silent = TcpStream::connect(address).await.unwrap();
+        assert!(is_carried(&mut silent).await);
+        let mut other = TcpStream::connect(address).await.unwrap();
+        assert!(is_carried(&mut other).await);
+        let mut newcomer = TcpStream::connect(address).await.unwrap();
+        let carried = tokio::time::timeout(Duration::from_secs(60), is_carried(&mut newcomer)).await;
+        assert_eq!(carried, Ok(true));
+        assert!(!is_carried(&mut silent).await && is_carried(&mut other).await);
+    }
+}
