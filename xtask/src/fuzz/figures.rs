@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use super::run::Outcome;
+use super::run::{End, Outcome};
 use crate::output::note;
 
 const JSON: &str = "docs/fuzzing.json";
@@ -43,9 +43,13 @@ struct Row {
 impl Row {
     fn add(&mut self, outcome: &Outcome) {
         self.member.clone_from(&outcome.target.member);
-        if !outcome.clean {
+        if outcome.end == End::Failed {
             let failures = self.failures + 1;
             *self = Self { member: std::mem::take(&mut self.member), failures, ..Self::default() };
+            return;
+        }
+        if outcome.executions == 0 {
+            // Killed before it could tell.
             return;
         }
         self.runs += 1;

@@ -37,7 +37,8 @@ pub struct Options {
     #[arg(long, conflicts_with = "keep")]
     minimize: bool,
     /// Go on where kept runs left off: a target gets what it lacks of its time, and once it ends its figures are added to
-    /// docs/fuzzing.json and to the table of docs/fuzzing.md. A failure sets its target back to nothing.
+    /// docs/fuzzing.json and to the table of docs/fuzzing.md. A failure sets its target back to nothing; a target that is
+    /// ended by a signal keeps what it had.
     #[arg(long)]
     keep: bool,
     /// Print the results as JSON.
@@ -98,7 +99,11 @@ pub fn run(root: &Path, options: &Options) -> Result<ExitCode> {
     }
     let outcomes = run::all(root, &work(root, &targets, options)?, &programs, options)?;
     run::show(&outcomes, options.json);
-    Ok(if outcomes.iter().all(|outcome| outcome.clean) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if outcomes.iter().all(|outcome| outcome.end == run::End::Clean) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// The targets and the processor time that each gets, in seconds.

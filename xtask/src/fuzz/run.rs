@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -27,6 +28,39 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// What Linux counts processor time in when it shows it to programs, on every machine that Arcadia runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
 
+/// libFuzzer's when SIGTERM or SIGINT ends it.
+const INTERRUPTED: i32 = 72;
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It had its time.
+    Clean,
+    /// Somebody ended it. Until then nothing failed.
+    BrokenOff,
+    Failed,
+}
+
+impl End {
+    fn of(status: ExitStatus, executions: u64) -> Self {
+        match status.code() {
+            Some(INTERRUPTED) => Self::BrokenOff,
+            None if status.signal() == Some(Signal::KILL.as_raw()) => Self::BrokenOff,
+            // A test that is not there runs nothing and succeeds.
+            Some(0) if executions > 0 => Self::Clean,
+            _ => Self::Failed,
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::Clean => "clean",
+            Self::BrokenOff => "broken off",
+            Self::Failed => "FAILED",
+        }
+    }
+}
+
 /// What came of one target.
 pub struct Outcome {
     pub target: Target,
@@ -38,7 +72,7 @@ pub struct Outcome {
     /// Inputs that reach something that no other does.
     pub inputs: u64,
     pub memory_mebibytes: u64,
-    pub clean: bool,
+    pub end: End,
     log: PathBuf,
 }
 
@@ -123,14 +157,12 @@ fn one(root: &Path, target: &Target, program: &Path, seconds: f64) -> Result<Out
         branches: number_after(&text, " cov: ").unwrap_or(0),
         inputs: number_after(&text, " corp: ").unwrap_or(0),
         memory_mebibytes: number_after(&text, "stat::peak_rss_mb:").unwrap_or(0),
-        // A test that is not there runs nothing and succeeds.
-        clean: status.success() && executions > 0,
+        end: End::of(status, executions),
         log,
     };
-    note(if outcome.clean {
-        format!("{}: clean", target.name)
-    } else {
-        format!("{}: FAILED, see {}", target.name, outcome.log.display())
+    note(match outcome.end {
+        End::Failed => format!("{}: FAILED, see {}", target.name, outcome.log.display()),
+        end => format!("{}: {}", target.name, end.words()),
     });
     Ok(outcome)
 }
@@ -184,7 +216,7 @@ pub fn show(outcomes: &[Outcome], as_json: bool) {
     say("| target | CPU s | executions | branches | inputs | MiB | result |");
     say("|---|---|---|---|---|---|---|");
     for outcome in outcomes {
-        let result = if outcome.clean { "clean" } else { "FAILED" };
+        let result = outcome.end.words();
         say(format!(
             "| `{}` | {:.1} | {} | {} | {} | {} | {result} |",
             outcome.target.name,
@@ -207,7 +239,8 @@ impl Outcome {
             "branches": self.branches,
             "inputs": self.inputs,
             "memoryMebibytes": self.memory_mebibytes,
-            "clean": self.clean,
+            "clean": self.end == End::Clean,
+            "result": self.end.words(),
             "log": self.log,
         })
     }
@@ -232,6 +265,18 @@ mod tests {
         let line = "7 (a) b (c) R 1 7 7 0 -1 4194304 100 200 0 0 250 31 9 9 20 0 1 0";
         assert_eq!(ticks(line), Some(281));
         assert_eq!(ticks("7 (a"), None);
+    }
+
+    #[test]
+    fn who_is_ended_has_not_failed() {
+        let ended = |script: &str| Command::new("sh").args(["-c", script]).status().unwrap();
+        assert_eq!(End::of(ended("exit 0"), 1), End::Clean);
+        assert_eq!(End::of(ended("exit 0"), 0), End::Failed);
+        assert_eq!(End::of(ended("exit 72"), 1), End::BrokenOff);
+        assert_eq!(End::of(ended("kill -KILL $$"), 0), End::BrokenOff);
+        for failure in ["exit 1", "exit 77", "kill -SEGV $$", "kill -ABRT $$"] {
+            assert_eq!(End::of(ended(failure), 1), End::Failed, "{failure}");
+        }
     }
 
     #[test]
