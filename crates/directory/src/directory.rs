@@ -98,7 +98,8 @@ impl DirectoryNames {
         if self.resources.iter().any(|known| trim_audience(known) == name) {
             return true;
         }
-        let Some((_, rest)) = name.split_once("://") else { return false };
+        // No service takes a name of another form: `api://orders.DOMAIN/…` is nobody's but the application's.
+        let Some(("http" | "https", rest)) = name.split_once("://") else { return false };
         let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or("");
         let host = authority.rsplit('@').next().unwrap_or("");
         let host = host.split(':').next().unwrap_or("").trim_end_matches('.');
@@ -304,9 +305,12 @@ mod tests {
         {
             assert!(names.is_platform(taken), "{taken}");
         }
-        for free in
-            ["https://site.test/orders", "https://vault.azure.net", "https://evilsite.test", "site.test"]
-        {
+        for free in [
+            "https://site.test/orders",
+            "https://vault.azure.net",
+            "https://evilsite.test",
+            "api://orders.site.test/1",
+        ] {
             assert!(!names.is_platform(free), "{free}");
         }
     }

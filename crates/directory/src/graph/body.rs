@@ -157,7 +157,7 @@ impl Reader {
 
 pub(crate) fn is_text(text: &str) -> bool {
     text.chars().count() <= TEXT_CHARACTERS_MAX
-        && !text.chars().any(|c| c.is_control() && c != '\n' && c != '\r')
+        && !text.chars().any(|c| c.is_control() && !matches!(c, '\t' | '\n' | '\r'))
 }
 
 /// Changes what is kept to what was sent. Of a section, members that were not sent stay; lists and null replace.

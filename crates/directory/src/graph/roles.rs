@@ -147,7 +147,8 @@ impl Directory {
         Err(bad_request(
             "The last Global Administrator cannot be removed, disabled or left without a credential. Assign the role \
              to another enabled user or service principal with a credential first (members of groups and managed \
-             identities do not count), or add the new credential before the old one is removed.",
+             identities do not count), or add the new credential before the old one is removed (`az ad app \
+             credential reset --append`).",
         ))
     }
 

@@ -262,7 +262,13 @@ fn send_back(
         Err(fault) if fault.status.is_server_error() => return Err(fault),
         Err(fault) => {
             let number = fault.inner.as_deref().unwrap_or("900000");
-            fields.push(("error", fault.code.to_string()));
+            // There is no grant yet that could be invalid.
+            let code = match &*fault.code {
+                "invalid_grant" if fault.extra.contains_key("suberror") => "consent_required",
+                "invalid_grant" => "access_denied",
+                code => code,
+            };
+            fields.push(("error", code.to_owned()));
             fields.push(("error_description", format!("AADSTS{number}: {}", fault.message)));
         }
     }

@@ -269,8 +269,8 @@ fn not_consented(permission: &str, client: Uuid, resource: &Resource) -> Fault {
     );
     if let ResourceKind::Service(Some(DelegatedPermission { resource, id })) = resource.kind {
         message.push_str(&format!(
-            " An administrator consents by adding the permission to the application: az ad app permission add --id \
-             {client} --api {resource} --api-permissions {id}=Scope"
+            " An administrator consents by adding the permission to the application, which nothing else has to grant: \
+             az ad app permission add --id {client} --api {resource} --api-permissions {id}=Scope"
         ));
     }
     invalid_grant(65_001, message).extra("suberror", "consent_required")

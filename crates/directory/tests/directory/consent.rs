@@ -64,7 +64,8 @@ async fn signing_in_to_an_application_gives_it_none_of_the_services() {
     assert!(told.contains(&command), "{told}");
     // Nor by a page or another screen, before anybody types a password.
     let page = world.get(&authorize_path(&app_id, REDIRECT, "")).await;
-    assert!(page.headers["location"].to_str().unwrap().contains("AADSTS65001"));
+    let back = page.headers["location"].to_str().unwrap();
+    assert!(back.contains("error=consent_required&") && back.contains("AADSTS65001"), "{back}");
     let fields = [("client_id", app_id.as_str()), ("scope", ARM)];
     let device = world.post("/organizations/oauth2/v2.0/devicecode", &fields).await;
     assert_eq!(device.refusal().2, 65_001);
