@@ -49,7 +49,7 @@ impl Postgres {
         Ok(Arc::new(Self { names, principals, clusters, entropy, store, snapshot }))
     }
 
-    /// Starts every server that is there, and removes what is left of servers that are not.
+    /// Starts every server that is there, and puts the data of servers aside that are not.
     pub async fn start(&self) {
         self.clusters.open();
         let (servers, unreadable) = {
@@ -62,7 +62,7 @@ impl Postgres {
         } else {
             tracing::error!(
                 servers = ?unreadable,
-                "rows of database servers cannot be read, so nothing is removed from the servers' folder; start the \
+                "rows of database servers cannot be read, so nothing is put aside in the servers' folder; start the \
                  version of this program that wrote them, or restore the store from a backup"
             );
         }
@@ -75,7 +75,8 @@ impl Postgres {
             } else if server.stored.ready {
                 tracing::error!(
                     %instance, server = %server.id,
-                    "the data of a database server is missing; mount the volume that it is on, or restore a backup"
+                    "the data of a database server is missing; mount the volume that it is on, rename `lost-{instance}` to \
+                     {instance}, or restore a backup"
                 );
             }
         }

@@ -33,6 +33,8 @@ use crate::fault::ServerFault;
 
 /// Clients of one server at the same time; the server itself takes a few more, for the site.
 pub(crate) const SESSIONS_MAX: usize = 90;
+/// What the name of a directory begins with whose server no row names.
+const LOST: &str = "lost-";
 /// How long a server may take until it accepts connections (it may have to recover first).
 const READY_SECONDS_MAX: u64 = 60;
 
@@ -211,20 +213,38 @@ impl Clusters {
         removed.await.map_err(|_| ServerFault::Broken)?
     }
 
-    /// Removes directories of servers that are not (or no longer) among `instances`.
+    /// Removes what was never complete, and puts aside the data of servers that are not among `instances`.
     pub(crate) async fn clean(&self, instances: &HashSet<Uuid>) {
         let Ok(entries) = std::fs::read_dir(&self.place.folder) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let instance = Uuid::try_parse(name.strip_suffix(files::UNFINISHED).unwrap_or(&name));
-            let is_kept = match &instance {
-                Ok(instance) => instances.contains(instance) && !name.ends_with(files::UNFINISHED),
-                // Templates and their secrets; what is unfinished of them is made anew.
-                Err(_) => !name.ends_with(files::UNFINISHED),
-            };
-            if !is_kept && let Err(fault) = self.remove_directory(&entry.path()).await {
-                tracing::warn!(%fault, "what is left of a database server could not be removed");
+            if name.ends_with(files::UNFINISHED) {
+                if let Err(fault) = self.remove_directory(&entry.path()).await {
+                    tracing::warn!(%fault, "what is left of a database server could not be removed");
+                }
+            } else if Uuid::try_parse(&name).is_ok_and(|instance| !instances.contains(&instance)) {
+                self.put_aside(&entry.path(), &name).await;
             }
+        }
+    }
+
+    /// A server's row goes after its data. Data without a row is of rows that were lost, and may be all that is left.
+    async fn put_aside(&self, path: &Path, name: &str) {
+        orphan::stop(path).await;
+        let aside = self.place.folder.join(format!("{LOST}{name}"));
+        match std::fs::rename(path, &aside) {
+            Ok(()) => {
+                let _ = std::fs::rename(path.with_extension("log"), aside.with_extension("log"));
+                tracing::error!(
+                    path = %aside.display(),
+                    "the data of a database server that no row names was put aside, as when the end of the store was \
+                     lost. When the rows are back, stop the site and rename it to {name}; remove it when nobody needs it"
+                );
+            }
+            Err(error) => tracing::error!(
+                path = %path.display(), %error,
+                "the data of a database server that no row names could not be put aside; move it away"
+            ),
         }
     }
 
@@ -249,4 +269,42 @@ fn major_of(directory: &Path) -> Result<u32, ServerFault> {
     let version = directory.join("PG_VERSION");
     let text = std::fs::read_to_string(&version).map_err(ServerFault::file(&version))?;
     Ok(text.trim().parse().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use arcadia_crypto::SystemEntropy;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn data_without_a_row_is_put_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let (kept, lost, again) = (Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(3));
+        let unfinished = format!("{}.new", Uuid::from_u128(4));
+        for name in [&*kept.to_string(), &lost.to_string(), &again.to_string(), "template-15", &unfinished] {
+            fs::create_dir(at(name)).unwrap();
+            fs::write(at(name).join("PG_VERSION"), name).unwrap();
+        }
+        fs::write(at(&format!("{lost}.log")), "its log").unwrap();
+        // Of an earlier time.
+        fs::create_dir(at(&format!("lost-{again}"))).unwrap();
+        fs::write(at(&format!("lost-{again}/PG_VERSION")), "earlier").unwrap();
+        let place = Place { folder: folder.path().to_owned(), account: None, installation: None };
+        let clusters = Clusters::new(place, Arc::new(SystemEntropy));
+        for _ in 0..2 {
+            clusters.clean(&HashSet::from([kept])).await;
+            let version = |name: &str| fs::read_to_string(at(name).join("PG_VERSION")).unwrap();
+            assert_eq!(version(&format!("lost-{lost}")), lost.to_string());
+            assert_eq!(version(&format!("lost-{again}")), "earlier");
+            for name in [&*kept.to_string(), &again.to_string(), "template-15"] {
+                assert_eq!(version(name), name);
+            }
+            assert!(!at(&unfinished).exists() && !at(&lost.to_string()).exists());
+            assert!(at(&format!("lost-{lost}.log")).exists() && !at(&format!("{lost}.log")).exists());
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! A server's process: started, watched, started again, stopped.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -31,8 +31,10 @@ pub(super) const POLL: Duration = Duration::from_millis(POLL_MILLISECONDS);
 /// A fast shutdown waits for a checkpoint; an immediate one is recovered from at the next start.
 const FAST_SECONDS_MAX: u64 = 20;
 const IMMEDIATE_SECONDS_MAX: u64 = 5;
-/// A server's log begins anew when it has grown over this at a start.
+/// When a server's log has grown over this, its end is kept.
 const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
+const LOG_BYTES_KEPT: u64 = 1024 * 1024;
+const LOG_LOOK_SECONDS: u64 = 1;
 
 pub(super) struct Supervised {
     pub instance: Uuid,
@@ -111,11 +113,33 @@ impl Supervised {
 
     fn log(&self) -> io::Result<File> {
         use std::os::unix::fs::OpenOptionsExt as _;
+        self.cut_log()?;
         let path = self.path.with_extension("log");
-        if std::fs::metadata(&path).is_ok_and(|found| found.len() > LOG_BYTES_MAX) {
-            std::fs::remove_file(&path)?;
-        }
         std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+    }
+
+    /// The server only ever appends, so what it writes next follows what is kept.
+    fn cut_log(&self) -> io::Result<()> {
+        let path = self.path.with_extension("log");
+        if !std::fs::metadata(&path).is_ok_and(|found| found.len() > LOG_BYTES_MAX) {
+            return Ok(());
+        }
+        let mut log = std::fs::OpenOptions::new().read(true).append(true).open(&path)?;
+        log.seek(SeekFrom::End(-LOG_BYTES_KEPT.cast_signed()))?;
+        let mut end = Vec::new();
+        (&log).take(LOG_BYTES_KEPT).read_to_end(&mut end)?;
+        log.set_len(0)?;
+        log.write_all(&end)
+    }
+
+    /// Strangers' wrong passwords are written down, and whatever a role makes its server say.
+    async fn bound_log(&self) {
+        loop {
+            tokio::time::sleep(Duration::from_secs(LOG_LOOK_SECONDS)).await;
+            if let Err(error) = self.cut_log() {
+                tracing::warn!(instance = %self.instance, %error, "a database server's log cannot be cut");
+            }
+        }
     }
 
     /// Waits until the server ends. Whether it was told to.
@@ -137,6 +161,7 @@ impl Supervised {
         let ended = tokio::select! {
             ended = child.wait() => Some(ended),
             () = until_ready => None,
+            () = self.bound_log() => None,
             _ = stopping.wait_for(|stop| *stop) => None,
         };
         if let Some(ended) = ended {

@@ -3,10 +3,12 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use arcadia_crypto::{constant_time_eq, hex, hmac_sha256};
 use arcadia_kernel::Entropy;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio_postgres::{Client, Config, NoTls};
+use uuid::Uuid;
 
 use super::Cluster;
 use crate::fault::ServerFault;
@@ -129,15 +131,62 @@ pub(crate) async fn prepare(
     administer(&client, administrator, scram, None).await
 }
 
-/// Makes a role an administrator, with this verifier where there is a new one and this mark where it has one: all of it
-/// or, after a crash, nothing. Fails when the role comes or goes meanwhile: whose it is has to be looked up again then.
+/// Says on a role for whom the site made it. Clients write on roles what they like: so it ends with a tag that only the
+/// server's secret makes, and that is over the role's number. Copied to another role, it says nothing.
+#[derive(Clone, Copy)]
+pub(crate) struct Mark<'a> {
+    pub secret: &'a str,
+    pub principal: Uuid,
+}
+
+const MADE_FOR: &str = "Made for the directory principal ";
+
+impl Mark<'_> {
+    fn on(&self, number: u32) -> String {
+        let said = format!("{MADE_FOR}{}, as role {number}", self.principal);
+        let tag = hmac_sha256(self.secret.as_bytes(), said.as_bytes());
+        format!("{said}: {}", hex(&tag))
+    }
+}
+
+/// A role that is there, and what is written on it.
+pub(crate) struct Role {
+    pub number: u32,
+    comment: String,
+}
+
+impl Role {
+    /// The principal that the site made it for; `None` when its mark is not the site's, or of a version whose marks
+    /// anybody could write.
+    pub(crate) fn made_for(&self, secret: &str) -> Option<Uuid> {
+        let (principal, _) = self.comment.strip_prefix(MADE_FOR)?.split_once(',')?;
+        let principal = Uuid::try_parse(principal).ok()?;
+        let mark = Mark { secret, principal }.on(self.number);
+        constant_time_eq(mark.as_bytes(), self.comment.as_bytes()).then_some(principal)
+    }
+}
+
+pub(crate) async fn role(client: &Client, role: &str) -> Result<Option<Role>, ServerFault> {
+    let query = "SELECT oid, coalesce(pg_catalog.shobj_description(oid, 'pg_authid'), '') \
+                 FROM pg_catalog.pg_roles WHERE rolname = $1";
+    let found = client.query_opt(query, &[&role]).await?;
+    Ok(found.map(|found| Role { number: found.get(0), comment: found.get(1) }))
+}
+
+/// Makes a role an administrator, with this verifier where there is a new one: all of it or, after a crash, nothing.
+/// With a mark comes the number of the role that was found, if any. Fails when the role comes or goes meanwhile: whose
+/// it is has to be looked up again then.
 pub(crate) async fn administer(
     client: &Client,
     role: &str,
     scram: Option<&str>,
-    mark: Option<&str>,
+    mark: Option<(Mark<'_>, Option<u32>)>,
 ) -> Result<(), ServerFault> {
-    let (name, number) = (identifier(role), role_number(client, role).await?);
+    let name = identifier(role);
+    let number = match mark {
+        Some((_, found)) => found,
+        None => role_number(client, role).await?,
+    };
     let mut script = String::new();
     if number.is_none() {
         let _ = write!(script, "CREATE ROLE {name}; ");
@@ -147,26 +196,42 @@ pub(crate) async fn administer(
         let _ = write!(script, " PASSWORD {}", literal(scram));
     }
     let _ = write!(script, "; GRANT {ADMINISTRATORS} TO {name} WITH ADMIN OPTION");
-    if let Some(mark) = mark {
-        let _ = write!(script, "; {}", marking(&name, mark));
-    }
-    insist(client, &script, HOLDERS_OF_ROLE, number.unwrap_or_default()).await
+    let object = number.unwrap_or_default();
+    let Some((mark, found)) = mark else { return insist(client, &script, HOLDERS_OF_ROLE, object).await };
+    let once = || async {
+        let done = marked(client, &script, role, mark, found).await;
+        if done.is_err() {
+            // Where even this fails the session has ended, and the transaction with it.
+            let _ = client.batch_execute("ROLLBACK").await;
+        }
+        done
+    };
+    insist_on(client, once, HOLDERS_OF_ROLE, object).await
 }
 
-fn marking(name: &str, mark: &str) -> String {
-    format!("COMMENT ON ROLE {name} IS {}", literal(mark))
+/// One transaction: what the script does to a role, and its mark, for which the role must have its number.
+async fn marked(
+    client: &Client,
+    script: &str,
+    role: &str,
+    mark: Mark<'_>,
+    found: Option<u32>,
+) -> Result<(), ServerFault> {
+    client.batch_execute(&format!("BEGIN; {script}")).await?;
+    // From here on nobody else changes the role. No row: another one has its name by now.
+    let query = "SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $1 AND oid = coalesce($2, oid)";
+    let number = client.query_one(query, &[&role, &found]).await?.get(0);
+    let rest = format!("{}; COMMIT", marking(&identifier(role), mark, number));
+    Ok(client.batch_execute(&rest).await?)
 }
 
-/// The mark of a role, empty for one without; `None` when there is no such role.
-pub(crate) async fn mark(client: &Client, role: &str) -> Result<Option<String>, ServerFault> {
-    let query = "SELECT coalesce(pg_catalog.shobj_description(oid, 'pg_authid'), '') FROM pg_catalog.pg_roles \
-                 WHERE rolname = $1";
-    Ok(client.query_opt(query, &[&role]).await?.map(|found| found.get(0)))
+fn marking(name: &str, mark: Mark<'_>, number: u32) -> String {
+    format!("COMMENT ON ROLE {name} IS {}", literal(&mark.on(number)))
 }
 
 /// Takes an administrator away, whatever its sessions hold. A role that owns something stays, and nobody can log in as
 /// it; its mark says for whom it is made an administrator again.
-pub(crate) async fn dismiss(client: &Client, role: &str, mark: &str) -> Result<(), ServerFault> {
+pub(crate) async fn dismiss(client: &Client, role: &str, mark: Mark<'_>) -> Result<(), ServerFault> {
     let Some(number) = role_number(client, role).await? else { return Ok(()) };
     let name = identifier(role);
     end_sessions(client, number).await?;
@@ -179,11 +244,28 @@ pub(crate) async fn dismiss(client: &Client, role: &str, mark: &str) -> Result<(
     }
     match insist(client, &format!("DROP ROLE {name}"), HOLDERS_OF_ROLE, number).await {
         Err(fault) if fault.code() == Some(DEPENDED_ON) => {
-            insist(client, &marking(&name, mark), HOLDERS_OF_ROLE, number).await
+            insist(client, &marking(&name, mark, number), HOLDERS_OF_ROLE, number).await
         }
         other => other,
     }
 }
+
+/// From PostgreSQL 16 on a role is renamed or dropped by whoever has been given it with the admin option, and nobody has
+/// what an older version of the site left of an administrator, without a mark that holds. The administrators are given
+/// it. They become its members by nothing but this, and it becomes nobody: what it owns may be anyone's work.
+pub(crate) async fn give_to_administrators(client: &Client, role: &str) -> Result<(), ServerFault> {
+    let Some(found) = client.query_opt(LEFT_TO_NOBODY, &[&role]).await? else { return Ok(()) };
+    let name = identifier(role);
+    let grant = format!("GRANT {name} TO {ADMINISTRATORS} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE");
+    insist(client, &grant, HOLDERS_OF_ROLE, found.get(0)).await
+}
+
+const LEFT_TO_NOBODY: &str = "\
+SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $1
+    AND NOT (rolcanlogin OR rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls)
+    AND oid NOT IN (SELECT roleid FROM pg_catalog.pg_auth_members)
+    AND NOT pg_catalog.pg_has_role(oid, 'azure_pg_admin', 'MEMBER')
+    AND pg_catalog.current_setting('server_version_num')::int4 >= 160000";
 
 async fn end_sessions(client: &Client, role: u32) -> Result<(), ServerFault> {
     let end =
@@ -235,8 +317,19 @@ SELECT pid FROM pg_catalog.pg_locks WHERE
 
 /// Carries a statement out on a role or a database. Whoever still holds it when that has waited is ended.
 async fn insist(client: &Client, statement: &str, holders: &str, object: u32) -> Result<(), ServerFault> {
+    let once = || async { Ok(client.batch_execute(statement).await?) };
+    insist_on(client, once, holders, object).await
+}
+
+/// The same for what is more than a statement, and changes nothing when it fails.
+async fn insist_on<Done: Future<Output = Result<(), ServerFault>>>(
+    client: &Client,
+    once: impl Fn() -> Done,
+    holders: &str,
+    object: u32,
+) -> Result<(), ServerFault> {
     for _ in 1..TRIES_MAX {
-        match client.batch_execute(statement).await.map_err(ServerFault::from) {
+        match once().await {
             Err(fault) if fault.code().is_some_and(|code| HELD.contains(&code)) => {}
             done => return done,
         }
@@ -246,7 +339,7 @@ async fn insist(client: &Client, statement: &str, holders: &str, object: u32) ->
         );
         client.query(&end, &[&object]).await?;
     }
-    Ok(client.batch_execute(statement).await?)
+    once().await
 }
 
 async fn role_number(client: &Client, role: &str) -> Result<Option<u32>, ServerFault> {
@@ -256,8 +349,10 @@ async fn role_number(client: &Client, role: &str) -> Result<Option<u32>, ServerF
 
 /// Makes a database. `locale` is the end of the statement: how text is ordered in it.
 pub(crate) async fn create_database(client: &Client, name: &str, locale: &str) -> Result<(), ServerFault> {
-    if database_number(client, name).await?.is_some() {
-        return Ok(());
+    match database(client, name).await? {
+        Some(found) if found.is_dropped => drop_database(client, name).await?,
+        Some(_) => return Ok(()),
+        None => {}
     }
     let statement = format!(
         "CREATE DATABASE {} OWNER {ADMINISTRATORS} TEMPLATE template0 ENCODING 'UTF8' {locale}",
@@ -271,18 +366,27 @@ pub(crate) async fn create_database(client: &Client, name: &str, locale: &str) -
 
 /// Drops a database under whoever uses it.
 pub(crate) async fn drop_database(client: &Client, name: &str) -> Result<(), ServerFault> {
-    let Some(number) = database_number(client, name).await? else { return Ok(()) };
+    let Some(Database { number, is_dropped }) = database(client, name).await? else { return Ok(()) };
     let name = identifier(name);
-    // A template is not dropped, and whoever owns a database can make it one.
-    let plain = format!("ALTER DATABASE {name} IS_TEMPLATE false");
-    insist(client, &plain, HOLDERS_OF_DATABASE, number).await?;
+    if !is_dropped {
+        // A template is not dropped, and whoever owns a database can make it one.
+        let plain = format!("ALTER DATABASE {name} IS_TEMPLATE false");
+        insist(client, &plain, HOLDERS_OF_DATABASE, number).await?;
+    }
     let statement = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
     insist(client, &statement, HOLDERS_OF_DATABASE, number).await
 }
 
-async fn database_number(client: &Client, name: &str) -> Result<Option<u32>, ServerFault> {
-    let query = "SELECT oid FROM pg_catalog.pg_database WHERE datname = $1";
-    Ok(client.query_opt(query, &[&name]).await?.map(|found| found.get(0)))
+struct Database {
+    number: u32,
+    /// Its files may be gone: a `DROP DATABASE` did not come to its end. Nothing else can be done with it any more.
+    is_dropped: bool,
+}
+
+async fn database(client: &Client, name: &str) -> Result<Option<Database>, ServerFault> {
+    let query = "SELECT oid, datconnlimit = -2 FROM pg_catalog.pg_database WHERE datname = $1";
+    let found = client.query_opt(query, &[&name]).await?;
+    Ok(found.map(|found| Database { number: found.get(0), is_dropped: found.get(1) }))
 }
 
 /// Settings that clients ask about, as the server itself has them.
@@ -349,5 +453,21 @@ mod tests {
     fn names_and_values_cannot_leave_their_quotes() {
         assert_eq!(identifier(r#"a"; DROP ROLE x; --"#), r#""a""; DROP ROLE x; --""#);
         assert_eq!(literal("it's"), "'it''s'");
+    }
+
+    #[test]
+    fn a_mark_is_of_one_role_and_one_principal_and_one_server() {
+        let (nina, other) = (Uuid::from_u128(2), Uuid::from_u128(1));
+        let comment = Mark { secret: "secret", principal: nina }.on(16_390);
+        let made_for =
+            |number, comment: &str, secret| Role { number, comment: comment.to_owned() }.made_for(secret);
+        assert_eq!(made_for(16_390, &comment, "secret"), Some(nina));
+        assert_eq!(made_for(16_391, &comment, "secret"), None);
+        assert_eq!(made_for(16_391, &comment.replace("16390", "16391"), "secret"), None);
+        assert_eq!(made_for(16_390, &comment.replace(&nina.to_string(), &other.to_string()), "secret"), None);
+        assert_eq!(made_for(16_390, &comment, "other"), None);
+        for comment in ["", &format!("{MADE_FOR}{nina}."), &format!("{MADE_FOR}{nina}, as role 16390: ")] {
+            assert_eq!(made_for(16_390, comment, "secret"), None);
+        }
     }
 }

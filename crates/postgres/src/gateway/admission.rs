@@ -51,7 +51,15 @@ impl Gateway {
         if is_reserved_role(&role) {
             return Err(Refusal::new("28000", format!("role \"{role}\" is not permitted to log in")));
         }
-        let administrator = if stored.entra_auth { snapshot.administrator(&server.id, &role) } else { None };
+        let administrator = snapshot.administrator(&server.id, &role);
+        // Its role may have a password that it gave itself: nobody would ask whether the principal still exists.
+        if administrator.is_some() && !stored.entra_auth {
+            let message = format!(
+                "\"{role}\" is the role of a Microsoft Entra principal, and Microsoft Entra authentication is disabled on \
+                 this server; enable it, or log in as another role"
+            );
+            return Err(Refusal::new("28000", message));
+        }
         if administrator.is_none() && !stored.password_auth {
             let message = format!(
                 "password authentication is disabled; log in as a Microsoft Entra principal, not as \"{role}\""
@@ -78,9 +86,7 @@ fn choose(snapshot: &Snapshot, named: Option<&str>, user: &str) -> Result<(Arc<S
             let server = snapshot.server(named).ok_or_else(|| unknown(named))?;
             match split {
                 // A principal's own name has an `@`.
-                _ if server.stored.entra_auth && snapshot.administrator(&server.id, user).is_some() => {
-                    Ok((server, user.to_owned()))
-                }
+                _ if snapshot.administrator(&server.id, user).is_some() => Ok((server, user.to_owned())),
                 Some((role, suffix)) if suffix == named => Ok((server, role.to_owned())),
                 Some((_, suffix)) if snapshot.server(&suffix).is_some() => Err(Refusal::new(
                     "28000",

@@ -21,18 +21,18 @@ const SASL: u32 = 10;
 const SASL_CONTINUE: u32 = 11;
 const SASL_FINAL: u32 = 12;
 
-/// What a server says from its consent to its readiness. Kept back until the login is recorded.
+/// What a server says once it has seen the proof: from its consent to its readiness, or why it refuses. Kept back until
+/// the login is recorded.
 pub(super) struct Greeting {
     messages: Vec<Message>,
     /// The process number and secret by which a query is cancelled.
     pub key: Option<Vec<u8>>,
 }
 
-/// `None` when the server refused the client, and told it.
-pub(super) type Outcome = Result<Option<Greeting>, super::Ended>;
+pub(super) type Outcome = Result<Greeting, super::Ended>;
 
 impl Greeting {
-    /// Whether the server refused after all: no such database, too many sessions.
+    /// Whether the server refused: a wrong password, no such database, too many sessions.
     pub(super) fn is_refusal(&self) -> bool {
         self.messages.last().is_some_and(|last| last.kind == b'E')
     }
@@ -69,11 +69,15 @@ pub(super) async fn pass_through(
     progress: &Progress,
 ) -> Outcome {
     server.write_all(&startup.for_role(role)).await?;
+    let mut verdict = Vec::new();
     for _ in 0..MESSAGES_MAX {
         let message = Message::read(server).await?;
         match (message.kind, message.number()) {
-            (b'R', Some(OK)) => return greeting(message, server).await.map(Some).map_err(Into::into),
-            (b'R', Some(SASL_FINAL)) => message.write(client).await?,
+            (b'R', Some(OK)) => {
+                verdict.push(message);
+                return Ok(greeting(verdict, server).await?);
+            }
+            (b'R', Some(SASL_FINAL)) => verdict.push(message),
             (b'R', Some(SASL)) => {
                 without_binding(message)?.write(client).await?;
                 answer(client, server, progress).await?;
@@ -85,8 +89,8 @@ pub(super) async fn pass_through(
             // No other way is configured; a server that asks for one is not what was made.
             (b'R', _) => return Err(broken("the server asks for another authentication").into()),
             (b'E', _) => {
-                message.write(client).await?;
-                return Ok(None);
+                verdict.push(message);
+                return Ok(Greeting { messages: verdict, key: None });
             }
             (b'N' | b'v', _) => message.write(client).await?,
             _ => return Err(broken("the server says what does not fit here").into()),
@@ -133,7 +137,7 @@ pub(super) async fn as_role(
         let message = Message::read(server).await?;
         let rest = message.body.get(4..).unwrap_or_default();
         match (message.kind, message.number()) {
-            (b'R', Some(OK)) => return Ok(greeting(message, server).await?),
+            (b'R', Some(OK)) => return Ok(greeting(vec![message], server).await?),
             (b'R', Some(SASL)) => {
                 let mut body = SCRAM_SHA_256.as_bytes().to_vec();
                 body.push(0);
@@ -170,8 +174,8 @@ fn said(message: &Message) -> Refusal {
 }
 
 /// From the server's consent to its readiness.
-async fn greeting(consent: Message, server: &mut UnixStream) -> io::Result<Greeting> {
-    let mut greeting = Greeting { messages: vec![consent], key: None };
+async fn greeting(consent: Vec<Message>, server: &mut UnixStream) -> io::Result<Greeting> {
+    let mut greeting = Greeting { messages: consent, key: None };
     for _ in 0..MESSAGES_MAX {
         let message = Message::read(server).await?;
         let kind = message.kind;

@@ -124,7 +124,7 @@ impl Gateway {
         let begun = tokio::time::timeout(limit, self.begin(&mut client, &startup, peer)).await;
         let (server, hold) = match begun {
             Ok(Ok(Some(begun))) => begun,
-            Ok(Ok(None)) => return,
+            Ok(Ok(None)) => return part(&mut client).await,
             Ok(Err(Ended::Refused(refusal))) => return tell(&mut client, &refusal).await,
             Ok(Err(Ended::Broken(error))) => {
                 tracing::debug!(%error, "a session broke off before it began");
@@ -164,12 +164,16 @@ impl Gateway {
             (outcome, peer.progress.serving())
         };
         let signed_in = place.hold(signing_in).await;
-        if !matches!(signed_in, Some((Ok(Some(_)), _))) {
+        if !matches!(&signed_in, Some((Ok(greeting), _)) if !greeting.is_refusal()) {
             leave(&mut server).await;
         }
         let (outcome, serving) = signed_in.ok_or_else(too_many)?;
         self.record(&admitted, peer, &outcome).await?;
-        let Some(mut greeting) = outcome? else { return Ok(None) };
+        let mut greeting = outcome?;
+        if greeting.is_refusal() {
+            greeting.send(client, None).await?;
+            return Ok(None);
+        }
         let key =
             greeting.key.take().map(|key| self.cancellations.replace(&admitted, key, &*self.trust.entropy));
         greeting.send(client, key.as_ref()).await?;
@@ -226,13 +230,22 @@ async fn leave(server: &mut UnixStream) {
     let _ = tokio::time::timeout(Duration::from_secs(LINGER_SECONDS_MAX), gone).await;
 }
 
-/// Tells a client why it is refused. Closing with unread bytes would take the words away from it.
+/// Tells a client why it is refused.
 async fn tell(stream: &mut Stream, refusal: &Refusal) {
-    use tokio::io::AsyncReadExt as _;
     let told = async {
-        refuse(stream, refusal).await?;
+        if refuse(stream, refusal).await.is_ok() {
+            part(stream).await;
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(LINGER_SECONDS_MAX), told).await;
+}
+
+/// Parts from a client that was told why. Closing with unread bytes would take the words away from it.
+async fn part(stream: &mut Stream) {
+    use tokio::io::AsyncReadExt as _;
+    let parted = async {
         stream.shutdown().await?;
         tokio::io::copy(&mut stream.take(64 * 1024), &mut tokio::io::sink()).await
     };
-    let _ = tokio::time::timeout(Duration::from_secs(LINGER_SECONDS_MAX), told).await;
+    let _ = tokio::time::timeout(Duration::from_secs(LINGER_SECONDS_MAX), parted).await;
 }

@@ -53,11 +53,14 @@ impl Startup {
         if !rest.is_empty() {
             let mut texts = rest.strip_suffix(b"\0")?.split(|byte| *byte == 0);
             while let Some(name) = texts.next() {
-                if parameters.len() == PARAMETERS_MAX || name.is_empty() {
+                let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
+                let (name, value) = (text(name)?, text(texts.next()?)?);
+                // Of two of one name the gateway would look at the first, and the server at the last.
+                let is_double = parameters.iter().any(|(known, _)| *known == name);
+                if parameters.len() == PARAMETERS_MAX || name.is_empty() || is_double {
                     return None;
                 }
-                let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
-                parameters.push((text(name)?, text(texts.next()?)?));
+                parameters.push((name, value));
             }
         }
         Some(Self { version, parameters })
@@ -175,9 +178,17 @@ mod tests {
         assert_eq!((startup.major(), startup.user(), startup.parameter("database")), (3, "nina", Some("db")));
         assert!(Startup::parse(&packet("|")).unwrap().parameters.is_empty());
         let many: String = (0..10_000).map(|at| format!("p{at}|v|")).collect();
-        for hostile in
-            ["", "user", "user|nina", "user|nina|", "user||", "|x||", "user|nina|x||", &format!("{many}|")]
-        {
+        for hostile in [
+            "",
+            "user",
+            "user|nina",
+            "user|nina|",
+            "user||",
+            "|x||",
+            "user|nina|x||",
+            &format!("{many}|"),
+            "user|nina|replication|false|replication|true||",
+        ] {
             assert_eq!(Startup::parse(&packet(hostile)), None, "{hostile:.40}");
         }
         assert_eq!(Startup::parse(&[0, 3, 0, 0, 0xff, 0, 0, 0]), None);

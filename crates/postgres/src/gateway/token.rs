@@ -50,7 +50,7 @@ impl Gateway {
         let token = token.ok_or_else(|| refused("it is not text"))?;
         self.verify(token, administrator, admitted).map_err(|why| refused(&why))?;
         let role = &administrator.principal_name;
-        authenticate::as_role(server, startup, role, &administrator.role_secret).await.map(Some)
+        authenticate::as_role(server, startup, role, &administrator.role_secret).await
     }
 
     /// Whether the token is of the principal (or of a member of the group) that the role is for.
@@ -97,7 +97,7 @@ impl Gateway {
         outcome: &Outcome,
     ) -> Result<(), Ended> {
         let outcome = match outcome {
-            Ok(Some(greeting)) if !greeting.is_refusal() => Recorded::Answered { status: 200 },
+            Ok(greeting) if !greeting.is_refusal() => Recorded::Answered { status: 200 },
             Ok(_) => Recorded::Denied { reason: "the server refused the login".to_owned() },
             Err(Ended::Refused(refusal)) => Recorded::Denied { reason: refusal.message.clone() },
             // Nobody was let in or turned away.

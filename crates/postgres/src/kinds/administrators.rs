@@ -38,11 +38,6 @@ fn check_role(name: &str, login: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Says of a role in its own server whose it is.
-fn mark(object_id: Uuid) -> String {
-    format!("Made for the directory principal {object_id}.")
-}
-
 #[async_trait]
 impl ResourceKind for Administrators {
     const TYPE: &'static str = ADMINISTRATORS;
@@ -123,19 +118,30 @@ impl ResourceKind for Administrators {
 
     async fn finish(&self, resource: &Resource) -> Result<Value, Fault> {
         let mut administrator: StoredAdministrator = stored(resource)?;
-        let (role, mark) = (&administrator.principal_name, mark(administrator.object_id));
+        let (role, principal) = (&administrator.principal_name, administrator.object_id);
         let server = server_of(&self.0, &resource.id).await?;
         let client = server::session(&self.0, &server, "postgres").await?;
-        if !administrator.made && sql::mark(&client, role).await?.is_some_and(|found| found != mark) {
+        let found = sql::role(&client, role).await?;
+        // Of a role that was made the row says whose it is, whatever number or mark the role has by now.
+        if !administrator.made
+            && let Some(found) = &found
+            && let made_for = found.made_for(&server.keeper_secret)
+            && made_for != Some(principal)
+        {
+            if made_for.is_none() {
+                sql::give_to_administrators(&client, role).await?;
+            }
             let message = format!(
                 "The server has a role '{role}' that was not made for this principal. Create the administrator under \
                  another name, or rename or drop the role there (ALTER ROLE ... RENAME TO, DROP ROLE); from PostgreSQL \
-                 16 on nobody can do that to a role that the site made."
+                 16 on nobody can do that to a role that the site made for another principal."
             );
             return Err(Fault::conflict("AadAuthPrincipalRoleExists", message));
         }
         let verifier = scram::verifier(&administrator.role_secret, &*self.0.entropy);
-        sql::administer(&client, role, Some(&verifier), Some(&mark)).await?;
+        let mark = sql::Mark { secret: &server.keeper_secret, principal };
+        let number = found.map(|found| found.number);
+        sql::administer(&client, role, Some(&verifier), Some((mark, number))).await?;
         administrator.made = true;
         to_stored(&administrator)
     }
@@ -151,12 +157,15 @@ impl ResourceKind for Administrators {
             }
             Err(fault) => return Err(fault),
         };
-        let (role, mark) = (&administrator.principal_name, mark(administrator.object_id));
+        let (role, principal) = (&administrator.principal_name, administrator.object_id);
+        let secret = &server.keeper_secret;
         // What was never finished has made the role or has found another one there.
-        if !administrator.made && sql::mark(&client, role).await?.is_none_or(|found| found != mark) {
+        if !administrator.made
+            && sql::role(&client, role).await?.is_none_or(|found| found.made_for(secret) != Some(principal))
+        {
             return Ok(());
         }
-        Ok(sql::dismiss(&client, role, &mark).await?)
+        Ok(sql::dismiss(&client, role, sql::Mark { secret, principal }).await?)
     }
 
     fn operation_name(&self, deletes: bool) -> &'static str {

@@ -18,13 +18,15 @@ const TIERS: [&str; 3] = ["Burstable", "GeneralPurpose", "MemoryOptimized"];
 const ENABLED: [&str; 2] = ["Enabled", "Disabled"];
 const SKU_NAME_CHARS_MAX: usize = 64;
 const STORAGE_GIGABYTES_MAX: u64 = 32_767;
+const STORAGE_IOPS_MAX: u64 = 80_000;
+const STORAGE_THROUGHPUT_MAX: u64 = 1_200;
 
 pub(crate) struct FlexibleServers(pub Arc<Postgres>);
 
 impl FlexibleServers {
     fn change(&self, stored: &mut StoredServer, asked: &Asked<'_>) -> Result<(), Fault> {
         self.change_version(stored, asked)?;
-        asked.inside("highAvailability")?.refuse_other("mode", "Disabled")?;
+        self.check_unserved(asked)?;
         let auth = asked.inside("authConfig")?;
         if let Some(entra) = auth.one_of("activeDirectoryAuth", &ENABLED)? {
             stored.entra_auth = entra == "Enabled";
@@ -32,16 +34,16 @@ impl FlexibleServers {
         if let Some(password) = auth.one_of("passwordAuth", &ENABLED)? {
             stored.password_auth = password == "Enabled";
         }
-        let network = asked.inside("network")?;
-        if network.text("delegatedSubnetResourceId")?.is_some_and(|subnet| !subnet.is_empty()) {
-            return Err(invalid("A site has no virtual networks: create the server with public access."));
-        }
-        if let Some(public) = network.one_of("publicNetworkAccess", &["Enabled", "Disabled"])? {
+        if let Some(public) =
+            asked.inside("network")?.one_of("publicNetworkAccess", &["Enabled", "Disabled"])?
+        {
             stored.public = public == "Enabled";
         }
         let (storage, backup) = (asked.inside("storage")?, asked.inside("backup")?);
-        backup.refuse_other("geoRedundantBackup", "Disabled")?;
         let mut change = Map::new();
+        if let Some(zone) = asked.text("availabilityZone")? {
+            change.insert("availabilityZone".to_owned(), zone.into());
+        }
         let mut keep = |object: &str, name: &str, value: Option<Value>| {
             if let Some(value) = value {
                 let inside = change.entry(object).or_insert_with(|| json!({}));
@@ -50,6 +52,9 @@ impl FlexibleServers {
         };
         let size = storage.number("storageSizeGB", 1..=STORAGE_GIGABYTES_MAX)?;
         keep("storage", "storageSizeGB", size.map(Value::from));
+        for (name, max) in [("iops", STORAGE_IOPS_MAX), ("throughput", STORAGE_THROUGHPUT_MAX)] {
+            keep("storage", name, storage.number(name, 0..=max)?.map(Value::from));
+        }
         keep("storage", "autoGrow", storage.one_of("autoGrow", &["Enabled", "Disabled"])?.map(Value::from));
         keep("storage", "tier", storage.text("tier")?.map(Value::from));
         keep("storage", "type", storage.text("type")?.map(Value::from));
@@ -62,6 +67,31 @@ impl FlexibleServers {
         }
         merge_json(&mut stored.shown, Value::Object(change));
         Ok(())
+    }
+
+    /// What a client would believe to have, and not have.
+    fn check_unserved(&self, asked: &Asked<'_>) -> Result<(), Fault> {
+        asked.inside("highAvailability")?.refuse_other("mode", "Disabled")?;
+        asked.inside("backup")?.refuse_other("geoRedundantBackup", "Disabled")?;
+        let encryption = asked.inside("dataEncryption")?;
+        encryption.refuse_other("type", "SystemManaged")?;
+        encryption.refuse_any(&[
+            "primaryKeyURI",
+            "primaryUserAssignedIdentityId",
+            "geoBackupKeyURI",
+            "geoBackupUserAssignedIdentityId",
+        ])?;
+        asked.refuse_other("replicationRole", "Primary")?;
+        let replica = asked.inside("replica")?;
+        replica.refuse_other("role", "Primary")?;
+        replica.refuse_any(&["promoteMode", "promoteOption"])?;
+        asked.refuse_any(&["cluster"])?;
+        let tenant = self.0.principals.tenant().id.to_string();
+        asked.inside("authConfig")?.refuse_other("tenantId", &tenant)?;
+        let network = asked
+            .inside("network")?
+            .refuse_any(&["delegatedSubnetResourceId", "privateDnsZoneArmResourceId"]);
+        network.map_err(|_| invalid("A site has no virtual networks: create the server with public access."))
     }
 
     /// The version is the one that is installed: nothing else would be true.
@@ -132,12 +162,14 @@ impl ResourceKind for FlexibleServers {
             }
         };
         self.change(&mut after, &asked)?;
+        server::check_identity(desired.identity.as_ref())?;
         check_sku(desired.sku.as_ref())?;
         if current.is_none() && desired.sku.is_none() {
             desired.sku = Some(json!({ "name": "Standard_B1ms", "tier": "Burstable" }));
         }
         desired.tags = desired.tags.or_else(|| current.map(|current| current.tags.clone()));
-        Ok(Resource::planned(plan, current, desired, to_stored(&after)?))
+        // Nor does one stay that was only kept.
+        Ok(Resource { identity: None, ..Resource::planned(plan, current, desired, to_stored(&after)?) })
     }
 
     async fn patch(

@@ -84,6 +84,20 @@ impl<'a> Asked<'a> {
         }
     }
 
+    /// Refuses whatever is given under these names: a site's servers have nothing of the kind.
+    pub(super) fn refuse_any(&self, names: &[&str]) -> Result<(), Fault> {
+        let is_given = |name: &&&str| match self.0.get(**name) {
+            None | Some(Value::Null) => false,
+            Some(value) => value.as_str() != Some(""),
+        };
+        match names.iter().find(is_given) {
+            Some(name) => {
+                Err(invalid(format!("The property '{name}' is not served on this site: leave it out.")))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Refuses what a site's servers do not have, rather than to let a client believe that they do.
     pub(super) fn refuse_other(&self, name: &str, only: &str) -> Result<(), Fault> {
         match self.text(name)? {
@@ -93,6 +107,13 @@ impl<'a> Asked<'a> {
             _ => Ok(()),
         }
     }
+}
+
+/// A server's identity would be for keys of the client's own.
+pub(super) fn check_identity(identity: Option<&Value>) -> Result<(), Fault> {
+    let kind = identity.map_or("None", |identity| identity["type"].as_str().unwrap_or_default());
+    let message = "A server of this site has no identity: leave 'identity' out, or set its 'type' to 'None'.";
+    if kind.eq_ignore_ascii_case("None") { Ok(()) } else { Err(invalid(message)) }
 }
 
 /// Whom a new server belongs to, and the claim on its name. A server that takes no passwords needs none, nor a name for

@@ -102,9 +102,11 @@ impl ResourceKind for SingleServers {
             }
         };
         Self::change(&mut after, &asked)?;
+        server::check_identity(desired.identity.as_ref())?;
         desired.sku = sku(desired.sku, current.and_then(|current| current.sku.as_ref()))?;
         desired.tags = desired.tags.or_else(|| current.map(|current| current.tags.clone()));
-        Ok(Resource::planned(plan, current, desired, to_stored(&after)?))
+        // Nor does one stay that was only kept.
+        Ok(Resource { identity: None, ..Resource::planned(plan, current, desired, to_stored(&after)?) })
     }
 
     async fn patch(

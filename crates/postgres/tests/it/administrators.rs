@@ -1,12 +1,15 @@
 //! What a server's administrators may try, and how they are taken away again.
 
-use std::process::Output;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
+use std::process::{Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arcadia_kernel::Method;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -234,6 +237,158 @@ async fn a_role_that_was_made_in_sql_is_nobody_elses() {
         World::says(&world.psql(&good, NINA_AT, table).await);
         World::succeeded(&world.change(Method::DELETE, &row(NINA), Value::Null).await);
     }
+    world.postgres.stop().await;
+}
+
+/// Stops the only server, lets its superuser say something, and starts it again.
+async fn superuser(world: &World, sql: &str) {
+    world.postgres.stop().await;
+    let folders = std::fs::read_dir(world.folder.path().join("postgres")).unwrap();
+    let mut folders = folders.map(|entry| entry.unwrap().path());
+    let data = folders.find(|path| path.join("postmaster.opts").exists()).unwrap();
+    let program = std::fs::read_to_string(data.join("postmaster.opts")).unwrap();
+    let owner = std::fs::metadata(&data).unwrap();
+    // The server's user has no way to its directory but through a handle.
+    let mut command = tokio::process::Command::new("/bin/sh");
+    command.args(["-c", r#"exec 3<&1 >&2; exec "$@""#, "sh", program.split(' ').next().unwrap()]);
+    command.args(["--single", "-j", "-D", "/proc/self/fd/3", "postgres"]).current_dir("/");
+    command.uid(owner.uid()).gid(owner.gid());
+    command.stdin(Stdio::piped()).stdout(File::open(&data).unwrap()).stderr(Stdio::piped());
+    let mut running = command.spawn().unwrap();
+    running.stdin.take().unwrap().write_all(format!("{sql};\n\n").as_bytes()).await.unwrap();
+    let said = running.wait_with_output().await.unwrap();
+    let words = String::from_utf8_lossy(&said.stderr);
+    assert!(said.status.success() && !words.contains("ERROR"), "{words}");
+    world.postgres.start().await;
+    for _ in 0..200 {
+        if world.psql(PASSWORD, LOGIN, "SELECT 7").await.status.success() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the server does not come back");
+}
+
+/// What an older version left had no mark, or one that anybody could write. Nobody is made an administrator of what may
+/// be anyone's role, but there is somebody who can put it away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_without_a_mark_that_holds_can_be_renamed() {
+    let (world, good) = with_nina().await;
+    World::says(&world.psql(&good, NINA_AT, "CREATE TABLE hers AS SELECT 7 AS a").await);
+    World::succeeded(&world.change(Method::DELETE, &row(NINA), Value::Null).await);
+    superuser(&world, &format!(r#"COMMENT ON ROLE "nina@arcadia.example" IS '{}'"#, older_mark())).await;
+    let failed = world.change(Method::PUT, &row(NINA), administrator("nina@arcadia.example")).await;
+    assert_eq!(failed["error"]["code"], "AadAuthPrincipalRoleExists", "{failed}");
+    let rename = r#"ALTER ROLE "nina@arcadia.example" RENAME TO nina"#;
+    World::says(&world.psql(PASSWORD, LOGIN, rename).await);
+    let put = world.change(Method::PUT, &row(NINA), administrator("nina@arcadia.example")).await;
+    World::succeeded(&put);
+    World::fails(&world.psql(&good, NINA_AT, "SELECT a FROM hers").await, "permission denied");
+    let grant = r#"GRANT nina TO "nina@arcadia.example""#;
+    World::says(&world.psql(PASSWORD, LOGIN, grant).await);
+    assert_eq!(World::says(&world.psql(&good, NINA_AT, "SELECT a FROM hers").await), "7");
+
+    // What somebody has is left to them.
+    World::says(&world.psql(&good, NINA_AT, "CREATE ROLE shared").await);
+    let failed = world.change(Method::PUT, &row(OWNER), administrator("shared")).await;
+    assert_eq!(failed["error"]["code"], "AadAuthPrincipalRoleExists", "{failed}");
+    assert_eq!(asked(&world, "SELECT pg_has_role('azure_pg_admin', 'shared', 'MEMBER')").await, "f");
+    world.postgres.stop().await;
+}
+
+/// Such as every version but the newest left, and as anybody can write.
+fn older_mark() -> String {
+    format!("Made for the directory principal {NINA}.")
+}
+
+const MARK: &str =
+    "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = 'nina@arcadia.example'";
+
+/// Whoever may make roles waits with one for the administrator's, and would be in it when it becomes one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mark_that_the_site_did_not_write_on_this_role_is_none() {
+    let (world, _) = with_nina().await;
+    let copied = asked(&world, MARK).await;
+    World::succeeded(&world.change(Method::DELETE, &row(NINA), Value::Null).await);
+    let (eve, second) = (LOGIN.replace("arcadmin", "eve"), LOGIN.replace("arcadmin", "second"));
+    World::says(&world.psql(PASSWORD, LOGIN, "CREATE ROLE eve LOGIN CREATEROLE PASSWORD 'x'").await);
+    // From PostgreSQL 16 on who made a role has it, and nobody has it when they are gone.
+    for (maker, dropper, mark) in [
+        (&eve, ("x", &*eve), older_mark()),
+        (&second, (PASSWORD, LOGIN), older_mark()),
+        (&second, (PASSWORD, LOGIN), copied),
+    ] {
+        World::says(&world.psql("x", &eve, "CREATE ROLE second LOGIN CREATEROLE PASSWORD 'x'").await);
+        let make = format!(
+            r#"CREATE ROLE "nina@arcadia.example"; COMMENT ON ROLE "nina@arcadia.example" IS '{mark}'"#
+        );
+        World::says(&world.psql("x", maker, &make).await);
+        World::says(&world.psql("x", &eve, "DROP ROLE second").await);
+        let put = world.change(Method::PUT, &row(NINA), administrator("nina@arcadia.example")).await;
+        assert_eq!(put["error"]["code"], "AadAuthPrincipalRoleExists", "{mark} {put}");
+        let is_one = "SELECT pg_has_role('nina@arcadia.example', 'azure_pg_admin', 'MEMBER')";
+        assert_eq!(asked(&world, is_one).await, "f");
+        World::says(&world.psql(dropper.0, dropper.1, r#"DROP ROLE "nina@arcadia.example""#).await);
+    }
+    let put = world.change(Method::PUT, &row(NINA), administrator("nina@arcadia.example")).await;
+    World::succeeded(&put);
+    world.postgres.stop().await;
+}
+
+/// The row of an administrator counts for more than what is written on its role: an older mark, or one that no longer
+/// holds since the role has another number, as when the data was dumped and restored.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_keeps_a_role_whose_mark_does_not_hold() {
+    let (world, good) = with_nina().await;
+    let older = format!(r#"COMMENT ON ROLE "nina@arcadia.example" IS '{}'"#, older_mark());
+    let renumber = |number: u32| {
+        let old = "(SELECT oid FROM pg_authid WHERE rolname = 'nina@arcadia.example')";
+        format!(
+            "UPDATE pg_auth_members SET member = {number} WHERE member = {old}; \
+             UPDATE pg_shdescription SET objoid = {number} WHERE objoid = {old}; \
+             UPDATE pg_authid SET oid = {number} WHERE rolname = 'nina@arcadia.example'"
+        )
+    };
+    for change in [older, renumber(60_001)] {
+        superuser(&world, &change).await;
+        assert_eq!(World::says(&world.psql(&good, NINA_AT, "SELECT 7").await), "7");
+        let before = asked(&world, MARK).await;
+        let put = world.change(Method::PUT, &row(NINA), administrator("nina@arcadia.example")).await;
+        World::succeeded(&put);
+        assert_eq!(World::says(&world.psql(&good, NINA_AT, "SELECT 7").await), "7");
+        assert_ne!(asked(&world, MARK).await, before);
+    }
+    // What it leaves behind is its own again, under the number that it has by now.
+    World::says(&world.psql(&good, NINA_AT, "CREATE TABLE hers AS SELECT 7 AS a").await);
+    superuser(&world, &format!(r#"COMMENT ON ROLE "nina@arcadia.example" IS '{}'"#, older_mark())).await;
+    World::succeeded(&world.change(Method::DELETE, &row(NINA), Value::Null).await);
+    World::fails(&world.psql(&good, NINA_AT, "SELECT 1").await, "failed");
+    let put = world.change(Method::PUT, &row(NINA), administrator("nina@arcadia.example")).await;
+    World::succeeded(&put);
+    assert_eq!(World::says(&world.psql(&good, NINA_AT, "SELECT a FROM hers").await), "7");
+    World::says(&world.psql(&good, NINA_AT, "DROP TABLE hers").await);
+    superuser(&world, &renumber(60_002)).await;
+    World::succeeded(&world.change(Method::DELETE, &row(NINA), Value::Null).await);
+    assert_eq!(asked(&world, MARK).await, "");
+    assert_eq!(asked(&world, "SELECT count(*) FROM pg_roles WHERE oid IN (60001, 60002)").await, "0");
+    world.postgres.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_whose_end_was_cut_off_is_dropped_and_made_again() {
+    let world = world().await;
+    let database = format!("{}/databases/app", flexible("pg-m"));
+    let cut_off = "UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'app'";
+    World::succeeded(&world.change(Method::PUT, &database, Value::Null).await);
+    superuser(&world, cut_off).await;
+    let app = LOGIN.replace("dbname=postgres", "dbname=app");
+    World::fails(&world.psql(PASSWORD, &app, "SELECT 7").await, "invalid database");
+    World::succeeded(&world.change(Method::PUT, &database, Value::Null).await);
+    assert_eq!(World::says(&world.psql(PASSWORD, &app, "SELECT 7").await), "7");
+
+    superuser(&world, cut_off).await;
+    World::succeeded(&world.change(Method::DELETE, &database, Value::Null).await);
+    assert_eq!(asked(&world, "SELECT count(*) FROM pg_database WHERE datname = 'app'").await, "0");
     world.postgres.stop().await;
 }
 

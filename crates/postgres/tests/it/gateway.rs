@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arcadia_kernel::Method;
@@ -53,6 +54,13 @@ async fn both_forms_of_the_user_and_both_versions_of_tls() {
     }
     let wrong = world.psql("Wrong-Antelope!", &format!("{verified} user=arcadmin"), "SELECT 1").await;
     World::fails(&wrong, "password authentication failed for user \"arcadmin\"");
+    // Nobody learns what is not on record, be it that a password is wrong.
+    world.records.broken.store(true, Ordering::SeqCst);
+    for password in ["Wrong-Antelope!", PASSWORD] {
+        let untold = world.psql(password, &format!("{verified} user=arcadmin"), "SELECT 1").await;
+        World::fails(&untold, "the login could not be recorded");
+    }
+    world.records.broken.store(false, Ordering::SeqCst);
     *world.remote.lock().unwrap() = Some(IpAddr::from([127, 0, 0, 10]));
     let outside = world.psql(PASSWORD, &format!("{verified} user=arcadmin"), "SELECT 1").await;
     World::fails(&outside, "no pg_hba.conf entry for host \"127.0.0.10\"");
@@ -74,7 +82,7 @@ async fn an_administrator_is_no_superuser() {
     let at = format!("{HOST} user=arcadmin sslmode=require");
     for (sql, words) in [
         ("COPY (SELECT 1) TO PROGRAM 'id'", "to or from an external program"),
-        ("COPY (SELECT 1) TO '/tmp/x'", "superuser"),
+        ("COPY (SELECT 1) TO '/tmp/x'", "to COPY to a file"),
         ("GRANT pg_execute_server_program TO arcadmin", "does not exist"),
         ("GRANT pg_read_server_files TO arcadmin", "does not exist"),
         ("GRANT pg_write_server_files TO arcadmin", "does not exist"),
@@ -120,6 +128,22 @@ async fn a_server_comes_back_after_a_crash_and_a_restart() {
     assert_ne!(pid(), second);
     assert!(!Path::new(&format!("/proc/{deaf}/fd/0")).exists(), "it was ended");
     assert!(bystander.try_wait().unwrap().is_none(), "who only stands in the directory was ended as well");
+    // Its log is cut while it runs, and what it says next is in it.
+    let log = lock.parent().unwrap().with_extension("log");
+    std::fs::File::options().write(true).open(&log).unwrap().set_len(17 << 20).unwrap();
+    let is_cut = || (1..2 << 20).contains(&std::fs::metadata(&log).unwrap().len());
+    for _ in 0..600 {
+        if is_cut() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(is_cut());
+    World::fails(&world.psql("Wrong", &at, "SELECT 1").await, "password authentication failed");
+    let bytes = std::fs::read(&log).unwrap();
+    let said = bytes.rsplit(|byte| *byte == 0).next().unwrap();
+    assert!(String::from_utf8_lossy(said).contains("password authentication failed"));
+    assert!(is_cut(), "it did not follow what is kept");
     world.postgres.stop().await;
     World::fails(&world.psql(PASSWORD, &at, "SELECT 1").await, "starting up");
     world.postgres.start().await;

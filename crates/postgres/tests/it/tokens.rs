@@ -47,6 +47,17 @@ async fn a_token_opens_its_own_role_and_no_other() {
     ] {
         World::fails(&world.psql(&credential, &at(user), "SELECT 1").await, words);
     }
+    // A password that a principal's role gave itself opens nothing, also where no token is asked for any more.
+    let own = "ALTER ROLE CURRENT_USER PASSWORD 'Own-Antelope!'";
+    let nina = at("nina@arcadia.example");
+    assert!(world.psql(&good, &nina, own).await.status.success());
+    let entra = |state: &str| json!({ "properties": { "authConfig": { "activeDirectoryAuth": state } } });
+    World::succeeded(&world.change(Method::PATCH, &server, entra("Disabled")).await);
+    for user in [&nina, &at("nina@arcadia.example@pg-t")] {
+        let refused = world.psql("Own-Antelope!", user, "SELECT 1").await;
+        World::fails(&refused, "Microsoft Entra authentication is disabled");
+    }
+    World::succeeded(&world.change(Method::PATCH, &server, entra("Enabled")).await);
     let others = row(Uuid::from_u128(9));
     world.arm(Method::PUT, &others, administrator("x", "User")).await.is(400);
     world.arm(Method::PUT, &row(NINA), administrator("arcadmin", "User")).await.is(400);
@@ -54,7 +65,10 @@ async fn a_token_opens_its_own_role_and_no_other() {
     let shown = world.arm(Method::GET, &row(NINA), Value::Null).await.is(200).body;
     assert_eq!(shown["properties"]["objectId"], json!(NINA));
     assert!(!shown.to_string().contains("ecret"), "{shown}");
+    let again = administrator("nina@arcadia.example", "User");
+    World::succeeded(&world.change(Method::PUT, &row(NINA), again).await);
+    assert_eq!(World::says(&world.psql(&good, &nina, "SELECT 7").await), "7");
     World::succeeded(&world.change(Method::DELETE, &row(NINA), Value::Null).await);
-    World::fails(&world.psql(&good, &at("nina@arcadia.example"), "SELECT 1").await, "failed");
+    World::fails(&world.psql(&good, &nina, "SELECT 1").await, "failed");
     world.postgres.stop().await;
 }
