@@ -59,7 +59,9 @@ pub fn serve(
     ready: impl FnOnce(&Ready) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     data.prepare()?;
-    let lock = Lock::take(&data.lock_file()).with_context(|| data.path().display().to_string())?;
+    let lock = Lock::take(&data.lock_file()).map_err(|fault| {
+        anyhow::anyhow!("{}: {fault}{}", data.path().display(), fault.next_commands(&data.option()))
+    })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(run(data, options, ready));
     // Whoever uses the store ends with the runtime, so that the lock is free once the store is closed. Look-ups of names

@@ -11,7 +11,9 @@ use tokio::time::Instant;
 /// How long a client may keep a full listener waiting: time enough to go on.
 pub const GIVE_WAY_AFTER: Duration = Duration::from_millis(500);
 /// A listener to which clients come in vain for this many times as long is full of those who do a little again and
-/// again: from then on, who has had a place for this long gives way, however lately it went on.
+/// again: who has had a place for this long then gives way, however lately it went on. From then on one each time that
+/// one would be gone, so that a queue of such clients moves; of those with something under way one in all this time, so
+/// that more clients than there are places do not keep cutting one another.
 const GIVE_WAY_TIMES_MAX: u32 = 4;
 /// How soon a connection that was told to give way is gone, as a rule.
 const GONE_AFTER: Duration = Duration::from_millis(50);
@@ -20,6 +22,11 @@ const GONE_AFTER: Duration = Duration::from_millis(50);
 pub trait Waited: Send + Sync + 'static {
     /// Since when the client is waited for. `None` while it is served: it keeps its place.
     fn waited_since(&self) -> Option<Instant>;
+
+    /// Whether something is on its way to or from the client while it is waited for: cut off there, it would be lost.
+    fn is_under_way(&self) -> bool {
+        false
+    }
 }
 
 /// As many places as there are, and who has them.
@@ -33,8 +40,10 @@ struct Taken<V> {
     number: u64,
     /// One entry for each place that is taken.
     by_number: HashMap<u64, Taker<V>>,
-    /// Since when clients come in vain: all places are taken, and who is waited for has only just gone on.
+    /// Since when clients come in vain: nobody gets a place, and who is waited for has only just gone on.
     kept_since: Option<Instant>,
+    /// When the last one that had only just gone on, with nothing under way, was told to give way.
+    cut_at: Option<Instant>,
 }
 
 struct Taker<V> {
@@ -52,13 +61,14 @@ impl<V> Taker<V> {
     }
 }
 
-/// Who is waited for the longest, of those who `may` be told to give way.
-fn longest_waited<V: Waited>(
-    by_number: &mut HashMap<u64, Taker<V>>,
-    may: impl Fn(&Taker<V>) -> bool,
-) -> Option<(Instant, &mut Taker<V>)> {
-    let takers = by_number.values_mut().filter(|taker| !taker.is_told && may(taker));
-    takers.filter_map(|taker| Some((taker.visitor.waited_since()?, taker))).min_by_key(|(since, _)| *since)
+impl<V: Waited> Taker<V> {
+    /// Since when it may be told to give way. A client is not waited for before it has its place.
+    fn waited_since(&self) -> Option<Instant> {
+        if self.is_told {
+            return None;
+        }
+        Some(self.visitor.waited_since()?.max(self.since))
+    }
 }
 
 /// One client's place, for as long as this lives.
@@ -96,7 +106,7 @@ impl<V: Waited> Places<V> {
         Arc::new(Self {
             free: Arc::new(Semaphore::new(places_max.max(1))),
             give_way_after,
-            taken: Mutex::new(Taken { number: 0, by_number: HashMap::new(), kept_since: None }),
+            taken: Mutex::new(Taken { number: 0, by_number: HashMap::new(), kept_since: None, cut_at: None }),
         })
     }
 
@@ -123,9 +133,10 @@ impl<V: Waited> Places<V> {
     /// waited for or about to leave.
     pub fn make_room(&self) -> Option<Duration> {
         let mut taken = self.lock();
-        let Taken { by_number, kept_since, .. } = &mut *taken;
+        let Taken { by_number, kept_since, cut_at, .. } = &mut *taken;
         let is_one_leaving = by_number.values().any(|taker| taker.is_told);
-        let Some((since, longest)) = longest_waited(by_number, |_| true) else {
+        let waited = by_number.values_mut().filter_map(|taker| Some((taker.waited_since()?, taker)));
+        let Some((since, longest)) = waited.min_by_key(|(since, _)| *since) else {
             *kept_since = None;
             return is_one_leaving.then_some(GONE_AFTER);
         };
@@ -137,13 +148,24 @@ impl<V: Waited> Places<V> {
             return Some(GONE_AFTER);
         }
         let patience = self.give_way_after * GIVE_WAY_TIMES_MAX;
-        let patience_left = (*kept_since.get_or_insert(now) + patience).saturating_duration_since(now);
-        if !patience_left.is_zero() {
-            return Some(left.min(patience_left));
+        let last_cut = cut_at.filter(|at| now < *at + patience);
+        let kept_until = *kept_since.get_or_insert(now) + patience;
+        let pause = last_cut.map_or(kept_until, |at| at + GONE_AFTER).saturating_duration_since(now);
+        if !pause.is_zero() {
+            return Some(left.min(pause));
         }
-        let Some((_, longest)) = longest_waited(by_number, |taker| taker.since + patience <= now) else {
+        let may_cut = |taker: &&mut Taker<V>| {
+            taker.since + patience <= now && (kept_until <= now || !taker.visitor.is_under_way())
+        };
+        let stayed = by_number.values_mut().filter(may_cut);
+        let waited = stayed.filter_map(|taker| {
+            let since = taker.waited_since()?;
+            Some(((taker.visitor.is_under_way(), since), taker))
+        });
+        let Some(((is_under_way, _), longest)) = waited.min_by_key(|(rank, _)| *rank) else {
             return Some(left);
         };
+        (*kept_since, *cut_at) = (None, (!is_under_way).then_some(now));
         longest.tell();
         Some(GONE_AFTER)
     }
@@ -164,11 +186,7 @@ impl<V: Waited> Places<V> {
     }
 
     fn look(&self) -> Option<Duration> {
-        if self.free.available_permits() == 0 {
-            return self.make_room();
-        }
-        self.lock().kept_since = None;
-        Some(GONE_AFTER)
+        if self.free.available_permits() == 0 { self.make_room() } else { Some(GONE_AFTER) }
     }
 
     async fn take_within(self: &Arc<Self>, pause: Duration, visitor: &Arc<V>) -> Option<Place<V>> {
@@ -178,6 +196,7 @@ impl<V: Waited> Places<V> {
         let (visitor, since) = (visitor.clone(), Instant::now());
         let taker = Taker { visitor, since, is_told: false, leave: leave.clone() };
         let mut taken = self.lock();
+        taken.kept_since = None;
         taken.number += 1;
         let number = taken.number;
         taken.by_number.insert(number, taker);
@@ -332,13 +351,21 @@ mod tests {
                 trickling[1..].iter().for_each(|progress| progress.advanced());
             }
         });
-        // The first waits until it is clear that nobody makes room, and those after it no more.
-        for bound in [Duration::from_secs(2), Duration::ZERO] {
-            let entered = tokio::time::timeout(bound + GONE_AFTER, enter(&places)).await;
-            entered.unwrap_or_else(|_| panic!("kept out for {bound:?}")).advanced();
+        // The first waits until it is clear that nobody makes room; it is clear then.
+        let patience = GIVE_WAY_AFTER * GIVE_WAY_TIMES_MAX;
+        for (least, most) in [(patience, patience + GONE_AFTER), (Duration::ZERO, 2 * GONE_AFTER)] {
+            let begun = Instant::now();
+            let entered = tokio::time::timeout(most, enter(&places)).await;
+            let entered = entered.unwrap_or_else(|_| panic!("kept out for {most:?}"));
+            assert!(begun.elapsed() >= least, "{:?}", begun.elapsed());
+            tokio::spawn(async move {
+                loop {
+                    entered.advanced();
+                    tokio::time::sleep(GIVE_WAY_AFTER / 2).await;
+                }
+            });
         }
-        assert_eq!(held.iter().filter(|progress| is_there(&places, progress)).count(), 1);
-        // Served for long, it stays whatever comes.
+        // Served for long, one stays whatever comes.
         let last = held.iter().find(|progress| is_there(&places, progress)).unwrap();
         let _serving = last.serving();
         tokio::time::sleep(Duration::from_secs(9)).await;
@@ -346,6 +373,87 @@ mod tests {
             enter(&places).await;
         }
         assert!(is_there(&places, last));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_that_came_in_vain_long_ago_do_not_count() {
+        let places = places(1);
+        let first = enter(&places).await;
+        // One comes in vain for a moment, and has a place when the first leaves.
+        let (second, ()) = tokio::join!(enter(&places), async {
+            tokio::time::sleep(GIVE_WAY_AFTER / 2).await;
+            first.advanced();
+            tokio::time::sleep(GIVE_WAY_AFTER / 4).await;
+            places.end_greatest(|_| Some(0));
+        });
+        let serving = second.serving();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        drop(serving);
+        assert_eq!(places.make_room(), Some(GIVE_WAY_AFTER));
+        assert!(is_there(&places, &second));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_waited_for_a_place_has_it_before_it_is_waited_for() {
+        let places = places(1);
+        let serving = enter(&places).await.serving();
+        let (entered, ()) = tokio::join!(enter(&places), async {
+            tokio::time::sleep(Duration::from_secs(9)).await;
+            places.end_greatest(|_| Some(0));
+        });
+        assert_eq!(places.make_room(), Some(GIVE_WAY_AFTER));
+        assert!(is_there(&places, &entered));
+        drop(serving);
+    }
+
+    /// Goes on all the time, with or without something under way.
+    struct Busy(bool);
+
+    impl Waited for Busy {
+        fn waited_since(&self) -> Option<Instant> {
+            Some(Instant::now())
+        }
+
+        fn is_under_way(&self) -> bool {
+            self.0
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_go_on_give_way_one_at_a_time() {
+        let patience = GIVE_WAY_AFTER * GIVE_WAY_TIMES_MAX;
+        for (is_under_way, pause) in [(false, GONE_AFTER), (true, patience)] {
+            let places = Places::new(3, GIVE_WAY_AFTER);
+            let mut held = Vec::new();
+            for _ in 0..3 {
+                held.push(places.take(Arc::new(Busy(is_under_way))).await);
+            }
+            for (left, pause) in [(3, patience), (2, pause), (1, pause)] {
+                for _ in 0..3 {
+                    assert!(places.make_room().is_some());
+                    assert_eq!(places.held(), left);
+                }
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_under_way_is_cut_last() {
+        let places = Places::new(4, GIVE_WAY_AFTER);
+        let enter = async |is_under_way| {
+            let place = places.take(Arc::new(Busy(is_under_way))).await;
+            tokio::spawn(async move { place.hold(std::future::pending::<()>()).await });
+        };
+        for is_under_way in [true, false, true, false] {
+            enter(is_under_way).await;
+        }
+        for idle in [1, 0, 0] {
+            enter(true).await;
+            let taken = places.lock();
+            let there = taken.by_number.values().filter(|taker| !taker.is_told && !taker.visitor.0);
+            assert_eq!(there.count(), idle);
+        }
     }
 
     #[tokio::test(start_paused = true)]

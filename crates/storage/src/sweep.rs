@@ -43,6 +43,8 @@ impl Storage {
     }
 
     async fn remove(&self, permit: &Permit<SystemWork>, with_drafts: bool) -> Result<Swept, Fault> {
+        // Here for the site, so that no upload is the one to do it.
+        self.bytes.own_folder(permit.stamp()).await?;
         let removal = self.bytes.removal()?;
         let mut swept = Swept::default();
         // First: what a full disk refuses is commits. One that stays does not keep the rest.

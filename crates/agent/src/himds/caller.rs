@@ -13,9 +13,10 @@ const IPPROTO_TCP: u8 = 6;
 /// A `nlmsghdr` (16 bytes) and an `inet_diag_req_v2` (56 bytes).
 const REQUEST_BYTES: u32 = 72;
 /// In the answer, after a `nlmsghdr`: an `inet_diag_msg`, which begins with four numbers of one byte, the two ports
-/// and what else names a socket, and has the user's id after three numbers more.
+/// and what else names a socket, and has the user's id and the file's number after three numbers more.
 const PORTS_AT: usize = 20;
 const USER_AT: usize = 80;
+const FILE_AT: usize = 84;
 
 /// A client on this machine.
 pub(crate) struct LocalCaller {
@@ -30,7 +31,8 @@ impl LocalCaller {
         Ok(Self { own, remote, user: OnceLock::new() })
     }
 
-    /// The user that opened the connection; `None` where the system does not say. Asked once, and only when it matters.
+    /// The user that opened the connection; `None` where the system does not say, or no more. Asked once, and only when
+    /// it matters.
     pub(crate) fn user(&self) -> Option<u32> {
         *self.user.get_or_init(|| {
             ask(self.remote, self.own)
@@ -85,25 +87,33 @@ fn user(answer: &[u8], of: SocketAddr, to: SocketAddr) -> Option<u32> {
     let [from, dest] = [of, to].map(|end| end.port().to_be_bytes());
     let is_asked =
         kind == SOCK_DIAG_BY_FAMILY && answer.get(PORTS_AT..PORTS_AT + 4)? == [from, dest].concat();
-    let user = answer.get(USER_AT..USER_AT + 4)?.try_into().ok().map(u32::from_ne_bytes)?;
-    is_asked.then_some(user)
+    let number = |at: usize| answer.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
+    let (user, file) = (number(USER_AT)?, number(FILE_AT)?);
+    // A socket that its process has closed has no file, and no owner: the system calls it root's.
+    (is_asked && file != 0).then_some(user)
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
     use super::*;
 
     #[tokio::test]
     async fn a_local_caller_has_a_user() {
         for listen in ["127.0.0.1:0", "[::1]:0"] {
             let Ok(listener) = tokio::net::TcpListener::bind(listen).await else { continue };
-            let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let (stream, _) = listener.accept().await.unwrap();
             let caller = LocalCaller::of(&stream).unwrap();
             let own = rustix::process::geteuid().as_raw();
             assert_eq!(ask(caller.remote, caller.own), Ok(Some(own)), "{listen}");
             assert_eq!(caller.user(), Some(own));
+            // Who has said all and waits for the answer is still there.
+            client.shutdown().await.unwrap();
+            assert_eq!(ask(caller.remote, caller.own), Ok(Some(own)), "{listen}");
             drop(client);
+            assert_eq!(ask(caller.remote, caller.own), Ok(None), "who is gone is not root, {listen}");
             assert_eq!(caller.user(), Some(own), "it is remembered");
         }
     }
@@ -116,9 +126,11 @@ mod tests {
         answer[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
         answer[20..24].copy_from_slice(&request(of, to)[24..28]);
         answer[80..84].copy_from_slice(&7_u32.to_ne_bytes());
+        assert_eq!(user(&answer, of, to), None, "closed");
+        answer[84..88].copy_from_slice(&9_u32.to_ne_bytes());
         assert_eq!(user(&answer, of, to), Some(7));
         assert_eq!(user(&answer, to, of), None, "the other way round");
-        assert_eq!(user(&answer[..83], of, to), None, "cut short");
+        assert_eq!(user(&answer[..87], of, to), None, "cut short");
         // An error, such as that there is no such socket.
         answer[4..6].copy_from_slice(&2_u16.to_ne_bytes());
         assert_eq!(user(&answer, of, to), None);

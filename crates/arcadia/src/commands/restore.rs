@@ -104,10 +104,13 @@ fn put_small_files(from: &Path, draft: &Draft, ring: &KeyRing, manifest: &Manife
 
 /// Every piece is opened with the key in its row: what is changed or missing is found here.
 fn put_blobs(from: &Path, draft: &Draft, rows: &StoreReader, manifest: &Manifest) -> anyhow::Result<()> {
+    let to = draft.folder(BLOBS)?;
     if manifest.schema < FIRST_WITH_BLOBS {
+        // With this a site starts without the bytes that its rows lead to.
+        draft.folder(&format!("{BLOBS}/segments"))?;
         return Ok(());
     }
-    let (to, shown) = (draft.folder(BLOBS)?, progress("blobs"));
+    let shown = progress("blobs");
     let copied = copy_bytes(rows, &from.join(BLOBS), &to, &mut |bytes| shown.inc(bytes))
         .context("the backup is not whole; use another one")?;
     if Blobs::from(copied) != manifest.blobs {
@@ -235,16 +238,14 @@ fn checked_rows(draft: &Draft, ring: KeyRing, manifest: &Manifest) -> anyhow::Re
 mod tests {
     use std::fs;
 
-    use super::*;
+    use arcadia_store::Store;
 
-    #[test]
-    fn a_small_file_that_changed_since_it_was_checked_is_not_used() {
-        let folder = tempfile::TempDir::new().unwrap();
-        let from = folder.path().join("backup");
-        fs::create_dir(&from).unwrap();
-        let ring = KeyRing::generate(&SystemEntropy).unwrap();
-        let mut manifest = Manifest {
-            schema: SCHEMA,
+    use super::*;
+    use crate::host::SystemClock;
+
+    fn manifest_of(schema: u32) -> Manifest {
+        Manifest {
+            schema,
             made_by: String::new(),
             made_at: jiff::Timestamp::UNIX_EPOCH,
             tenant_id: uuid::Uuid::nil(),
@@ -255,7 +256,29 @@ mod tests {
             database_servers: Vec::new(),
             machines: Vec::new(),
             not_included: Vec::new(),
-        };
+        }
+    }
+
+    #[test]
+    fn a_backup_from_before_bytes_were_in_it_leaves_a_folder_that_a_site_starts_on() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let draft = Draft::of(&folder.path().join("again")).unwrap();
+        let (root, clock) = (arcadia_crypto::RootKey::generate(&SystemEntropy), Arc::new(SystemClock));
+        let wrapped = KeyRing::generate(&SystemEntropy).unwrap().wrapped(&root, &SystemEntropy).unwrap();
+        let ring = || KeyRing::from_wrapped(&root, &wrapped).unwrap();
+        drop(Store::open(draft.path(), ring(), clock, Arc::new(SystemEntropy)).unwrap());
+        let rows = StoreReader::open(draft.path(), ring(), Arc::new(SystemEntropy)).unwrap();
+        put_blobs(folder.path(), &draft, &rows, &manifest_of(FIRST_WITH_BLOBS - 1)).unwrap();
+        assert_eq!(fs::read_dir(draft.path().join(BLOBS).join("segments")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_small_file_that_changed_since_it_was_checked_is_not_used() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let from = folder.path().join("backup");
+        fs::create_dir(&from).unwrap();
+        let ring = KeyRing::generate(&SystemEntropy).unwrap();
+        let mut manifest = manifest_of(SCHEMA);
         for part in &PARTS {
             let sealed = ring.seal(&additional_data(part.name), b"as it was", &SystemEntropy).unwrap();
             let kept = if part.form == Form::Plain { b"as it was".to_vec() } else { sealed };

@@ -176,7 +176,8 @@ fn passphrase(data: &DataDir, arguments: &Arguments) -> anyhow::Result<Option<Ze
     let source = data.passphrase();
     if let Some(ring) = RingFile::load(&data.ring_file())? {
         if arguments.passphrase && ring.passphrase_costs().next().is_none() {
-            bail!("the site has its root key in a file; `arcadia keys root --passphrase` changes that");
+            let here = data.option();
+            bail!("the site has its root key in a file; `arcadia keys root --passphrase{here}` changes that");
         }
         // Without --detach it is asked for when the site is opened.
         return Ok(match arguments.detach.then(|| open_keys(data)).transpose()? {

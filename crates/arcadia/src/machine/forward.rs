@@ -3,16 +3,20 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arcadia_kernel::{Places, Progress};
+use arcadia_kernel::{Places, Waited};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::time::Instant;
 
 /// Connections through one port at the same time.
 pub const CONNECTIONS_MAX: usize = 512;
+/// How long nothing moves in a connection that has spoken until it may give way: sessions of databases and kept
+/// connections are silent for long, and are in use.
+const SPOKEN_PATIENCE: Duration = Duration::from_secs(10 * 60);
 /// How long a client may still send, or take what is left for it, once the site has ended its side.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Rest after an accept that failed, for example because the process is out of file descriptors.
@@ -30,13 +34,14 @@ pub fn raise_file_limit() {
 /// Carries connections to a port of the machine to a Unix socket of the site, which is not bound to a network
 /// namespace. The socket may go and come back with the site; `otherwise` is what HTTP clients are told without it.
 ///
-/// Any user of the machine connects here, and who is served cannot be told from outside: when all places are taken, the
-/// connection in which nothing moved for longest gives way.
+/// Any user of the machine connects here, and who is served cannot be told from outside. So whoever comes cuts nobody
+/// who is in use: when all places are taken, a connection gives way that has not been spoken in both ways, or not for
+/// [`SPOKEN_PATIENCE`], and without any new ones wait.
 pub async fn forward(
     listener: TcpListener,
     socket: PathBuf,
     otherwise: Option<&'static str>,
-    places: Arc<Places<Progress>>,
+    places: Arc<Places<Conversation>>,
 ) {
     loop {
         let Ok((inner, _)) = listener.accept().await else {
@@ -44,12 +49,62 @@ pub async fn forward(
             tokio::time::sleep(ACCEPT_RETRY).await;
             continue;
         };
-        let progress = Progress::begin();
-        let place = places.take(progress.clone()).await;
+        let conversation = Arc::new(Conversation::begin());
+        let place = places.take(conversation.clone()).await;
         let socket = socket.clone();
         tokio::spawn(async move {
-            place.hold(connection(inner, &socket, otherwise, &progress)).await;
+            place.hold(connection(inner, &socket, otherwise, &conversation)).await;
         });
+    }
+}
+
+/// Whether bytes went both ways, and when the last did: all that is known of a connection that is carried.
+pub struct Conversation(Mutex<Moved>);
+
+enum Way {
+    Out,
+    Back,
+}
+
+struct Moved {
+    /// What goes one way alone is no conversation, and does not count.
+    at: Instant,
+    out: bool,
+    back: bool,
+}
+
+impl Moved {
+    fn is_spoken(&self) -> bool {
+        self.out && self.back
+    }
+}
+
+impl Conversation {
+    fn begin() -> Self {
+        Self(Mutex::new(Moved { at: Instant::now(), out: false, back: false }))
+    }
+
+    fn moved(&self, way: Way) {
+        let mut moved = self.lock();
+        match way {
+            Way::Out => moved.out = true,
+            Way::Back => moved.back = true,
+        }
+        if moved.is_spoken() {
+            moved.at = Instant::now();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Moved> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waited for Conversation {
+    fn waited_since(&self) -> Option<Instant> {
+        let moved = self.lock();
+        let since = if moved.is_spoken() { moved.at + SPOKEN_PATIENCE } else { moved.at };
+        (since <= Instant::now()).then_some(since)
     }
 }
 
@@ -57,12 +112,12 @@ async fn connection(
     mut inner: TcpStream,
     socket: &Path,
     otherwise: Option<&'static str>,
-    progress: &Progress,
+    conversation: &Conversation,
 ) {
     match UnixStream::connect(socket).await {
         Ok(outer) => {
             let _ = inner.set_nodelay(true);
-            carry(inner, outer, progress).await;
+            carry(inner, outer, conversation).await;
         }
         Err(_) => {
             let Some(body) = otherwise else { return };
@@ -77,15 +132,15 @@ async fn connection(
 
 /// Carries bytes both ways until both sides have ended. A client that does not end its own after the site did, such as a
 /// pool that does not look at what it keeps, has a little time: nobody else would ever end the connection.
-async fn carry<I, O>(inner: I, outer: O, progress: &Progress)
+async fn carry<I, O>(inner: I, outer: O, conversation: &Conversation)
 where
     I: AsyncRead + AsyncWrite,
     O: AsyncRead + AsyncWrite,
 {
     let (from_inner, to_inner) = tokio::io::split(inner);
     let (from_outer, to_outer) = tokio::io::split(outer);
-    let mut out = pin!(pass(from_inner, to_outer, progress));
-    let mut back = pin!(pass(from_outer, to_inner, progress));
+    let mut out = pin!(pass(from_inner, to_outer, || conversation.moved(Way::Out)));
+    let mut back = pin!(pass(from_outer, to_inner, || conversation.moved(Way::Back)));
     tokio::select! {
         _ = &mut back => {
             let _ = tokio::time::timeout(LINGER_TIMEOUT, out).await;
@@ -100,31 +155,29 @@ where
 async fn pass(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    progress: &Progress,
+    moved: impl Fn(),
 ) -> io::Result<()> {
     let mut bytes = Vec::with_capacity(COPY_BYTES);
     while from.read_buf(&mut bytes).await? > 0 {
         to.write_all(&bytes).await?;
         bytes.clear();
-        progress.advanced();
+        moved();
     }
     to.shutdown().await
 }
 
 #[cfg(test)]
 mod tests {
-    use arcadia_kernel::GIVE_WAY_AFTER;
     use tokio::io::duplex;
     use tokio::net::UnixListener;
-    use tokio::time::Instant;
 
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_does_not_end_is_left_once_the_site_has_ended() {
         let ((mut client, inner), (outer, mut site)) = (duplex(64), duplex(64));
-        let progress = Progress::begin();
-        let carried = tokio::spawn(async move { carry(inner, outer, &progress).await });
+        let conversation = Conversation::begin();
+        let carried = tokio::spawn(async move { carry(inner, outer, &conversation).await });
         site.write_all(b"bye").await.unwrap();
         drop(site);
         let begun = Instant::now();
@@ -138,8 +191,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_has_said_all_is_answered_for_as_long_as_it_takes() {
         let ((mut client, inner), (outer, mut site)) = (duplex(64), duplex(64));
-        let progress = Progress::begin();
-        let carried = tokio::spawn(async move { carry(inner, outer, &progress).await });
+        let conversation = Conversation::begin();
+        let carried = tokio::spawn(async move { carry(inner, outer, &conversation).await });
         client.write_all(b"all").await.unwrap();
         client.shutdown().await.unwrap();
         let mut asked = String::new();
@@ -174,15 +227,38 @@ mod tests {
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let places = Places::new(2, GIVE_WAY_AFTER);
-        tokio::spawn(forward(listener, socket, None, places));
+        let patience = Duration::from_millis(50);
+        tokio::spawn(forward(listener, socket, None, Places::new(2, patience)));
         let mut silent = TcpStream::connect(address).await.unwrap();
-        assert!(is_carried(&mut silent).await);
-        let mut other = TcpStream::connect(address).await.unwrap();
-        assert!(is_carried(&mut other).await);
+        let mut spoken = TcpStream::connect(address).await.unwrap();
+        assert!(is_carried(&mut spoken).await);
         let mut newcomer = TcpStream::connect(address).await.unwrap();
-        let carried = tokio::time::timeout(Duration::from_secs(60), is_carried(&mut newcomer)).await;
-        assert_eq!(carried, Ok(true));
-        assert!(!is_carried(&mut silent).await && is_carried(&mut other).await);
+        assert!(is_carried(&mut newcomer).await);
+        assert!(!is_carried(&mut silent).await);
+        // Those that have spoken stay, however long they are silent for somebody who comes.
+        let mut last = TcpStream::connect(address).await.unwrap();
+        assert!(tokio::time::timeout(patience * 10, is_carried(&mut last)).await.is_err());
+        assert!(is_carried(&mut spoken).await && is_carried(&mut newcomer).await);
+        drop(spoken);
+        assert!(is_carried(&mut last).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_spoken_both_ways_may_be_silent_for_long() {
+        let conversation = Conversation::begin();
+        let begun = Instant::now();
+        for _ in 0..3 {
+            conversation.moved(Way::Out);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(conversation.waited_since(), Some(begun), "nobody answers");
+        }
+        for way in [Way::Back, Way::Out] {
+            conversation.moved(way);
+            assert_eq!(conversation.waited_since(), None);
+            tokio::time::sleep(SPOKEN_PATIENCE - Duration::from_secs(1)).await;
+            assert_eq!(conversation.waited_since(), None);
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(conversation.waited_since(), Some(Instant::now()));
     }
 }

@@ -92,6 +92,12 @@ impl Waited for Activity {
         let since = if is_under_way { now.moved_at.max(now.turned_at) } else { now.turned_at };
         (now.running <= now.awaited).then_some(since)
     }
+
+    /// A body, an answer, or what a tunnel carries: of that no request is seen.
+    fn is_under_way(&self) -> bool {
+        let now = self.lock();
+        now.running > 0 || now.leaving > 0 || now.begun == 0
+    }
 }
 
 /// A request that is being answered.
@@ -174,18 +180,22 @@ mod tests {
         pause().await;
         activity.moved();
         assert_eq!(activity.waited_since(), Some(opened), "frames that make up no request");
+        assert!(activity.is_under_way(), "it may be a tunnel");
         let running = activity.begin();
         assert_eq!(activity.waited_since(), None);
         let awaiting = activity.awaiting();
         pause().await;
         activity.moved();
         assert_eq!(activity.waited_since(), Some(Instant::now()), "a body");
+        assert!(activity.is_under_way());
         drop(awaiting);
         let leaving = running.leaving(arcadia_kernel::empty_body());
         pause().await;
         activity.moved();
         assert_eq!(activity.waited_since(), Some(Instant::now()), "an answer");
+        assert!(activity.is_under_way());
         drop(leaving);
+        assert!(!activity.is_under_way());
         let answered = Instant::now();
         pause().await;
         activity.moved();

@@ -108,6 +108,7 @@ struct Kept {
 
 struct Leaf {
     key: Arc<CertifiedKey>,
+    /// Or when it was made, where the authority begins later: a new one would not begin before that either.
     not_before: i64,
     not_after: i64,
 }
@@ -155,7 +156,7 @@ impl Leaves {
         tracing::debug!(name, "certificate issued");
         Ok(Leaf {
             key: Arc::new(CertifiedKey::new(chain, key)),
-            not_before: issued.not_before_seconds,
+            not_before: issued.not_before_seconds.min(now),
             not_after: issued.not_after_seconds,
         })
     }
@@ -225,7 +226,8 @@ mod tests {
         let leaves = Leaves { ca, hosts: Arc::default(), clock: clock.clone(), kept: Mutex::default() };
         let leaf = || leaves.leaf("kv1.vault.azure.net").unwrap();
         let mut before = leaf();
-        // The clock is put ahead, put right again, goes on until there are 30 days left, and on to the authority's last.
+        // The clock is put ahead, put right again, goes on until there are 30 days left, and on to the authority's last. Then
+        // it is put back to before the authority's first.
         for (passed, is_new) in [
             (400 * DAY, true),
             (-400 * DAY, true),
@@ -233,6 +235,9 @@ mod tests {
             (DAY, true),
             (last - 20 * DAY - now - 60 * DAY, true),
             (10 * DAY, false),
+            (now - DAY - (last - 10 * DAY), true),
+            (1, false),
+            (DAY, false),
         ] {
             clock.advance_seconds(passed);
             let after = leaf();

@@ -283,26 +283,35 @@ impl Draft {
         Ok(Self { path, target, in_target, is_done: IsDone::default(), held: folder })
     }
 
-    /// Has a signal that ends the process remove it as well: there may be keys in it that nothing seals.
+    /// Has a signal that ends the process remove it as well: there may be keys in it that nothing seals. Once it has its
+    /// name, a signal does not end the process, which has only to say so.
     pub fn remove_at_signals(&self) -> Result<(), SiteFault> {
+        signals::before_the_end(self.removal()).map_err(SiteFault::file(&self.path))
+    }
+
+    /// Returns whether it is removed, and then keeps whoever works on it from going on.
+    fn removal(&self) -> impl FnOnce() -> bool + Send + 'static {
         let (path, is_done) = (self.path.clone(), self.is_done.clone());
-        let clean_up = move || {
+        move || {
             let is_done = is_done.held();
+            if *is_done {
+                return false;
+            }
             // What is copied meanwhile makes new files in it, until the directory is gone.
             let is_gone = || match fs::remove_dir_all(&path) {
                 Err(error) => error.kind() == io::ErrorKind::NotFound,
                 Ok(()) => true,
             };
             for _ in 0..REMOVALS_MAX {
-                if *is_done || is_gone() {
+                if is_gone() {
                     break;
                 }
                 std::thread::sleep(GLANCE);
             }
             // Whoever worked on it waits here, and says nothing of files that are missing.
             std::mem::forget(is_done);
-        };
-        signals::before_the_end(clean_up).map_err(SiteFault::file(&self.path))
+            true
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -455,5 +464,24 @@ mod tests {
         fs::write(folder.path().join("other").join(STORE), "old").unwrap();
         assert!(draft.finish().is_err());
         assert_eq!(fs::read(folder.path().join("other").join(STORE)).unwrap(), b"old", "nothing is replaced");
+    }
+
+    #[test]
+    fn a_signal_removes_what_is_not_finished_and_nothing_else() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let target = folder.path().join("backup");
+        let draft = Draft::of(&target).unwrap();
+        draft.write(STORE, b"x", 0o600).unwrap();
+        let (late, is_done) = (draft.removal(), draft.is_done.clone());
+        draft.finish().unwrap();
+        assert!(!late(), "it is whole, and the process has to say so");
+        assert!(is_done.0.try_lock().is_ok(), "which nothing keeps it from");
+        assert_eq!(contents(&target).unwrap(), [STORE]);
+
+        let draft = Draft::of(&folder.path().join("other")).unwrap();
+        assert!(draft.removal()());
+        assert!(!draft.path().exists() && draft.is_done.0.try_lock().is_err());
+        // It would wait for the end of the process.
+        std::mem::forget(draft);
     }
 }

@@ -14,10 +14,7 @@ const GLANCE: Duration = Duration::from_millis(200);
 
 #[derive(Debug, thiserror::Error)]
 pub enum LockFault {
-    #[error(
-        "another site is running on this data directory{}; `arcadia status` shows it, `arcadia down` stops it",
-        pid_text(*.0)
-    )]
+    #[error("another site is running on this data directory{}", pid_text(*.0))]
     Held(Option<i32>),
     #[error("the data directory is being copied by `arcadia backup`{}; try again when that is done", pid_text(*.0))]
     Copied(Option<i32>),
@@ -74,6 +71,14 @@ impl LockFault {
         match text.strip_prefix(COPYING) {
             Some(pid) => Self::Copied(pid_of(pid)),
             None => Self::Held(pid_of(&text)),
+        }
+    }
+
+    /// What goes on after the message: commands about this very site, which the option `here` selects.
+    pub fn next_commands(&self, here: &str) -> String {
+        match self {
+            Self::Held(_) => format!("; `arcadia status{here}` shows it, `arcadia down{here}` stops it"),
+            Self::Copied(_) | Self::File(_) => String::new(),
         }
     }
 }

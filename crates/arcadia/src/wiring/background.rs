@@ -1,6 +1,6 @@
 //! What a site does by itself while it runs.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arcadia_directory::Directory;
@@ -24,6 +24,7 @@ pub struct Background {
     postgres: Arc<Postgres>,
     gate: Arc<Gate>,
     log: Arc<StrangersBounded>,
+    retention: Arc<Mutex<Retention>>,
 }
 
 impl Background {
@@ -37,11 +38,11 @@ impl Background {
         // Apart from the others, as it may have many bytes to move.
         let tasks = vec![
             tokio::spawn(sweep(gate, directory, keyvault, retention.clone())),
-            tokio::spawn(sweep_storage(assembly.gate.clone(), storage, retention)),
+            tokio::spawn(sweep_storage(assembly.gate.clone(), storage, retention.clone())),
             tokio::spawn(tell_of_strangers(assembly.gate.clone(), assembly.log.clone())),
         ];
         let (gate, log) = (assembly.gate.clone(), assembly.log.clone());
-        Self { tasks, postgres: assembly.postgres.clone(), gate, log }
+        Self { tasks, postgres: assembly.postgres.clone(), gate, log, retention }
     }
 
     /// One more, which ends with the others.
@@ -55,6 +56,8 @@ impl Background {
             task.abort();
             let _ = task.await;
         }
+        // A site may never run for as long as it takes until the next sweep.
+        held(&self.retention).count(self.gate.clock.now());
         self.postgres.stop().await;
         if let Err(fault) = self.log.tell_all(self.gate.clock.now()).await {
             tracing::error!(%fault, "how many strangers' requests have no record of their own is not recorded");
@@ -70,11 +73,12 @@ async fn sweep(
 ) {
     let mut was_over = true;
     loop {
-        let is_over = is_over(&retention, &gate);
+        let is_over = held(&retention).is_over(gate.clock.now());
         if was_over && !is_over {
+            let hours = held(&retention).hours_left();
             tracing::warn!(
                 "the site was restored, stopped for days or of an earlier version, or its clock was put ahead: what was \
-                 deleted is removed for good only after a day in which it runs; recover until then what you need"
+                 deleted is removed for good only once it has run for {hours} h more; recover until then what you need"
             );
         }
         was_over = is_over;
@@ -95,8 +99,8 @@ async fn sweep(
     }
 }
 
-fn is_over(retention: &Mutex<Retention>, gate: &Gate) -> bool {
-    retention.lock().unwrap_or_else(PoisonError::into_inner).is_over(gate.clock.now())
+fn held(retention: &Mutex<Retention>) -> MutexGuard<'_, Retention> {
+    retention.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn tell_of_strangers(gate: Arc<Gate>, log: Arc<StrangersBounded>) {
@@ -111,7 +115,7 @@ async fn tell_of_strangers(gate: Arc<Gate>, log: Arc<StrangersBounded>) {
 async fn sweep_storage(gate: Arc<Gate>, storage: Arc<Storage>, retention: Arc<Mutex<Retention>>) {
     loop {
         let permit = gate.as_system(Reason::Sweep);
-        let is_over = is_over(&retention, &gate);
+        let is_over = held(&retention).is_over(gate.clock.now());
         let swept = if is_over { storage.sweep(permit).await } else { storage.tidy(permit).await };
         match swept {
             Ok(swept) if swept != Default::default() => tracing::info!(?swept, "storage swept"),

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 use crate::site::{DataDir, SiteFault, read_bounded, write_atomic};
 
-/// More than a site is stopped for from day to day.
-const GAP_SECONDS_MAX: i64 = 2 * 24 * 60 * 60;
+/// More than a laptop is off for over a long weekend.
+const GAP_SECONDS_MAX: i64 = 4 * 24 * 60 * 60;
 const HELD_SECONDS: u64 = 24 * 60 * 60;
 
 /// What is known of a site's time. Not in backups, so that of one that is restored nothing is known.
@@ -45,6 +45,17 @@ impl Retention {
 
     /// Whether it may be removed. Call it now and then.
     pub fn is_over(&mut self, now: Timestamp) -> bool {
+        self.count(now);
+        self.last.held_seconds == 0
+    }
+
+    /// For how many hours the site has still to run, as of the last count.
+    pub fn hours_left(&self) -> u64 {
+        self.last.held_seconds.div_ceil(60 * 60)
+    }
+
+    /// Keeps that the site ran until now. Also when it ends: what nobody counts it has not run for.
+    pub fn count(&mut self, now: Timestamp) {
         let passed = self.since.elapsed();
         self.since += passed;
         self.last = self.last.then(now, passed);
@@ -52,7 +63,6 @@ impl Retention {
             // What is not known at the next start is the longer time.
             tracing::debug!(%error, "when the site was last there is not kept");
         }
-        self.last.held_seconds == 0
     }
 
     fn save(&self) -> Result<(), SiteFault> {
@@ -125,8 +135,9 @@ mod tests {
     async fn a_site_that_is_there_from_day_to_day_removes_at_once() {
         let mut site = Site::new();
         assert_eq!(site.hours_until_over(&mut site.start(true)).await, 0, "a new one");
-        for _ in 0..3 {
-            site.now += DAY;
+        // Off from Friday's evening to Tuesday's morning, too.
+        for stopped in [DAY, 88 * HOUR, DAY] {
+            site.now += stopped;
             let mut retention = site.start(false);
             assert_eq!(site.hours_until_over(&mut retention).await, 0);
             site.pass(30 * DAY).await;

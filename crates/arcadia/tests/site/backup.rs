@@ -219,7 +219,9 @@ fn a_command_that_is_ended_leaves_nothing_behind() {
     fs::rename(&authority, site.data.join("away")).unwrap();
     pipe_at(&authority);
     let begin = || {
-        let mut command = arcadia(&site.data);
+        // In a script, what runs in the background has them ignored.
+        let mut command = std::process::Command::new("env");
+        command.arg("--default-signal").arg(env!("CARGO_BIN_EXE_arcadia")).env("ARCADIA_DATA", &site.data);
         command.arg("backup").arg(&backup);
         command
     };

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +45,8 @@ fn a_second_site_on_the_same_data_is_refused() {
         let second = site.command(arguments);
         let told = String::from_utf8_lossy(&second.stderr);
         assert_eq!(second.status.code(), Some(1));
-        assert!(told.contains("`arcadia down` stops it"), "{told}");
+        let down = format!("`arcadia down --data '{}'` stops it", site.data.display());
+        assert!(told.contains(&down), "without the directory it stops another one: {told}");
         assert!(told.contains("another site is running") && told.contains(&site.pid().to_string()), "{told}");
         assert!(!String::from_utf8_lossy(&second.stdout).contains("ready"));
     }
@@ -77,6 +79,52 @@ fn detached_it_runs_until_down() {
     assert_eq!(status["state"], "stopped");
     let told = run(&["status"]).stdout;
     assert!(String::from_utf8_lossy(&told).contains("arcadia up --detach --data"), "{told:?}");
+}
+
+/// As in the background of a script: its terminal's Ctrl-C is for what runs in the foreground.
+#[test]
+fn signals_that_were_ignored_stay_so_and_down_stops_it_nevertheless() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    for (ignored, mask) in [("HUP INT TERM", 0b11), ("HUP", 0b01), ("INT", 0b10)] {
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("trap '' {ignored}; exec \"$0\" up --detach --offline"));
+        let up = shell.arg(env!("CARGO_BIN_EXE_arcadia")).env("ARCADIA_DATA", &data).output().unwrap();
+        assert!(up.status.success(), "{up:?}");
+        let run = |arguments: &[&str]| arcadia(&data).args(arguments).output().unwrap();
+        let status: serde_json::Value = serde_json::from_slice(&run(&["status", "--json"]).stdout).unwrap();
+        let process = std::fs::read_to_string(format!("/proc/{}/status", status["pid"])).unwrap();
+        let told = process.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
+        let is_ignored = u64::from_str_radix(told, 16).unwrap();
+        // Whoever runs this test may have had some ignored as well.
+        assert_eq!(is_ignored & mask, mask, "{ignored}");
+        assert!(run(&["down"]).status.success(), "{ignored}");
+    }
+}
+
+/// What was deleted is kept while a restored site has not run for a day: in one run, or in many that are short.
+#[test]
+fn short_runs_count_and_the_log_says_how_long_it_takes() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    let run = |arguments: &[&str]| {
+        let output = arcadia(&data).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    let seen = || -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(data.join("seen.json")).unwrap()).unwrap()
+    };
+    run(&["up", "--detach", "--offline"]);
+    run(&["down"]);
+    let mut held = seen();
+    held["heldSeconds"] = json!(7200);
+    std::fs::write(data.join("seen.json"), held.to_string()).unwrap();
+    run(&["up", "--detach", "--offline"]);
+    std::thread::sleep(Duration::from_millis(1100));
+    run(&["down"]);
+    assert!(seen()["heldSeconds"].as_u64().unwrap() < 7200, "{}", seen());
+    let log = std::fs::read_to_string(data.join("log/site.log")).unwrap();
+    assert!(log.contains("only once it has run for 2 h more"), "{log}");
 }
 
 #[test]
@@ -278,6 +326,10 @@ fn what_is_chosen_at_the_first_start_is_not_ignored_later() {
     let mut site = Site::start_with(&["--offline", "--user-name", "nina"]);
     let up = site.command(&["up", "--offline", "--user-name", "paul"]);
     assert!(String::from_utf8_lossy(&up.stderr).contains("nina@arcadia.example since"), "{up:?}");
+    let up = site.command(&["up", "--offline", "--passphrase"]);
+    let change = format!("`arcadia keys root --passphrase --data '{}'` changes", site.data.display());
+    let told = String::from_utf8_lossy(&up.stderr);
+    assert!(told.contains(&change), "without the directory it changes another one's: {told}");
     let removed = std::fs::remove_file(site.data.join("credentials.json"));
     let env = site.command(&["env", "--admin"]);
     let told = String::from_utf8_lossy(&env.stderr);

@@ -23,6 +23,13 @@ pub(crate) enum BytesFault {
         folder = folder.display()
     )]
     Lost { folder: PathBuf, anew: String },
+    #[error(
+        "{folder} has blobs in it that no row of this site leads to: they are another site's, or its own from after its \
+         database was put back. Nothing was removed. Mount or put back the folder that goes with the database, or move \
+         what is in this one elsewhere",
+        folder = folder.display()
+    )]
+    NotOwn { folder: PathBuf },
     #[error("a piece could not be sealed")]
     Seal,
     #[error("the site is stopping: {0}")]

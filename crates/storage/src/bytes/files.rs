@@ -34,7 +34,7 @@ impl Files {
     pub fn open(root: &Path) -> Result<Self, BytesFault> {
         make_directory(root)?;
         for shard in 0..=255_u8 {
-            make_directory(&root.join(format!("{shard:02x}")))?;
+            make_directory(&Self::shard_in(root, shard))?;
         }
         sync_directory(root)?;
         Ok(Self { root: root.to_owned() })
@@ -51,7 +51,11 @@ impl Files {
     }
 
     pub fn path_in(root: &Path, id: Uuid) -> PathBuf {
-        root.join(format!("{:02x}", id.as_bytes()[0])).join(id.simple().to_string())
+        Self::shard_in(root, id.as_bytes()[0]).join(id.simple().to_string())
+    }
+
+    pub fn shard_in(root: &Path, shard: u8) -> PathBuf {
+        root.join(format!("{shard:02x}"))
     }
 
     pub fn create(path: &Path) -> Result<File, BytesFault> {
@@ -90,7 +94,7 @@ impl Files {
     pub fn in_shard(root: &Path, shard: u8) -> Result<Vec<Uuid>, BytesFault> {
         let failed = |error| BytesFault::io("list the files of blobs", error);
         let mut found = Vec::new();
-        for entry in fs::read_dir(root.join(format!("{shard:02x}"))).map_err(failed)? {
+        for entry in fs::read_dir(Self::shard_in(root, shard)).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
             // Whatever else lies there was not made here and is left alone.
             found.extend(name.to_str().and_then(|name| Uuid::try_parse(name).ok()));

@@ -115,7 +115,7 @@ impl ByteStore {
         store: Store,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Arc<Self>, BytesFault> {
-        let known = Known::of(&store).await?;
+        let known = Known::of(&store, directory).await?;
         let folder_row = folder::follow(&store, &known);
         let (folder, new_id) = (directory.to_owned(), entropy.uuid());
         let (folder_id, files, segments) = blocking(move || {

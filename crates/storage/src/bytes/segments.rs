@@ -122,7 +122,7 @@ pub(super) fn path(root: &Path, segment: u64) -> PathBuf {
     root.join(format!("{segment:016x}.seg"))
 }
 
-fn numbers(root: &Path) -> Result<Vec<u64>, BytesFault> {
+pub(super) fn numbers(root: &Path) -> Result<Vec<u64>, BytesFault> {
     let failed = |error| BytesFault::io("list the segments", error);
     let mut found = Vec::new();
     for entry in fs::read_dir(root).map_err(failed)? {

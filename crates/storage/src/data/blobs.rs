@@ -55,7 +55,7 @@ pub(super) async fn put(
         Ok(described) => described,
         Err(fault) => return Err(refused(fault, &mut body).await),
     };
-    let stored = receive(&at.bytes, &mut body).await?;
+    let stored = receive(&at.bytes, permit.stamp(), &mut body).await?;
     check_md5(&body.head, &["content-md5", "x-ms-blob-content-md5"], &stored.md5)?;
     let head = body.head;
     detached(async move { commit(&at, &permit, &head, described, stored).await }).await

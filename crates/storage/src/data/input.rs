@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arcadia_kernel::{Fault, Streamed, header};
+use arcadia_kernel::{AuditStamp, Fault, Streamed, header};
 
 use crate::bytes::{ByteStore, Stored};
 
@@ -11,7 +11,12 @@ use crate::bytes::{ByteStore, Stored};
 const DRAINED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Writes the body as one piece. A body that breaks off is a fault and leaves nothing.
-pub(super) async fn receive(bytes: &Arc<ByteStore>, body: &mut Streamed) -> Result<Stored, Fault> {
+pub(super) async fn receive(
+    bytes: &Arc<ByteStore>,
+    stamp: &AuditStamp,
+    body: &mut Streamed,
+) -> Result<Stored, Fault> {
+    bytes.own_folder(stamp).await?;
     let announced = body.head.header(&header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
     let mut upload = bytes.upload(announced.unwrap_or(0))?;
     while let Some(data) = body.next().await? {

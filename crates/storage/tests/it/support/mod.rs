@@ -378,7 +378,7 @@ impl World {
     }
 
     /// A row as it is stored.
-    pub async fn put_row<K: arcadia_store::Key>(&self, table: &'static str, key: &K, row: Value) {
+    pub async fn put_row<K: arcadia_store::Key + ?Sized>(&self, table: &'static str, key: &K, row: Value) {
         let mut batch = arcadia_store::Batch::new();
         batch.put(arcadia_store::Table::<K, Raw>::new(table), key, &Raw(row)).unwrap();
         self.store.commit(self.gate.as_system(Reason::Sweep).stamp(), batch).await.unwrap();
