@@ -22,7 +22,7 @@ pub enum ServerFault {
     NotReady,
     #[error("the connection to the server broke: {0}")]
     Connection(#[from] io::Error),
-    #[error("the server refuses: {0}")]
+    #[error("the server refuses: {}", said(.0))]
     Sql(#[from] tokio_postgres::Error),
     #[error(
         "{path} leads out of the server's directory, and a copy of it would not be whole; drop the tablespace"
@@ -30,6 +30,13 @@ pub enum ServerFault {
     Tablespace { path: PathBuf },
     #[error("a task of the server's broke off")]
     Broken,
+}
+
+/// In the server's words; a statement is not among them. The library's own say only that there was an error.
+fn said(error: &tokio_postgres::Error) -> String {
+    error
+        .as_db_error()
+        .map_or_else(|| error.to_string(), |told| format!("{} {}", told.code().code(), told.message()))
 }
 
 impl ServerFault {
