@@ -139,19 +139,9 @@ fn key(allowance: Allowance, subject: &str) -> Key {
     arcadia_crypto::sha256(format!("{}\0{subject}", allowance.name).as_bytes())
 }
 
-/// The address as it is counted: an IPv6 network of 64 bits belongs to one customer.
+/// The address as it is counted, in words.
 pub(crate) fn counted_address(remote: Option<IpAddr>) -> String {
-    match remote {
-        None => "unknown".to_owned(),
-        Some(IpAddr::V4(address)) => address.to_string(),
-        Some(IpAddr::V6(address)) => match address.to_ipv4_mapped() {
-            Some(address) => address.to_string(),
-            None => {
-                let [a, b, c, d, ..] = address.segments();
-                format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
-            }
-        },
-    }
+    remote.map_or_else(|| "unknown".to_owned(), |remote| arcadia_kernel::counted_address(remote).to_string())
 }
 
 #[cfg(test)]
