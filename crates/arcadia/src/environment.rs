@@ -85,7 +85,9 @@ fn proxy_variables(
 ) -> anyhow::Result<Vec<(&'static str, String)>> {
     let port = match Running::state(data)? {
         State::Running(running) => running.proxy.port(),
-        _ => record.port.context("the site has never been started to its end; run `arcadia up`")?,
+        _ => record.port.with_context(|| {
+            format!("the site has never been started to its end; run `arcadia up{}`", data.option())
+        })?,
     };
     let proxy = format!("http://127.0.0.1:{port}");
     Ok(vec![

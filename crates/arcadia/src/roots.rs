@@ -26,7 +26,8 @@ const FOLDER_FILES_MAX: usize = 1024;
 /// contents, so shells with different roots do not disturb each other.
 pub fn bundle(data: &DataDir, kind: &str, sources: &[PathBuf]) -> anyhow::Result<PathBuf> {
     let authority = read_bounded(&data.ca_file())?.ok_or_else(|| {
-        anyhow::anyhow!("{} is missing; start the site with `arcadia up`", data.ca_file().display())
+        let here = data.option();
+        anyhow::anyhow!("{} is missing; start the site with `arcadia up{here}`", data.ca_file().display())
     })?;
     let authority = String::from_utf8(authority)?;
     let sources = resolved(data, sources);

@@ -61,7 +61,7 @@ pub fn run(data: &DataDir, command: &Command) -> anyhow::Result<ExitCode> {
         // The running site may go over to another data key meanwhile.
         .following(move || load_ring(&again).ok());
     match command {
-        Command::Tail { count, json, follow } => tail(&log, *count, *json, *follow),
+        Command::Tail { count, json, follow } => tail(data, &log, *count, *json, *follow),
         Command::Verify { json: true } => describe_verified(&log),
         Command::Verify { json: false } => verify(&log),
     }
@@ -75,14 +75,17 @@ struct Numbered<'a> {
     event: &'a AuditEvent,
 }
 
-fn tail(log: &StoreReader, count: u64, json: bool, follow: bool) -> anyhow::Result<ExitCode> {
+fn tail(data: &DataDir, log: &StoreReader, count: u64, json: bool, follow: bool) -> anyhow::Result<ExitCode> {
+    let broken = |what: String| {
+        anyhow::anyhow!("{what}; look at the log with `arcadia audit verify{}`", data.option())
+    };
     let last = log.last_record()?;
     let mut after = last.saturating_sub(count);
     loop {
         let page = log.audit_page(after, PAGE_RECORDS)?;
         for (sequence, event) in &page {
             if *sequence != after + 1 {
-                anyhow::bail!("record {} is missing; look at the log with `arcadia audit verify`", after + 1);
+                return Err(broken(format!("record {} is missing", after + 1)));
             }
             after = *sequence;
             say(if json {
@@ -96,7 +99,7 @@ fn tail(log: &StoreReader, count: u64, json: bool, follow: bool) -> anyhow::Resu
         }
         if page.is_empty() {
             if log.last_record()? < after {
-                anyhow::bail!("records were removed; look at the log with `arcadia audit verify`");
+                return Err(broken("records were removed".to_owned()));
             }
             std::thread::sleep(GLANCE);
         }
