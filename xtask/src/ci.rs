@@ -14,8 +14,11 @@ use super::{catalogue, install, lab, output, tidy};
 
 type Step = (&'static str, fn(&Path) -> Result<Tally>);
 
+/// Without it nothing else is tried.
+const ROOM: &str = "room on the disk";
+
 const STEPS: [Step; 14] = [
-    ("room on the disk", room),
+    (ROOM, room),
     ("tools", tools),
     ("format", format),
     ("tidy", tidy_up),
@@ -37,7 +40,7 @@ const SOAK_ROUNDS: &str = "20";
 /// Bytes that everything built for the tests takes.
 const BUILT: u64 = 4 << 30;
 /// Bytes that clients, sites and the soak take beside it, and some to spare.
-const BESIDE: u64 = 3 << 30;
+const BESIDE: u64 = 2 << 30;
 
 /// Folders below `extensions`, each with a folder `tests`.
 const EXTENSIONS: [&str; 3] = ["arcadia", "connectedmachine", "db_up"];
@@ -60,6 +63,9 @@ pub fn run(root: &Path, only: &[String]) -> Result<ExitCode> {
         say(format_args!("---- {line}"));
         summary.push(line);
         sum += tally;
+        if name == ROOM && sum.failed > 0 {
+            break;
+        }
     }
     say(format_args!("\n==== all, {:.0} s", began.elapsed().as_secs_f64()));
     for line in summary {
@@ -82,7 +88,7 @@ fn room(root: &Path) -> Result<Tally> {
         ensure!(
             free >= needed,
             "the disk of {} has {} MiB left, and the tests need {} MiB there; make room (`cargo clean` removes what was \
-             built before)",
+             built before; TMPDIR names another temporary directory)",
             folder.display(),
             free >> 20,
             needed >> 20,

@@ -43,8 +43,6 @@ impl Storage {
     }
 
     async fn remove(&self, permit: &Permit<SystemWork>, with_drafts: bool) -> Result<Swept, Fault> {
-        // Here for the site, so that no upload is the one to do it.
-        self.bytes.own_folder(permit.stamp()).await?;
         let removal = self.bytes.removal()?;
         let mut swept = Swept::default();
         // First: what a full disk refuses is commits. One that stays does not keep the rest.
@@ -52,6 +50,8 @@ impl Storage {
             Some(_) => self.bytes.remove_orphans().await,
             None => Ok(0),
         };
+        // Here for the site, so that no upload is the one to do it.
+        self.bytes.own_folder(permit.stamp()).await?;
         if with_drafts {
             swept.drafts = self.end_old_drafts(permit).await?;
         }

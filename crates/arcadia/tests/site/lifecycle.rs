@@ -110,6 +110,7 @@ fn short_runs_count_and_the_log_says_how_long_it_takes() {
     let run = |arguments: &[&str]| {
         let output = arcadia(&data).args(arguments).output().unwrap();
         assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
     };
     let seen = || -> serde_json::Value {
         serde_json::from_slice(&std::fs::read(data.join("seen.json")).unwrap()).unwrap()
@@ -119,11 +120,12 @@ fn short_runs_count_and_the_log_says_how_long_it_takes() {
     let mut held = seen();
     held["heldSeconds"] = json!(7200);
     std::fs::write(data.join("seen.json"), held.to_string()).unwrap();
-    run(&["up", "--detach", "--offline"]);
+    // What is logged before it is ready is told on the terminal.
+    let told = run(&["up", "--detach", "--offline"]);
     std::thread::sleep(Duration::from_millis(1100));
     run(&["down"]);
     assert!(seen()["heldSeconds"].as_u64().unwrap() < 7200, "{}", seen());
-    let log = std::fs::read_to_string(data.join("log/site.log")).unwrap();
+    let log = told + &std::fs::read_to_string(data.join("log/site.log")).unwrap();
     assert!(log.contains("only once it has run for 2 h more"), "{log}");
 }
 
@@ -324,7 +326,7 @@ fn a_port_that_is_taken_is_an_error_when_it_was_asked_for() {
 #[test]
 fn what_is_chosen_at_the_first_start_is_not_ignored_later() {
     let mut site = Site::start_with(&["--offline", "--user-name", "nina"]);
-    let up = site.command(&["up", "--offline", "--user-name", "paul"]);
+    let up = site.command(&["up", "--offline", "--user-name", "other"]);
     assert!(String::from_utf8_lossy(&up.stderr).contains("nina@arcadia.example since"), "{up:?}");
     let up = site.command(&["up", "--offline", "--passphrase"]);
     let change = format!("`arcadia keys root --passphrase --data '{}'` changes", site.data.display());

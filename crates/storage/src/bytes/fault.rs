@@ -24,8 +24,8 @@ pub(crate) enum BytesFault {
     )]
     Lost { folder: PathBuf, anew: String },
     #[error(
-        "{folder} has blobs in it that no row of this site leads to: they are another site's, or its own from after its \
-         database was put back. Nothing was removed. Mount or put back the folder that goes with the database, or move \
+        "{folder} has blobs in it that no row of this site leads to: they are another site's, its own from after its \
+         database was put back, or what is left of blobs that were deleted under an earlier version. Nothing was removed. Mount or put back the folder that goes with the database, or move \
          what is in this one elsewhere",
         folder = folder.display()
     )]
