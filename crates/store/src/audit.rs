@@ -507,7 +507,7 @@ mod tests {
         assert_eq!(names(&store, 2, 9).await, [(3, "c".to_owned())]);
         assert_eq!(version(), 1, "looking changes nothing");
         commit(&store, &["d", "e"]).await;
-        assert_eq!(version(), 2);
+        assert_eq!(version(), 3);
         assert_eq!(store.audit_verify().await.unwrap(), WHOLE(5));
     }
 }

@@ -5,7 +5,6 @@
 
 use std::any::Any;
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::{CommitError, StoreError};
@@ -22,8 +21,6 @@ pub const BATCH_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const PAGE_ROWS_MAX: usize = 1000;
 /// A page ends early, after at least one row, when its values reach this many bytes.
 pub const PAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// How many revisions back `changes` can tell.
-pub const CHANGES_REVISIONS_MAX: u64 = 65_536;
 
 /// The number of a commit. Later commits have larger ones; each row bears that of its last change.
 #[derive(
@@ -178,14 +175,6 @@ pub trait Watch: Send {
 /// Tells observers of a durable batch.
 pub type Announce = Box<dyn FnOnce() + Send>;
 
-/// Which keys changed after a revision, each once, with the row as it is now (`None`: deleted).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RawChanges {
-    pub changed: Vec<(Vec<u8>, Option<RawRow>)>,
-    /// Ask for changes since this one next.
-    pub through: Revision,
-}
-
 /// How a store is.
 #[derive(Clone, Debug, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -245,10 +234,6 @@ pub trait Backend: Send + Sync + 'static {
     /// commit before it.
     async fn commit(&self, batch: RawBatch) -> Result<Revision, CommitError>;
 
-    /// Whole revisions only, so it may return more than `limit` keys by what one batch changed. Fails with
-    /// [`StoreError::ChangesGone`] when `since` lies too far back.
-    async fn changes(&self, since: Revision, limit: usize) -> Result<RawChanges, StoreError>;
-
     /// Where audit records above `after` are, in order. Ends early, after at least one, at [`PAGE_BYTES_MAX`].
     async fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditRow>, StoreError>;
 
@@ -263,9 +248,6 @@ pub trait Backend: Send + Sync + 'static {
 
     /// From now on nothing is read or written any more, for this reason, until the store is opened anew.
     fn condemn(&self, reason: StoreError);
-
-    /// Writes a consistent copy to a file that does not exist yet, while the store goes on working.
-    async fn backup(&self, path: &Path) -> Result<(), StoreError>;
 
     async fn health(&self) -> Result<Health, StoreError>;
 

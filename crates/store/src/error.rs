@@ -42,8 +42,6 @@ pub enum StoreError {
     UnknownSchema { found: u32, known: u32 },
     #[error("{what} has {found} where at most {max} are accepted")]
     TooLarge { what: &'static str, found: usize, max: usize },
-    #[error("changes are only kept from revision {oldest} on; read the tables anew")]
-    ChangesGone { oldest: u64 },
     /// What is in memory may differ from what is on disk, so nothing more is accepted.
     #[error("an observer of the store failed, so its view may be stale; restart the site")]
     ObserverFailed,
@@ -77,8 +75,6 @@ pub enum StoreError {
     Lost { path: PathBuf, anchor: PathBuf, detail: String },
     #[error("there is no store in {path}")]
     Missing { path: PathBuf },
-    #[error("this store keeps its rows in memory and has no backup")]
-    NoBackup,
 }
 
 impl StoreError {

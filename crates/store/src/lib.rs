@@ -31,9 +31,9 @@ mod store;
 pub use attempts::Attempts;
 pub use audit::AuditCheck;
 pub use backend::{
-    Announce, AuditDraft, AuditRow, BATCH_BYTES_MAX, BATCH_ROWS_MAX, Backend, CHANGES_REVISIONS_MAX,
-    ChainHead, Health, KEY_BYTES_MAX, MARK_TAG_BYTES, PAGE_BYTES_MAX, PAGE_ROWS_MAX, RawBatch, RawChanges,
-    RawPage, RawRow, Requirement, Reseal, Revision, RowChange, RowMark, Settled, VALUE_BYTES_MAX, Watch,
+    Announce, AuditDraft, AuditRow, BATCH_BYTES_MAX, BATCH_ROWS_MAX, Backend, ChainHead, Health,
+    KEY_BYTES_MAX, MARK_TAG_BYTES, PAGE_BYTES_MAX, PAGE_ROWS_MAX, RawBatch, RawPage, RawRow, Requirement,
+    Reseal, Revision, RowChange, RowMark, Settled, VALUE_BYTES_MAX, Watch,
 };
 pub use batch::Batch;
 pub use error::{CommitError, StoreError};

@@ -1,20 +1,18 @@
 //! Rows in memory: for tests, and the plainest statement of what a backend does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::backend::{
-    Announce, AuditRow, Backend, CHANGES_REVISIONS_MAX, ChainHead, Health, PAGE_BYTES_MAX, RawBatch,
-    RawChanges, RawPage, RawRow, Requirement, Reseal, Revision, RowChange, RowMark, announced, prepared,
+    Announce, AuditRow, Backend, ChainHead, Health, PAGE_BYTES_MAX, RawBatch, RawPage, RawRow, Requirement,
+    Reseal, Revision, RowChange, RowMark, announced, prepared,
 };
 use crate::{CommitError, StoreError};
 
 #[derive(Default)]
 struct State {
     rows: BTreeMap<Vec<u8>, (Revision, Vec<u8>)>,
-    log: BTreeMap<u64, Vec<Vec<u8>>>,
     audit: Vec<AuditRow>,
     head: Option<Arc<dyn ChainHead>>,
     sealed_head: Option<Vec<u8>>,
@@ -137,18 +135,12 @@ impl State {
             return Ok((self.revision, announce));
         }
         self.revision.0 += 1;
-        let changed = self.log.entry(self.revision.0).or_default();
         for key in batch.delete {
-            if self.rows.remove(&key).is_some() {
-                changed.push(key);
-            }
+            self.rows.remove(&key);
         }
         for (key, value) in batch.put {
-            changed.push(key.clone());
             self.rows.insert(key, (self.revision, value));
         }
-        let floor = self.revision.0.saturating_sub(CHANGES_REVISIONS_MAX);
-        self.log = self.log.split_off(&(floor + 1));
         Ok((self.revision, announce))
     }
 }
@@ -202,26 +194,6 @@ impl Backend for MemoryBackend {
         Ok(revision)
     }
 
-    async fn changes(&self, since: Revision, limit: usize) -> Result<RawChanges, StoreError> {
-        let (state, limit) = (self.state(), limit.max(1));
-        let oldest = state.revision.0.saturating_sub(CHANGES_REVISIONS_MAX);
-        if since.0 < oldest {
-            return Err(StoreError::ChangesGone { oldest });
-        }
-        let mut keys = BTreeSet::new();
-        let (mut through, mut entries) = (since.max(state.revision), 0);
-        for (revision, changed) in state.log.range(since.0 + 1..) {
-            keys.extend(changed);
-            entries += changed.len();
-            if entries >= limit {
-                through = Revision(*revision);
-                break;
-            }
-        }
-        let changed = keys.into_iter().map(|key| (key.clone(), state.row(key))).collect();
-        Ok(RawChanges { changed, through })
-    }
-
     async fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditRow>, StoreError> {
         let state = self.state();
         let start = state.audit.partition_point(|row| row.sequence <= after);
@@ -236,10 +208,6 @@ impl Backend for MemoryBackend {
 
     async fn audit_head(&self) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.state().sealed_head.clone())
-    }
-
-    async fn backup(&self, _path: &Path) -> Result<(), StoreError> {
-        Err(StoreError::NoBackup)
     }
 
     async fn health(&self) -> Result<Health, StoreError> {

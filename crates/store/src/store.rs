@@ -316,12 +316,6 @@ impl Store {
         self.0.backend.check()
     }
 
-    /// Writes a consistent copy to `path`, which must not exist yet. It is sealed as the store is: it opens only
-    /// with the same key ring.
-    pub async fn backup(&self, path: &Path) -> Result<(), StoreError> {
-        self.0.backend.backup(path).await
-    }
-
     pub async fn health(&self) -> Result<Health, StoreError> {
         self.0.backend.health().await
     }

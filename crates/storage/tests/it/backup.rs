@@ -49,7 +49,7 @@ async fn site(keys: &Keys) -> (World, Caller) {
 /// Rows, then bytes.
 async fn copied(world: &World, keys: &Keys) -> Result<(TempDir, CopiedBytes), CopyFault> {
     let to = tempfile::tempdir().unwrap();
-    world.store.backup(&to.path().join("store.db")).await.unwrap();
+    keys.rows(world.blobs()).copy(&to.path().join("store.db")).unwrap();
     let blobs = copy_bytes(
         &keys.rows(to.path()),
         &world.blobs().join("blobs"),
@@ -148,7 +148,7 @@ async fn nothing_is_removed_while_somebody_copies() {
     let blobs = world.blobs().join("blobs");
     let pin = BytePin::take(&blobs).unwrap().unwrap();
     let other = BytePin::take(&blobs).unwrap().unwrap();
-    world.store.backup(&to.path().join("store.db")).await.unwrap();
+    keys.rows(world.blobs()).copy(&to.path().join("store.db")).unwrap();
     let before = world.files();
     let key = world.keys("acct1").await[0].clone();
     let removes = |name: String| {

@@ -13,6 +13,8 @@ use crate::{CommitError, StoreError};
 
 /// What the next batch follows.
 pub(super) struct State {
+    /// SQLite's own count of what others committed.
+    pub version: i64,
     pub revision: u64,
     pub head: Option<Arc<dyn ChainHead>>,
     pub record: Option<Record>,
@@ -20,10 +22,18 @@ pub(super) struct State {
 
 impl State {
     pub fn load(connection: &Connection) -> rusqlite::Result<Self> {
+        // First, so that what comes in between is not taken for read.
+        let version = version(connection)?;
         let head = schema::head(connection)?.map(|head| Arc::new(head) as Arc<dyn ChainHead>);
         let revision = schema::number(connection, schema::REVISION)?;
-        Ok(Self { revision, head, record: anchor::last_of(connection)? })
+        Ok(Self { version, revision, head, record: anchor::last_of(connection)? })
     }
+}
+
+/// Changes whenever another connection committed, and with failures of this one; its own commits and moves of the log leave
+/// it as it is. Within a transaction it costs no look at a file.
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
 }
 
 /// A batch in an open transaction: written, or refused by itself.
@@ -57,11 +67,10 @@ enum Sql {
     Mark,
     Put,
     Delete,
-    Log,
 }
 
 impl Sql {
-    const COUNT: usize = Self::Log as usize + 1;
+    const COUNT: usize = Self::Delete as usize + 1;
 
     fn text(self) -> &'static str {
         match self {
@@ -73,7 +82,6 @@ impl Sql {
                  ON CONFLICT (key) DO UPDATE SET revision = excluded.revision, value = excluded.value"
             }
             Self::Delete => "DELETE FROM rows WHERE key = ?1",
-            Self::Log => "INSERT OR IGNORE INTO log VALUES (?1, ?2)",
         }
     }
 }
@@ -176,13 +184,10 @@ fn mark(statements: &mut Statements<'_>, key: &[u8]) -> rusqlite::Result<Option<
 
 fn write_rows(statements: &mut Statements<'_>, batch: &RawBatch, revision: u64) -> rusqlite::Result<()> {
     for key in &batch.delete {
-        if statements.get(Sql::Delete)?.execute([key])? > 0 {
-            statements.get(Sql::Log)?.execute((revision, key))?;
-        }
+        statements.get(Sql::Delete)?.execute([key])?;
     }
     for (key, value) in &batch.put {
         statements.get(Sql::Put)?.execute((key, revision, value))?;
-        statements.get(Sql::Log)?.execute((revision, key))?;
     }
     Ok(())
 }

@@ -73,7 +73,7 @@ pub(super) fn size_bytes(database: &Path) -> u64 {
 }
 
 /// One read transaction, written out as a new database; commits go on meanwhile.
-pub(super) fn backup(source: &Path, target: &Path) -> Result<(), StoreError> {
+pub(super) fn copy(source: &Path, target: &Path) -> Result<(), StoreError> {
     let io_failed = |error: io::Error| StoreError::unavailable("write the backup", error);
     let name = target.to_str().ok_or_else(|| {
         io_failed(io::Error::new(io::ErrorKind::InvalidInput, "the path of the backup is not valid UTF-8"))

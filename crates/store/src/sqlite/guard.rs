@@ -6,6 +6,11 @@
 //! change of the database file and its log with what they were after the last own write. A look that is not older
 //! than two milliseconds serves whoever reads or answers meanwhile.
 //!
+//! An own write excuses the one file that it changes: a commit writes to the log alone, and moving the log into the
+//! database file (a passive checkpoint) to that alone. The log begins anew with a commit, never with a move.
+//! Bytes that somebody else writes into the same file meanwhile are not seen; a commit by somebody else is, as SQLite
+//! counts them (`PRAGMA data_version`) and the writer asks for the count under SQLite's lock.
+//!
 //! What it finds stays found: nothing is read or written any more until the store is opened anew.
 
 use std::fs::Metadata;
@@ -20,6 +25,7 @@ use crate::StoreError;
 
 /// How long a look serves. Writes look for themselves.
 const LOOK_SERVES: Duration = Duration::from_millis(2);
+const CHANGED: &str = "changed by something else";
 
 /// A file as it was left.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,11 +55,33 @@ impl Print {
     }
 }
 
+/// How an own write left a file.
 struct Left {
-    /// Own writes under way: while there are any, sizes and times may change.
+    print: Print,
+    /// Own writes to it that are under way: while there are any, its size and time may change.
     writing: u32,
-    database: Print,
-    log: Print,
+}
+
+/// The two files.
+struct Files<T> {
+    database: T,
+    log: T,
+}
+
+/// Which files an own write changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Writes {
+    Database,
+    Log,
+    Both,
+}
+
+impl Files<Left> {
+    fn written(&mut self, writes: Writes) -> impl Iterator<Item = &mut Left> {
+        let database = (writes != Writes::Log).then_some(&mut self.database);
+        let log = (writes != Writes::Database).then_some(&mut self.log);
+        database.into_iter().chain(log)
+    }
 }
 
 pub(super) struct Guard {
@@ -62,7 +90,7 @@ pub(super) struct Guard {
     identity: (u64, u64),
     /// The database file never shrinks.
     bytes_min: AtomicU64,
-    left: Mutex<Left>,
+    left: Mutex<Files<Left>>,
     found: OnceLock<StoreError>,
     opened: Instant,
     /// When the files were last found unharmed, in microseconds since `opened`; 0 before the first time.
@@ -75,14 +103,14 @@ impl Guard {
         let log = database.with_extension("db-wal");
         let print = |path: &Path| {
             let found = path.metadata().map_err(|error| StoreError::unavailable("look at its files", error));
-            found.map(|found| Print::of(&found))
+            found.map(|found| Left { print: Print::of(&found), writing: 0 })
         };
-        let left = Left { writing: 0, database: print(database)?, log: print(&log)? };
+        let left = Files { database: print(database)?, log: print(&log)? };
         Ok(Self {
             database: database.to_owned(),
             log,
-            identity: left.database.identity,
-            bytes_min: AtomicU64::new(left.database.bytes),
+            identity: left.database.print.identity,
+            bytes_min: AtomicU64::new(left.database.print.bytes),
             left: Mutex::new(left),
             found: OnceLock::new(),
             opened: Instant::now(),
@@ -119,42 +147,51 @@ impl Guard {
     }
 
     /// Before an own write. [`Guard::end`] must follow.
-    pub fn begin(&self) -> Result<(), StoreError> {
+    pub fn begin(&self, writes: Writes) -> Result<(), StoreError> {
         self.unharmed()?;
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         self.compare(&left)?;
-        left.writing += 1;
+        left.written(writes).for_each(|left| left.writing += 1);
         Ok(())
     }
 
     /// After an own write, whether it succeeded or not. An error says that what was written may be nowhere.
-    pub fn end(&self) -> Result<(), StoreError> {
+    pub fn end(&self, writes: Writes) -> Result<(), StoreError> {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.compare(&left);
-        left.writing = left.writing.saturating_sub(1);
-        let (database, log) = now?;
-        (left.database, left.log) = (database, log);
-        self.bytes_min.store(database.bytes, Ordering::Release);
+        left.written(writes).for_each(|left| left.writing = left.writing.saturating_sub(1));
+        let now = now?;
+        self.bytes_min.store(now.database.bytes, Ordering::Release);
+        // The file that was not written is as it was, or another's to leave.
+        if writes != Writes::Log {
+            left.database.print = now.database;
+        }
+        if writes != Writes::Database {
+            left.log.print = now.log;
+        }
         Ok(())
     }
 
-    fn compare(&self, left: &Left) -> Result<(Print, Print), StoreError> {
+    fn compare(&self, left: &Files<Left>) -> Result<Files<Print>, StoreError> {
         self.unharmed()?;
-        let quiet = left.writing == 0;
-        let look = |path: &Path, was: &Print, shrinks: bool| {
+        let look = |path: &Path, left: &Left, shrinks: bool| {
+            let (was, quiet) = (&left.print, left.writing == 0);
             let now = Print::take(path).map_err(|what| self.lost(path, what))?;
             let what = if now.identity != was.identity {
                 "replaced"
             } else if now.bytes < was.bytes && (quiet || !shrinks) {
                 "cut short"
             } else if quiet && now != *was {
-                "changed by something else"
+                CHANGED
             } else {
                 return Ok(now);
             };
             Err(self.lost(path, what))
         };
-        let prints = (look(&self.database, &left.database, false)?, look(&self.log, &left.log, true)?);
+        let prints = Files {
+            database: look(&self.database, &left.database, false)?,
+            log: look(&self.log, &left.log, true)?,
+        };
         self.looked.store(self.now_micros(), Ordering::Release);
         Ok(prints)
     }
@@ -172,6 +209,11 @@ impl Guard {
     pub fn condemn(&self, reason: StoreError) {
         tracing::error!("{reason}");
         let _ = self.found.set(reason);
+    }
+
+    /// SQLite says that somebody else committed.
+    pub fn committed_by_another(&self) -> StoreError {
+        self.lost(&self.log, CHANGED)
     }
 
     fn unharmed(&self) -> Result<(), StoreError> {
@@ -215,9 +257,9 @@ mod tests {
                 });
             }
             for _ in 0..20_000 {
-                guard.begin().unwrap();
+                guard.begin(Writes::Database).unwrap();
                 file.write_all(b"x").unwrap();
-                guard.end().unwrap();
+                guard.end(Writes::Database).unwrap();
             }
             done.store(true, Ordering::Release);
         });

@@ -27,10 +27,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::backend::{
-    AuditRow, Backend, CHANGES_REVISIONS_MAX, Health, RawBatch, RawChanges, RawPage, RawRow, Revision,
-    RowMark,
-};
+use crate::backend::{AuditRow, Backend, Health, RawBatch, RawPage, RawRow, Revision, RowMark};
 use crate::{CommitError, StoreError};
 use anchor::Anchor;
 use cache::{Look, RowCache};
@@ -56,8 +53,6 @@ pub struct SqliteOptions {
     pub waiting_commits_max: usize,
     /// Connections that read.
     pub readers: usize,
-    /// How many revisions back [`Backend::changes`] can tell, at the least.
-    pub changes_revisions_max: u64,
     /// How many bytes of rows are kept in memory.
     pub cached_bytes_max: usize,
 }
@@ -68,7 +63,6 @@ impl Default for SqliteOptions {
             database_bytes_max: 1 << 40,
             waiting_commits_max: 4096,
             readers: 4,
-            changes_revisions_max: CHANGES_REVISIONS_MAX,
             cached_bytes_max: 8 * 1024 * 1024,
         }
     }
@@ -124,8 +118,7 @@ impl SqliteBackend {
         let checkpoints = connect(&path, true)?;
         let (jobs, incoming) = mpsc::channel(options.waiting_commits_max.max(1));
         let (poke, pokes) = std::sync::mpsc::sync_channel(1);
-        let keep = options.changes_revisions_max;
-        let writer = Writer::new((connection, anchor), incoming, shared.clone(), poke, keep)?;
+        let writer = Writer::new((connection, anchor), incoming, shared.clone(), poke)?;
         let watched = shared.clone();
         let threads = vec![
             spawn("store-writer", move || writer.run())?,
@@ -244,28 +237,12 @@ impl Backend for SqliteBackend {
         answer
     }
 
-    async fn changes(&self, since: Revision, limit: usize) -> Result<RawChanges, StoreError> {
-        self.shared.guard.glance()?;
-        self.shared.readers.with_checked(|connection| reader::changes(connection, since, limit.max(1)))
-    }
-
     async fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditRow>, StoreError> {
         self.read(|connection| reader::audit(connection, after, limit))
     }
 
     async fn audit_head(&self) -> Result<Option<Vec<u8>>, StoreError> {
         self.read(schema::head)
-    }
-
-    async fn backup(&self, path: &Path) -> Result<(), StoreError> {
-        self.shared.guard.check()?;
-        let (source, target) = (self.path.clone(), path.to_owned());
-        let (reply, answer) = oneshot::channel();
-        // Detached: it ends by itself, and a caller who went away must not stop it half-way.
-        spawn("store-backup", move || {
-            let _ = reply.send(files::backup(&source, &target));
-        })?;
-        answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
     async fn health(&self) -> Result<Health, StoreError> {

@@ -69,7 +69,7 @@ impl SqliteReader {
     }
 
     pub fn copy(&self, target: &Path) -> Result<(), StoreError> {
-        files::backup(&self.path, target)
+        files::copy(&self.path, target)
     }
 
     /// SQLite's own look at every page.

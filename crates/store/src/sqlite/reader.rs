@@ -10,9 +10,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
-use super::{connect, failed, schema};
+use super::{connect, failed};
 use crate::StoreError;
-use crate::backend::{AuditRow, PAGE_BYTES_MAX, RawChanges, RawPage, RawRow, Revision, prefix_end};
+use crate::backend::{AuditRow, PAGE_BYTES_MAX, RawPage, RawRow, Revision, prefix_end};
 
 /// A few connections that only read. A caller takes a free one, or waits for one: reads are short.
 pub(super) struct Readers {
@@ -49,16 +49,8 @@ impl Readers {
 
     /// Reads the file as it is now.
     pub fn with<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
-        self.with_checked(|connection| read(connection).map_err(|error| failed("read", error)))
-    }
-
-    pub fn with_checked<T>(
-        &self,
-        read: impl FnOnce(&Connection) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
         let mut reader = self.free();
-        reader.end().map_err(|error| failed("read", error))?;
-        read(&reader.connection)
+        reader.end().and_then(|()| read(&reader.connection)).map_err(|error| failed("read", error))
     }
 
     /// Reads rows, as they are now and all of one moment. Other tables may be as they were before.
@@ -194,41 +186,4 @@ pub(super) fn audit(connection: &Connection, after: u64, limit: usize) -> rusqli
         rows.push(row);
     }
     Ok(rows)
-}
-
-pub(super) fn changes(
-    connection: &Connection,
-    since: Revision,
-    limit: usize,
-) -> Result<RawChanges, StoreError> {
-    let failed = |error| failed("read", error);
-    let moment = connection.unchecked_transaction().map_err(failed)?;
-    let oldest = schema::number(&moment, schema::LOG_FLOOR).map_err(failed)?;
-    if since.0 < oldest {
-        return Err(StoreError::ChangesGone { oldest });
-    }
-    changes_between(&moment, since, limit).map_err(failed)
-}
-
-fn changes_between(connection: &Connection, since: Revision, limit: usize) -> rusqlite::Result<RawChanges> {
-    let last: u64 = schema::number(connection, schema::REVISION)?;
-    let Ok(from) = i64::try_from(since.0) else {
-        return Ok(RawChanges { changed: Vec::new(), through: since });
-    };
-    let skip = i64::try_from(limit - 1).unwrap_or(i64::MAX);
-    let cut = "SELECT revision FROM log WHERE revision > ?1 ORDER BY revision LIMIT 1 OFFSET ?2";
-    let cut: Option<u64> =
-        connection.prepare_cached(cut)?.query_row((from, skip), |row| row.get(0)).optional()?;
-    let through = cut.unwrap_or(last).max(since.0);
-    let keys = "SELECT DISTINCT key FROM log WHERE revision > ?1 AND revision <= ?2 ORDER BY key";
-    let mut query = connection.prepare_cached(keys)?;
-    let keys = query.query_map((from, through), |row| row.get::<_, Vec<u8>>(0))?;
-    let changed = keys
-        .map(|key| {
-            let key = key?;
-            let now = row(connection, &key)?;
-            Ok((key, now))
-        })
-        .collect::<rusqlite::Result<_>>()?;
-    Ok(RawChanges { changed, through: Revision(through) })
 }

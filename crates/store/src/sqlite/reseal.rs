@@ -8,7 +8,7 @@ use rusqlite::{Connection, Row};
 use super::schema;
 use crate::backend::{PAGE_BYTES_MAX, RawPage, RawRow, Reseal, Revision, RowMark};
 
-/// Writes values under their new seal. Revisions and the log of changes stay as they are.
+/// Writes values under their new seal. Revisions stay as they are.
 pub(super) fn write(connection: &Connection, values: &[Reseal]) -> rusqlite::Result<()> {
     if values.is_empty() {
         return Ok(());

@@ -9,8 +9,8 @@ use super::{SqliteOptions, failed};
 use crate::StoreError;
 
 /// Raised with every change that an older version could not work with. Since 2 a row of `audit` has all records that were
-/// committed together; before, it had one.
-const SCHEMA: i64 = 2;
+/// committed together; before, it had one. Since 3 there is no table `log` of what was changed when.
+const SCHEMA: i64 = 3;
 /// What is read still. It is of the present schema from the first commit on.
 const SCHEMA_OLDEST: i64 = 1;
 /// `ARCD`: what `file(1)` and a curious administrator see.
@@ -19,25 +19,17 @@ const PAGE_BYTES: u64 = 4096;
 
 /// The last revision.
 pub(super) const REVISION: &str = "revision";
-/// Changes are known from after this revision on.
-pub(super) const LOG_FLOOR: &str = "log_floor";
 /// Seconds since 1970.
 pub(super) const CREATED: &str = "created";
 /// The sealed head of the audit chain.
 pub(super) const HEAD: &str = "audit_head";
 
-/// `log` has one row per changed key and revision; its oldest revisions are removed as new ones come. A row of `audit` has
-/// the number and the hash of its last record.
+/// A row of `audit` has the number and the hash of its last record.
 const TABLES: &str = "
     CREATE TABLE rows (
         key BLOB PRIMARY KEY NOT NULL,
         revision INTEGER NOT NULL,
         value BLOB NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE log (
-        revision INTEGER NOT NULL,
-        key BLOB NOT NULL,
-        PRIMARY KEY (revision, key)
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE audit (
         sequence INTEGER PRIMARY KEY,
@@ -48,7 +40,7 @@ const TABLES: &str = "
         name TEXT PRIMARY KEY NOT NULL,
         value ANY NOT NULL
     ) STRICT, WITHOUT ROWID;
-    INSERT INTO meta VALUES ('revision', 0), ('log_floor', 0);
+    INSERT INTO meta VALUES ('revision', 0);
 ";
 
 /// Makes the tables in an empty file, refuses one that is not ours or too new, and sets up the writer.
@@ -120,10 +112,14 @@ fn create(connection: &mut Connection, now_epoch_seconds: i64) -> rusqlite::Resu
     creation.commit()
 }
 
-/// Marks the file as one that versions of an older schema refuse; part of the first transaction that writes to it.
+/// Makes the file one of the present schema, which older versions refuse; part of the first transaction that writes to it.
 pub(super) fn raise(connection: &Connection) -> rusqlite::Result<()> {
     let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if found < SCHEMA { connection.pragma_update(None, "user_version", SCHEMA) } else { Ok(()) }
+    if found == SCHEMA {
+        return Ok(());
+    }
+    connection.execute_batch("DROP TABLE IF EXISTS log; DELETE FROM meta WHERE name = 'log_floor';")?;
+    connection.pragma_update(None, "user_version", SCHEMA)
 }
 
 /// Reads every page, those of the log included, and looks whether they fit together.

@@ -10,8 +10,9 @@ use rusqlite::hooks::Wal;
 use tokio::sync::{mpsc, oneshot};
 
 use super::anchor::{self, Anchor};
-use super::apply::{Outcome, State, Statements, Stop, apply};
+use super::apply::{Outcome, State, Statements, Stop, apply, version};
 use super::cache::Changing;
+use super::guard::Writes;
 use super::{Shared, failed, schema};
 use crate::backend::{Announce, AuditRow, RawBatch, RawRow, Reseal, Revision, Settled, announced};
 use crate::{CommitError, StoreError};
@@ -32,8 +33,6 @@ const GATHERED_ENOUGH: usize = 64;
 const CHECKPOINT_PAGES: u64 = 1024;
 /// When the checkpoint thread falls behind, and the log has this many pages, commits do its work.
 const LOG_PAGES_MAX: u64 = 4096;
-/// The log of changes is cut every so many revisions.
-const TRIM_REVISIONS: u64 = 1024;
 
 /// A commit that waits.
 pub(super) struct Job {
@@ -51,7 +50,6 @@ pub(super) struct Writer {
     poke: SyncSender<()>,
     /// `None` after a failure, until it is read anew.
     state: Option<State>,
-    changes_revisions_max: u64,
     /// Pages in the log when the checkpoint thread was last asked.
     asked_at_pages: u64,
     /// Pages in the log, told by SQLite after each commit.
@@ -64,23 +62,11 @@ impl Writer {
         jobs: mpsc::Receiver<Job>,
         shared: Arc<Shared>,
         poke: SyncSender<()>,
-        changes_revisions_max: u64,
     ) -> Result<Self, StoreError> {
         let state = Some(State::load(&connection).map_err(|error| failed("read", error))?);
         let log_pages = count_log_pages(&mut connection).map_err(|error| failed("read", error))?;
         let (wrote, asked_at_pages) = (false, 0);
-        Ok(Self {
-            connection,
-            anchor,
-            wrote,
-            jobs,
-            shared,
-            poke,
-            state,
-            changes_revisions_max,
-            asked_at_pages,
-            log_pages,
-        })
+        Ok(Self { connection, anchor, wrote, jobs, shared, poke, state, asked_at_pages, log_pages })
     }
 
     /// Until nobody can send any more and all that was sent is answered.
@@ -121,11 +107,12 @@ impl Writer {
 
     /// Moves all of the log into the file. A store that was only looked at, or that others touched, stays as it is.
     fn close(&self) {
-        if !self.wrote || self.shared.guard.begin().is_err() {
+        if !self.wrote || self.shared.guard.begin(Writes::Both).is_err() {
             return;
         }
         self.shared.readers.let_stay(false);
-        let moved = self.checkpoint().map_err(|error| failed("move its log", error));
+        self.shared.readers.end_all();
+        let moved = checkpoint(&self.connection, "PASSIVE").map_err(|error| failed("move its log", error));
         let closed = moved.and_then(|(pages, moved)| {
             if pages >= 0 && pages == moved {
                 self.anchor.note_complete(&self.connection)?;
@@ -137,7 +124,7 @@ impl Writer {
         if let Err(error) = closed {
             tracing::warn!(%error, "the store's log stays, and is read at the next start");
         }
-        let _ = self.shared.guard.end();
+        let _ = self.shared.guard.end(Writes::Both);
     }
 
     /// One transaction. Nobody is answered before it is durable, not even those whose requirements failed: what
@@ -184,7 +171,7 @@ impl Writer {
             return Err(StoreError::ObserverFailed);
         }
         self.roll_back();
-        self.shared.guard.begin()?;
+        self.begin().inspect_err(|_| self.roll_back())?;
         let shared = self.shared.clone();
         let changing = shared.cache.change(batches.iter().flat_map(keys));
         let written = self.group(batches).inspect_err(|_| self.roll_back());
@@ -192,7 +179,7 @@ impl Writer {
             shared.readers.rows_changed();
         }
         // What went into a file that nobody finds again was not written.
-        self.shared.guard.end()?;
+        self.shared.guard.end(Writes::Log)?;
         let outcomes = written?;
         if outcomes.iter().any(Result::is_ok) {
             self.wrote = true;
@@ -203,6 +190,25 @@ impl Writer {
         Ok(outcomes)
     }
 
+    /// Begins a transaction that nobody else wrote before: whoever did, perhaps while this waited for the lock, has to be
+    /// found before a commit of ours goes on from it. Under the lock nobody else writes through SQLite any more.
+    /// [`Guard::end`](super::guard::Guard::end) must follow.
+    fn begin(&mut self) -> Result<(), StoreError> {
+        let guard = &self.shared.guard;
+        guard.check()?;
+        // Taken: a failure to begin may change SQLite's count, too.
+        let state = self.state.take();
+        let begun = self.connection.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([]));
+        let version =
+            begun.and_then(|_| version(&self.connection)).map_err(|error| failed("write", error))?;
+        if state.as_ref().is_some_and(|state| state.version != version) {
+            return Err(guard.committed_by_another());
+        }
+        guard.begin(Writes::Log)?;
+        self.state = state;
+        Ok(())
+    }
+
     fn group(&mut self, batches: &[RawBatch]) -> Result<Vec<Outcome>, StoreError> {
         let state = self.state.take();
         let (outcomes, state) = self.transaction(batches, state)?;
@@ -210,15 +216,11 @@ impl Writer {
         let is_long = self.log_pages.load(Ordering::Acquire) >= LOG_PAGES_MAX;
         // The log begins anew with a commit that finds nobody who reads in it.
         self.shared.readers.let_stay(!is_long);
-        if is_long && let Err(error) = self.checkpoint() {
-            tracing::warn!(%error, "the store's log could not be moved into its file");
+        if is_long {
+            // What it finds wrong with the files stays found.
+            let _ = move_log(&self.connection, &self.shared);
         }
         Ok(outcomes)
-    }
-
-    fn checkpoint(&self) -> rusqlite::Result<(i64, i64)> {
-        self.shared.readers.end_all();
-        checkpoint(&self.connection, "PASSIVE")
     }
 
     /// `state` is taken: a group that fails leaves nothing to go on from but what is on disk.
@@ -229,7 +231,6 @@ impl Writer {
     ) -> Result<(Vec<Outcome>, State), StoreError> {
         let Self { connection, .. } = self;
         let failed = |error| failed("write", error);
-        begin(connection).map_err(failed)?;
         if !self.wrote {
             schema::raise(connection).map_err(failed)?;
         }
@@ -252,7 +253,7 @@ impl Writer {
             Some(head) if outcomes.iter().any(Result::is_ok) => Some(head.settled()?),
             _ => None,
         };
-        note(connection, before, &mut state, settled.as_ref(), self.changes_revisions_max).map_err(failed)?;
+        note(connection, before, &mut state, settled.as_ref()).map_err(failed)?;
         connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([])).map_err(failed)?;
         Ok((outcomes, state))
     }
@@ -295,17 +296,12 @@ fn count_log_pages(connection: &mut Connection) -> rusqlite::Result<Arc<AtomicU6
     Ok(log_pages)
 }
 
-fn begin(connection: &Connection) -> rusqlite::Result<()> {
-    connection.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(|_| ())
-}
-
 /// What a group leaves besides its rows.
 fn note(
     connection: &Connection,
     revision_before: u64,
     state: &mut State,
     settled: Option<&Settled>,
-    changes_revisions_max: u64,
 ) -> rusqlite::Result<()> {
     if let Some(settled) = settled {
         write_records(connection, &settled.records)?;
@@ -315,7 +311,6 @@ fn note(
     }
     if revision_before != state.revision {
         schema::put(connection, schema::REVISION, state.revision)?;
-        trim(connection, revision_before, state.revision, changes_revisions_max)?;
     }
     Ok(())
 }
@@ -347,17 +342,6 @@ fn write_records(connection: &Connection, records: &[AuditRow]) -> rusqlite::Res
     Ok(())
 }
 
-/// Forgets the oldest changes, a few at a time.
-fn trim(connection: &Connection, before: u64, after: u64, keep: u64) -> rusqlite::Result<()> {
-    let every = TRIM_REVISIONS.min(keep.max(1));
-    if before / every == after / every {
-        return Ok(());
-    }
-    let floor = after.saturating_sub(keep);
-    connection.prepare_cached("DELETE FROM log WHERE revision <= ?1")?.execute([floor])?;
-    schema::put(connection, schema::LOG_FLOOR, floor)
-}
-
 /// About what a batch adds to the log of the database, in bytes.
 fn size_bytes(batch: &RawBatch) -> usize {
     const ROW_BYTES: usize = 1024;
@@ -370,18 +354,18 @@ fn size_bytes(batch: &RawBatch) -> usize {
 /// Moves the log into the database file whenever asked, beside the writer. What it cannot move because a reader
 /// still needs it, it moves the next time.
 pub(super) fn checkpoints(connection: &Connection, pokes: &Receiver<()>, shared: &Shared) {
-    // Into files that others touched nothing is moved: they are evidence.
-    while pokes.recv().is_ok() && shared.guard.begin().is_ok() {
-        shared.readers.end_all();
-        let moved = checkpoint(connection, "PASSIVE");
-        match moved {
-            Ok((pages, moved)) => tracing::trace!(pages, moved, "checkpoint"),
-            Err(error) => tracing::warn!(%error, "the store's log could not be moved into its file"),
-        }
-        if shared.guard.end().is_err() {
-            return;
-        }
+    while pokes.recv().is_ok() && move_log(connection, shared).is_ok() {}
+}
+
+/// Moves what it can. Fails when others touched the files: into these nothing is moved, they are evidence.
+fn move_log(connection: &Connection, shared: &Shared) -> Result<(), StoreError> {
+    shared.guard.begin(Writes::Database)?;
+    shared.readers.end_all();
+    match checkpoint(connection, "PASSIVE") {
+        Ok((pages, moved)) => tracing::trace!(pages, moved, "checkpoint"),
+        Err(error) => tracing::warn!(%error, "the store's log could not be moved into its file"),
     }
+    shared.guard.end(Writes::Database)
 }
 
 /// How many pages the log has, and how many of them are in the database file now, durably. Nothing is known, and

@@ -77,23 +77,6 @@ async fn a_full_disk_is_told_and_survived() {
     assert_eq!(check, AuditCheck { records: written + 2, first_broken: None });
 }
 
-#[tokio::test]
-async fn changes_are_kept_for_a_bounded_time() {
-    let directory = tempfile::tempdir().unwrap();
-    let options = SqliteOptions { changes_revisions_max: 8, ..SqliteOptions::default() };
-    let backend = SqliteBackend::open(directory.path(), &options, NOW).unwrap();
-    for n in 0..100_u8 {
-        let put = vec![(vec![b't', 0, n], vec![n])];
-        backend.commit(RawBatch { put, ..RawBatch::default() }).await.unwrap();
-    }
-    let gone = backend.changes(Revision(0), 9).await.unwrap_err();
-    let StoreError::ChangesGone { oldest } = gone else { panic!("{gone}") };
-    assert!((84..=92).contains(&oldest), "{oldest}");
-    assert!(backend.changes(Revision(oldest - 1), 99).await.is_err());
-    let kept = backend.changes(Revision(oldest), 99).await.unwrap();
-    assert_eq!((kept.changed.len() as u64, kept.through), (100 - oldest, Revision(100)));
-}
-
 /// Callers who go away do not take the writer with them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_commit_is_whole_or_absent() {

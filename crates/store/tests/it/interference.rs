@@ -4,11 +4,13 @@ use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use arcadia_kernel::Fault;
-use arcadia_store::{Batch, CommitError, Store, StoreError};
+use arcadia_store::{AuditDraft, Backend as _, Batch, CommitError, RawBatch, Store, StoreError};
+use rusqlite::Connection;
 
-use crate::support::{NOTES, note, open, refusal, stamp};
+use crate::support::{FRAME_BYTES, NOTES, copy, draft, note, open, refusal, sqlite, stamp, used};
 
 async fn put(store: &Store, key: &str) -> Result<(), CommitError> {
     let mut batch = Batch::new();
@@ -25,7 +27,7 @@ async fn after(harm: impl FnOnce(&Path)) -> String {
     }
     store.check().unwrap();
     // Times of change are only as fine as the system's tick.
-    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
     harm(&directory.path().join("site"));
     let found = store.check().unwrap_err();
     assert!(matches!(found, StoreError::Interfered { .. }), "{found}");
@@ -77,6 +79,89 @@ async fn a_cut_or_written_file_is_noticed() {
     assert!(text.contains("store.db-wal was changed"), "{text}");
 }
 
+/// What another connection to the file does, as `sqlite3 store.db` is one.
+fn other(directory: &Path, sql: &str) -> Connection {
+    let other = Connection::open(directory.join("site/store.db")).unwrap();
+    // A move of the log would be noticed by itself.
+    other.execute_batch(&format!("PRAGMA wal_autocheckpoint = 0; {sql}")).unwrap();
+    other
+}
+
+/// A commit that waits for another's transaction, which ends with `end`.
+async fn put_beside(directory: &Path, store: &Store, end: &str) -> Result<(), CommitError> {
+    // Times of change are only as fine as the system's tick.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let other = other(directory, "BEGIN IMMEDIATE; DELETE FROM audit WHERE sequence = 5;");
+    let waiting = store.clone();
+    let waiting = tokio::spawn(async move { put(&waiting, "later").await });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!waiting.is_finished());
+    store.check().unwrap();
+    other.execute_batch(end).unwrap();
+    waiting.await.unwrap()
+}
+
+/// The site waits for the lock, and looks once it has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_is_committed_while_a_commit_waits_is_noticed() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    for n in 0..9 {
+        put(&store, &format!("{n}")).await.unwrap();
+    }
+    put_beside(directory.path(), &store, "ROLLBACK").await.unwrap();
+    store.check().unwrap();
+    let refused = put_beside(directory.path(), &store, "COMMIT").await.unwrap_err();
+    assert!(matches!(refused, CommitError::Store(StoreError::Interfered { .. })), "{refused}");
+    let found = store.check().unwrap_err();
+    assert!(found.to_string().contains("store.db-wal was changed by something else"), "{found}");
+    assert!(matches!(store.get(NOTES, "1").await, Err(StoreError::Interfered { .. })));
+}
+
+/// SQLite tells of the change where the files do not.
+#[tokio::test]
+async fn a_change_is_noticed_when_size_and_time_of_the_log_are_put_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let log = directory.path().join("site/store.db-wal");
+    // A log that has begun anew has room: what is written to it next does not make it longer.
+    let length = || log.metadata().unwrap().len();
+    while used(&log) + 99 * FRAME_BYTES > length() {
+        for n in 0..20 {
+            put(&store, &format!("{n}")).await.unwrap();
+        }
+    }
+    let left = log.metadata().unwrap();
+    drop(other(directory.path(), "DELETE FROM audit WHERE sequence = 5"));
+    let file = OpenOptions::new().write(true).open(&log).unwrap();
+    file.set_modified(left.modified().unwrap()).unwrap();
+    assert_eq!(length(), left.len());
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    store.check().unwrap();
+    let refused = put(&store, "later").await.unwrap_err();
+    assert!(matches!(refused, CommitError::Store(StoreError::Interfered { .. })), "{refused}");
+    store.check().unwrap_err();
+}
+
+/// A commit of the site's own excuses its log and not the database file.
+#[tokio::test]
+async fn a_byte_that_is_written_to_the_file_during_a_commit_is_noticed() {
+    let directory = tempfile::tempdir().unwrap();
+    let backend = sqlite(directory.path());
+    backend.commit(RawBatch { audit: vec![draft("first")], ..RawBatch::default() }).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let file = OpenOptions::new().write(true).open(directory.path().join("site/store.db")).unwrap();
+    let (end, inner) = (file.metadata().unwrap().len(), draft("second"));
+    let audit: AuditDraft = Box::new(move |head, changes| {
+        file.write_all_at(b"\x01", end - 1).unwrap();
+        inner(head, changes)
+    });
+    let refused = backend.commit(RawBatch { audit: vec![audit], ..RawBatch::default() }).await.unwrap_err();
+    assert!(matches!(refused, CommitError::Store(StoreError::Interfered { .. })), "{refused}");
+    let found = backend.check().unwrap_err();
+    assert!(found.to_string().contains("store.db was changed by something else"), "{found}");
+}
+
 /// It is not undone by putting the file back: what was acknowledged meanwhile may be in neither.
 #[tokio::test]
 async fn what_was_noticed_stays_until_the_store_is_opened_anew() {
@@ -85,7 +170,7 @@ async fn what_was_noticed_stays_until_the_store_is_opened_anew() {
     put(&store, "a").await.unwrap();
     let site = directory.path().join("site");
     // The look of the last commit serves for a moment.
-    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
     fs::rename(site.join("store.db"), site.join("away")).unwrap();
     store.check().unwrap_err();
     fs::rename(site.join("away"), site.join("store.db")).unwrap();
@@ -116,7 +201,7 @@ async fn the_stores_own_work_is_not_taken_for_anothers() {
             }
         }));
     }
-    store.backup(&directory.path().join("copy.db")).await.unwrap();
+    copy(directory.path(), &directory.path().join("copy.db")).unwrap();
     for task in tasks {
         task.await.unwrap();
     }

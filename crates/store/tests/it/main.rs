@@ -13,6 +13,7 @@ mod dispatched;
 mod failure;
 mod interference;
 mod model;
+mod older;
 mod put_back;
 mod readers;
 mod reseal;

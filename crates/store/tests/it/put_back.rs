@@ -7,7 +7,7 @@ use arcadia_crypto::SystemEntropy;
 use arcadia_store::{Batch, Store, StoreError, StoreReader};
 use rusqlite::Connection;
 
-use crate::support::{NOTES, clock, note, open, ring, stamp};
+use crate::support::{NOTES, clock, copy, note, open, ring, stamp};
 
 async fn put(store: &Store, key: &str, text: &str) {
     let mut batch = Batch::new();
@@ -34,7 +34,7 @@ async fn changed(directory: &Path) {
     for key in ["a", "b", "c"] {
         put(&store, key, "old").await;
     }
-    store.backup(&directory.join("old.db")).await.unwrap();
+    copy(directory, &directory.join("old.db")).unwrap();
     put(&store, "b", "new").await;
     let mut batch = Batch::new();
     batch.delete(NOTES, "c");

@@ -10,7 +10,7 @@ use arcadia_store::{
 };
 use rusqlite::Connection;
 
-use crate::support::{NOTES, clock, note, open, refusal, ring, stamp};
+use crate::support::{NOTES, clock, copy, note, open, refusal, ring, stamp};
 
 const SECRET: &str = "correct-horse-battery-staple";
 
@@ -47,7 +47,7 @@ async fn a_secret_is_in_none_of_the_files() {
     let mut event = refusal(&store, "SecretGet");
     event.caller_name = "nina@contoso.example".to_owned();
     store.audit_sink().append(event).await.unwrap();
-    store.backup(&directory.path().join("site/copy.db")).await.unwrap();
+    copy(directory.path(), &directory.path().join("site/copy.db")).unwrap();
     let search = || {
         let (mut files, mut known_key) = (0, false);
         for entry in std::fs::read_dir(directory.path().join("site")).unwrap() {
@@ -273,9 +273,9 @@ async fn another_key_ring_is_refused() {
 async fn newer_and_foreign_files_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     audited(directory.path()).await;
-    tamper(directory.path(), "PRAGMA user_version = 3");
+    tamper(directory.path(), "PRAGMA user_version = 4");
     let refused = try_open(directory.path(), ring(directory.path())).err().unwrap();
-    assert!(matches!(refused, StoreError::NewerSchema { found: 3, known: 2, .. }), "{refused}");
+    assert!(matches!(refused, StoreError::NewerSchema { found: 4, known: 3, .. }), "{refused}");
     assert!(refused.to_string().contains("newer version"));
 
     tamper(directory.path(), "PRAGMA application_id = 1");
@@ -319,7 +319,7 @@ async fn only_the_owner_may_read_the_files() {
     std::fs::set_permissions(&site, std::fs::Permissions::from_mode(0o755)).unwrap();
     let store = open(directory.path());
     put(&store, "a", "1").await;
-    store.backup(&site.join("copy.db")).await.unwrap();
+    copy(directory.path(), &site.join("copy.db")).unwrap();
     assert_eq!(mode(&site), 0o700);
     for name in ["store.db", "store.db-wal", "store.db-shm", "store.lock", "copy.db"] {
         assert_eq!(mode(&site.join(name)), 0o600, "{name}");
@@ -336,15 +336,15 @@ async fn only_the_owner_may_read_the_files() {
 }
 
 #[tokio::test]
-async fn a_backup_is_a_store_as_of_one_moment() {
+async fn a_copy_is_a_store_as_of_one_moment() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
     put(&store, "a", "1").await;
-    let copy = directory.path().join("copy/site");
-    std::fs::create_dir_all(&copy).unwrap();
+    let site = directory.path().join("copy/site");
+    std::fs::create_dir_all(&site).unwrap();
     std::fs::copy(directory.path().join("keys.json"), directory.path().join("copy/keys.json")).unwrap();
-    store.backup(&copy.join("store.db")).await.unwrap();
-    assert!(store.backup(&copy.join("store.db")).await.is_err(), "a backup replaces nothing");
+    copy(directory.path(), &site.join("store.db")).unwrap();
+    assert!(copy(directory.path(), &site.join("store.db")).is_err(), "a copy replaces nothing");
     put(&store, "a", "2").await;
     drop(store);
     let copied = open(&directory.path().join("copy"));

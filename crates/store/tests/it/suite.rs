@@ -399,41 +399,6 @@ async fn an_exclusive_job_never_meets_a_commit(backend: Shared) {
     assert!(ran > 0);
 }
 
-async fn changes_tell_each_key_once_as_it_is_now(backend: Shared) {
-    let none = backend.changes(Revision(0), 9).await.unwrap();
-    assert_eq!((none.changed, none.through), (vec![], Revision(0)));
-    backend.commit(put(b"t\0a", b"1")).await.unwrap();
-    backend.commit(put(b"t\0b", b"1")).await.unwrap();
-    backend.commit(put(b"t\0a", b"2")).await.unwrap();
-    backend.commit(delete(b"t\0b")).await.unwrap();
-    backend.commit(delete(b"t\0never")).await.unwrap();
-    let a = (b"t\0a".to_vec(), Some(row(b"t\0a", 3, b"2")));
-    let b = (b"t\0b".to_vec(), None);
-    let all = backend.changes(Revision(0), 9).await.unwrap();
-    assert_eq!((all.changed, all.through), (vec![a.clone(), b.clone()], Revision(5)));
-    let first = backend.changes(Revision(0), 1).await.unwrap();
-    assert_eq!((first.changed, first.through), (vec![a.clone()], Revision(1)));
-    let rest = backend.changes(first.through, 99).await.unwrap();
-    assert_eq!((rest.changed, rest.through), (vec![a, b.clone()], Revision(5)));
-    let late = backend.changes(Revision(3), 99).await.unwrap();
-    assert_eq!((late.changed, late.through), (vec![b], Revision(5)));
-    let beyond = backend.changes(Revision(99), 99).await.unwrap();
-    assert_eq!((beyond.changed, beyond.through), (vec![], Revision(99)));
-}
-
-async fn changes_do_not_cut_a_commit_in_two(backend: Shared) {
-    let two = RawBatch {
-        put: vec![(b"t\0a".to_vec(), b"1".to_vec()), (b"t\0b".to_vec(), b"1".to_vec())],
-        ..RawBatch::default()
-    };
-    backend.commit(two).await.unwrap();
-    backend.commit(put(b"t\0c", b"1")).await.unwrap();
-    let first = backend.changes(Revision(0), 1).await.unwrap();
-    assert_eq!((first.changed.len(), first.through), (2, Revision(1)));
-    let rest = backend.changes(first.through, 1).await.unwrap();
-    assert_eq!((rest.changed.len(), rest.through), (1, Revision(2)));
-}
-
 /// A draft that notes what it is told of rows.
 fn noting(noted: &Arc<Mutex<Vec<(String, Option<RowMark>, Option<RowMark>)>>>) -> AuditDraft {
     let (noted, draft) = (noted.clone(), draft("x"));
@@ -496,7 +461,6 @@ async fn a_new_seal_is_no_change(backend: Shared) {
     assert_eq!(*noted.lock().unwrap(), [expected], "only what was sealed anew");
     let page = backend.walk(None, 9).await.unwrap();
     assert_eq!(page.rows, [row(b"t\0a", 1, b"new"), row(b"t\0b", 3, b"changed")]);
-    assert_eq!(backend.changes(Revision(3), 9).await.unwrap().changed, []);
     let records: Vec<_> = backend.audit(0, 9).await.unwrap().into_iter().map(|row| row.records).collect();
     assert_eq!(records, [b"old", b"new"]);
 }
@@ -587,8 +551,6 @@ on_every_backend!(
     a_refused_batch_is_not_announced,
     an_observer_that_panics_stops_the_store,
     an_exclusive_job_never_meets_a_commit,
-    changes_tell_each_key_once_as_it_is_now,
-    changes_do_not_cut_a_commit_in_two,
     a_draft_is_told_what_becomes_of_rows,
     a_new_seal_is_no_change,
     a_walk_meets_every_row_of_every_table,

@@ -9,10 +9,15 @@ use arcadia_kernel::{
     Outcome, Question, Reason, TokenFault, VerifiedToken,
 };
 use arcadia_store::{
-    AuditDraft, AuditRow, ChainHead, Record, Settled, SqliteBackend, SqliteOptions, Store, StoreError, Table,
+    AuditDraft, AuditRow, ChainHead, Record, Settled, SqliteBackend, SqliteOptions, Store, StoreError,
+    StoreReader, Table,
 };
 
 pub const NOW: i64 = 1_790_000_000;
+pub const PAGE_BYTES: u64 = 4096;
+/// Of the write-ahead log.
+pub const FRAME_BYTES: u64 = 24 + PAGE_BYTES;
+pub const LOG_HEADER_BYTES: u64 = 32;
 
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Note {
@@ -53,8 +58,22 @@ pub fn open(directory: &Path) -> Store {
     try_open(directory).unwrap()
 }
 
+/// Writes a copy of the store in `directory` to `to`, as another process does it.
+pub fn copy(directory: &Path, to: &Path) -> Result<(), StoreError> {
+    let reader = StoreReader::open(&directory.join("site"), ring(directory), Arc::new(SystemEntropy))?;
+    reader.copy(to)
+}
+
 pub fn sqlite(directory: &Path) -> SqliteBackend {
     SqliteBackend::open(&directory.join("site"), &SqliteOptions::default(), NOW).unwrap()
+}
+
+/// The end of the last whole frame of the log's present generation.
+pub fn used(log: &Path) -> u64 {
+    let bytes = std::fs::read(log).unwrap();
+    let salts = &bytes[16..24];
+    let frames = bytes[LOG_HEADER_BYTES as usize..].chunks_exact(FRAME_BYTES as usize);
+    LOG_HEADER_BYTES + FRAME_BYTES * frames.take_while(|frame| &frame[8..16] == salts).count() as u64
 }
 
 pub fn in_memory() -> Store {

@@ -2,13 +2,12 @@
 //! not once in a while.
 
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arcadia_store::{
-    AuditRow, Backend, CommitError, Health, MemoryBackend, RawBatch, RawChanges, RawPage, RawRow, Revision,
-    RowMark, StoreError,
+    AuditRow, Backend, CommitError, Health, MemoryBackend, RawBatch, RawPage, RawRow, Revision, RowMark,
+    StoreError,
 };
 use tokio::sync::oneshot;
 
@@ -91,10 +90,6 @@ impl Backend for Interleaved {
         self.rows.commit(batch).await
     }
 
-    async fn changes(&self, since: Revision, limit: usize) -> Result<RawChanges, StoreError> {
-        self.rows.changes(since, limit).await
-    }
-
     async fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditRow>, StoreError> {
         self.rows.audit(after, limit).await
     }
@@ -105,10 +100,6 @@ impl Backend for Interleaved {
 
     fn condemn(&self, reason: StoreError) {
         self.rows.condemn(reason);
-    }
-
-    async fn backup(&self, path: &Path) -> Result<(), StoreError> {
-        self.rows.backup(path).await
     }
 
     async fn health(&self) -> Result<Health, StoreError> {
