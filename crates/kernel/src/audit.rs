@@ -40,7 +40,7 @@ pub struct AuditEvent {
     pub caller_app_id: Uuid,
     pub caller_name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub remote: Option<String>,
+    pub remote: Option<IpAddr>,
     /// The role assignment that allowed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub assignment: Option<Arc<str>>,
@@ -120,7 +120,7 @@ impl AuditStamp {
             caller_object_id: caller.object_id,
             caller_app_id: caller.app_id,
             caller_name: caller.name.clone(),
-            remote: facts.remote.map(|address| address.to_string()),
+            remote: facts.remote,
             assignment: facts.assignment.clone(),
             outcome,
         }

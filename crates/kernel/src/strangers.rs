@@ -51,8 +51,7 @@ impl Window {
     /// Whether one more is recorded by itself.
     fn takes(&mut self, event: &AuditEvent) -> bool {
         if self.recorded < RECORDS_PER_MINUTE_MAX {
-            let remote = event.remote.as_deref().and_then(|remote| remote.parse().ok());
-            let from_address = self.by_address.entry(remote.map(counted_address)).or_default();
+            let from_address = self.by_address.entry(event.remote.map(counted_address)).or_default();
             if *from_address < RECORDS_PER_ADDRESS_AND_MINUTE_MAX {
                 *from_address += 1;
                 self.recorded += 1;
@@ -184,7 +183,7 @@ mod tests {
             caller_object_id: Uuid::nil(),
             caller_app_id: Uuid::nil(),
             caller_name: String::new(),
-            remote: Some(remote.to_owned()),
+            remote: Some(remote.parse().unwrap()),
             assignment: None,
             outcome: Outcome::Answered { status: 400 },
         }

@@ -242,7 +242,7 @@ fn network_info(address: IpAddr) -> String {
     let address = address.to_canonical();
     let (kind, family) =
         if address.is_ipv4() { ("Ipv4", "InterNetwork") } else { ("Ipv6", "InterNetworkV6") };
-    ["conn_type=", kind, ";addr=", &address.to_string(), ";act_addr_fam=", family, ";"].concat()
+    format!("conn_type={kind};addr={address};act_addr_fam={family};")
 }
 
 /// The message of a 401.

@@ -130,7 +130,9 @@ impl<'a> Writer<'a> {
 
 /// Room for an answer without its value.
 const BESIDE_VALUE_BYTES: usize = 512;
+/// Of a byte that has to be escaped, `\u0001`. The writer wants that much room for every byte before it knows.
+const ESCAPED_BYTES: usize = 6;
 
 pub(super) fn reply(bundle: &Bundle<'_>) -> Result<Reply, Fault> {
-    Reply::ok_of(BESIDE_VALUE_BYTES + bundle.value.map_or(0, str::len), bundle)
+    Reply::ok_of(BESIDE_VALUE_BYTES + ESCAPED_BYTES * bundle.value.map_or(0, str::len), bundle)
 }

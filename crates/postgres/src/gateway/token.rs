@@ -130,7 +130,7 @@ impl Gateway {
             caller_object_id: object_id,
             caller_app_id: Uuid::nil(),
             caller_name: name,
-            remote: Some(peer.address.to_string()),
+            remote: Some(peer.address),
             assignment: None,
             outcome,
         };
