@@ -36,6 +36,12 @@ impl PostgresNames {
         format!("*.{}", self.suffix)
     }
 
+    /// Whether a host is where servers' names are, be it one's or not.
+    pub(crate) fn covers(&self, host: &str) -> bool {
+        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        host.strip_suffix(&self.suffix).is_some_and(|above| above.is_empty() || above.ends_with('.'))
+    }
+
     /// The server that a host names, lower case.
     pub(crate) fn server_of(&self, host: &str) -> Option<String> {
         let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
@@ -80,7 +86,10 @@ mod tests {
         for host in
             ["postgres.database.azure.com", ".postgres.database.azure.com", "a.b.postgres.database.azure.com"]
         {
-            assert_eq!(names.server_of(host), None, "{host}");
+            assert!(names.server_of(host).is_none() && names.covers(host), "{host}");
+        }
+        for host in ["localhost", "", ".", "com", "notpostgres.database.azure.com"] {
+            assert!(names.server_of(host).is_none() && !names.covers(host), "{host}");
         }
         assert_eq!(names.host("Pg-1"), "pg-1.postgres.database.azure.com");
     }

@@ -9,7 +9,7 @@ use super::message::Refusal;
 use super::startup::Startup;
 use super::{Gateway, Peer};
 use crate::cluster::Cluster;
-use crate::names::is_reserved_role;
+use crate::names::{PostgresNames, is_reserved_role};
 use crate::records::StoredAdministrator;
 use crate::snapshot::{Server, Snapshot};
 
@@ -28,10 +28,7 @@ impl Gateway {
         if startup.user().is_empty() {
             return Err(Refusal::new("28000", "no PostgreSQL user name specified in startup packet"));
         }
-        let named = match &peer.server_name {
-            Some(host) => Some(self.postgres.names.server_of(host).ok_or_else(|| unknown(host))?),
-            None => None,
-        };
+        let named = named(&self.postgres.names, peer.server_name.as_deref(), startup.user())?;
         let snapshot = self.postgres.snapshot();
         let (server, role) = choose(&snapshot, named.as_deref(), startup.user())?;
         let stored = &server.stored;
@@ -75,6 +72,17 @@ impl Gateway {
 fn unknown(name: &str) -> Refusal {
     let shown: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
     Refusal::new("28000", format!("server \"{shown}\" does not exist"))
+}
+
+/// The server that the name in the client's hello is of. A name that none of the site's servers could have, such as that of
+/// a tunnel's end, counts for nothing where the user names the server.
+fn named(names: &PostgresNames, host: Option<&str>, user: &str) -> Result<Option<String>, Refusal> {
+    let Some(host) = host else { return Ok(None) };
+    match names.server_of(host) {
+        None if user.contains('@') && !names.covers(host) => Ok(None),
+        None => Err(unknown(host)),
+        named => Ok(named),
+    }
 }
 
 /// The server by the name in the client's hello, or by what follows the last `@` of the user. Where both are there

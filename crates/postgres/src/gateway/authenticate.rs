@@ -124,38 +124,62 @@ fn without_binding(mut message: Message) -> io::Result<Message> {
     Ok(message)
 }
 
-/// Logs in at the server in a role's name, with the role's secret.
-pub(super) async fn as_role(
+/// Tells a server whose role logs in, up to where it asks for a proof. Returns what it says of the protocol's version to a
+/// client that asked for more than it has.
+pub(super) async fn introduce(
     server: &mut UnixStream,
     startup: &Startup,
     role: &str,
-    secret: &str,
-) -> Result<Greeting, super::Ended> {
+) -> Result<Option<Message>, super::Ended> {
     server.write_all(&startup.for_role(role)).await?;
+    let message = next(server, role).await?;
+    if message.kind == b'v' {
+        step(server, role, SASL).await?;
+        return Ok(Some(message));
+    }
+    is_step(&message, SASL)?;
+    Ok(None)
+}
+
+/// Logs in at the server in a role's name, with the role's secret. Each step is the server's one answer to the one before.
+pub(super) async fn as_role(server: &mut UnixStream, startup: &Startup, role: &str, secret: &str) -> Outcome {
+    introduce(server, startup, role).await?;
     let mut scram = ScramSha256::new(secret.as_bytes(), ChannelBinding::unsupported());
+    let mut body = SCRAM_SHA_256.as_bytes().to_vec();
+    body.push(0);
+    body.extend((scram.message().len() as u32).to_be_bytes());
+    body.extend(scram.message());
+    Message::new(b'p', body).write(server).await?;
+    scram.update(step(server, role, SASL_CONTINUE).await?.rest())?;
+    Message::new(b'p', scram.message().to_vec()).write(server).await?;
+    scram.finish(step(server, role, SASL_FINAL).await?.rest())?;
+    let consent = step(server, role, OK).await?;
+    Ok(greeting(vec![consent], server).await?)
+}
+
+/// The server's next step, which must be this one.
+async fn step(server: &mut UnixStream, role: &str, number: u32) -> Result<Message, super::Ended> {
+    let message = next(server, role).await?;
+    is_step(&message, number)?;
+    Ok(message)
+}
+
+fn is_step(message: &Message, number: u32) -> io::Result<()> {
+    let fits = message.kind == b'R' && message.number() == Some(number);
+    if fits { Ok(()) } else { Err(broken("the server says what does not fit here")) }
+}
+
+/// The server's next message that is no notice.
+async fn next(server: &mut UnixStream, role: &str) -> Result<Message, super::Ended> {
     for _ in 0..MESSAGES_MAX {
         let message = Message::read(server).await?;
-        let rest = message.body.get(4..).unwrap_or_default();
-        match (message.kind, message.number()) {
-            (b'R', Some(OK)) => return Ok(greeting(vec![message], server).await?),
-            (b'R', Some(SASL)) => {
-                let mut body = SCRAM_SHA_256.as_bytes().to_vec();
-                body.push(0);
-                body.extend((scram.message().len() as u32).to_be_bytes());
-                body.extend(scram.message());
-                Message::new(b'p', body).write(server).await?;
-            }
-            (b'R', Some(SASL_CONTINUE)) => {
-                scram.update(rest)?;
-                Message::new(b'p', scram.message().to_vec()).write(server).await?;
-            }
-            (b'R', Some(SASL_FINAL)) => scram.finish(rest)?,
-            (b'N' | b'v', _) => {}
-            (b'E', _) => {
+        match message.kind {
+            b'N' => {}
+            b'E' => {
                 tracing::warn!(role, code = message.error_code(), "a server refuses a role of the gateway's");
                 return Err(said(&message).into());
             }
-            _ => return Err(broken("the server says what does not fit here").into()),
+            _ => return Ok(message),
         }
     }
     Err(broken("the server says too much").into())

@@ -3,7 +3,7 @@
 use std::io::Cursor;
 use std::sync::{Arc, OnceLock};
 
-use arcadia_crypto::{RsaBits, RsaKeyPair, self_signed};
+use arcadia_crypto::{RsaBits, RsaKeyPair, b64, hmac_sha256, self_signed};
 use arcadia_kernel::Progress;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -12,7 +12,8 @@ use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
-use super::authenticate::pass_through;
+use super::Ended;
+use super::authenticate::{as_role, pass_through};
 use super::message::{MESSAGE_BYTES_MAX, Message};
 use super::startup::{Opening, Startup, open};
 use super::stream::Stream;
@@ -50,7 +51,7 @@ arcadia_fuzz::target!(startup, |data: &[u8]| openings_are_bounded(data));
 fn openings_are_bounded(data: &[u8]) {
     match runtime().block_on(open(client(data), tls(), &Progress::begin())) {
         Err(_) => {}
-        Ok(Opening::Cancel(key)) => assert!((8..=260).contains(&key.len())),
+        Ok(Opening::Cancel(_, key)) => assert!((8..=260).contains(&key.len())),
         Ok(Opening::Refused(_, refusal)) => assert_eq!(refusal.code.len(), 5),
         Ok(Opening::Session { startup, is_encrypted, server_name, .. }) => {
             assert!(!is_encrypted && server_name.is_none() && startup.major() == 3);
@@ -95,4 +96,86 @@ fn logins_end(data: &[u8]) {
         let _ = theirs.read_to_end(&mut passed).await;
         assert!(passed.len() <= startup.for_role("nina").len() + from_client.len());
     });
+}
+
+arcadia_fuzz::target!(role_login, |data: &[u8]| only_who_knows_the_secret_logs_a_role_in(data));
+
+const SECRET: &[u8] = b"the role's secret";
+const SALT: &[u8] = b"salt";
+/// The server's steps: it asks for a proof, challenges it, gives its own, and consents.
+const STEPS: [u32; 4] = [10, 11, 12, 0];
+
+/// What a server says: a byte for each of the four steps of a login, done right, or a kind, a length and as many bytes of
+/// any other message. Only the four in their order log a role in, whatever else is said.
+fn only_who_knows_the_secret_logs_a_role_in(data: &[u8]) {
+    let startup = Startup::parse(b"\0\x03\0\0user\0x\0\0").unwrap();
+    let secret = str::from_utf8(SECRET).unwrap();
+    let (outcome, said) = runtime().block_on(async {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        let login = async {
+            let outcome = as_role(&mut ours, &startup, "nina", secret).await;
+            drop(ours);
+            outcome
+        };
+        tokio::join!(login, serve(data, &mut theirs))
+    });
+    let notices = said.iter().filter(|(kind, _)| *kind == b'N').count();
+    let said: Vec<_> = said.into_iter().filter(|(kind, _)| *kind != b'N').collect();
+    let steps = &said[usize::from(said.first().is_some_and(|(kind, _)| *kind == b'v'))..];
+    let is_end = |kind: u8| matches!(kind, b'Z' | b'E');
+    match outcome {
+        Ok(greeting) => {
+            assert!(steps.starts_with(&STEPS.map(|number| (b'R', Some(number)))));
+            let (end, _) = steps[4..].iter().find(|(kind, _)| is_end(*kind)).unwrap();
+            assert_eq!(greeting.is_refusal(), *end == b'E');
+        }
+        Err(Ended::Refused(refusal)) => {
+            assert!(["3D000", "53300", "57P03", "28000"].contains(&refusal.code));
+            assert!(steps.iter().any(|(kind, _)| *kind == b'E'));
+        }
+        Err(Ended::Broken(error)) => {
+            assert!(notices > 0 || !data.starts_with(&[0, 1, 2, 3, b'Z', 0]), "{error}");
+        }
+    }
+}
+
+/// Says what it is told to for as long as it is heard, and returns the kinds and numbers of what it said.
+async fn serve(script: &[u8], stream: &mut UnixStream) -> Vec<(u8, Option<u32>)> {
+    let mut said = Vec::new();
+    let length = stream.read_u32().await.unwrap() as usize;
+    stream.read_exact(&mut vec![0; length - 4]).await.unwrap();
+    let (mut nonce, mut signature, mut left) = (String::new(), String::new(), script);
+    while let Some((&kind, rest)) = left.split_first() {
+        left = rest;
+        let message = match kind {
+            0 => Message::new(b'R', b"\0\0\0\x0aSCRAM-SHA-256\0\0".to_vec()),
+            1 => {
+                // Whoever was asked for a proof gives it or goes.
+                if nonce.is_empty() && said.contains(&(b'R', Some(STEPS[0]))) {
+                    let Ok(proof) = Message::read(stream).await else { break };
+                    let proof = String::from_utf8(proof.body).unwrap();
+                    nonce = proof.split_once("n=,r=").unwrap().1.to_owned();
+                }
+                let challenge = format!("r={nonce}+,s={},i=1", b64(SALT));
+                let signed = format!("n=,r={nonce},{challenge},c=biws,r={nonce}+");
+                let salted = hmac_sha256(SECRET, &[SALT, &[0, 0, 0, 1]].concat());
+                signature = b64(&hmac_sha256(&hmac_sha256(&salted, b"Server Key"), signed.as_bytes()));
+                Message::new(b'R', [b"\0\0\0\x0b", challenge.as_bytes()].concat())
+            }
+            2 => Message::new(b'R', format!("\0\0\0\x0cv={signature}").into_bytes()),
+            3 => Message::new(b'R', vec![0; 4]),
+            _ => {
+                let Some((length, rest)) = left.split_first() else { break };
+                let (body, rest) = rest.split_at(usize::from(*length).min(rest.len()));
+                left = rest;
+                Message::new(kind, body.to_vec())
+            }
+        };
+        if message.write(stream).await.is_err() {
+            break;
+        }
+        said.push((message.kind, message.number()));
+    }
+    let _ = stream.shutdown().await;
+    said
 }

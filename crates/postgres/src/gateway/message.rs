@@ -48,6 +48,11 @@ impl Message {
         self.body.first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes))
     }
 
+    /// What follows that number.
+    pub(super) fn rest(&self) -> &[u8] {
+        self.body.get(4..).unwrap_or_default()
+    }
+
     /// The code of an error.
     pub(super) fn error_code(&self) -> Option<&str> {
         let fields = self.body.split(|byte| *byte == 0);

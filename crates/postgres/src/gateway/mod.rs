@@ -110,7 +110,10 @@ impl Gateway {
         match opened {
             Err(_) => tracing::debug!(%address, "no start-up packet in time"),
             Ok(Err(error)) => tracing::debug!(%address, %error, "no session"),
-            Ok(Ok(Opening::Cancel(key))) => self.cancellations.cancel(&self.postgres, &key).await,
+            Ok(Ok(Opening::Cancel(mut stream, key))) => {
+                self.cancellations.cancel(&self.postgres, &key).await;
+                part(&mut stream).await;
+            }
             Ok(Ok(Opening::Refused(mut stream, refusal))) => tell(&mut stream, &refusal).await,
             Ok(Ok(Opening::Session { stream, startup, server_name, is_encrypted })) => {
                 let peer = Peer { address, server_name, is_encrypted, progress: progress.clone() };
@@ -240,7 +243,7 @@ async fn tell(stream: &mut Stream, refusal: &Refusal) {
     let _ = tokio::time::timeout(Duration::from_secs(LINGER_SECONDS_MAX), told).await;
 }
 
-/// Parts from a client that was told why. Closing with unread bytes would take the words away from it.
+/// Parts from a client that needs to hear nothing more. Closing with unread bytes would take the words away from it.
 async fn part(stream: &mut Stream) {
     use tokio::io::AsyncReadExt as _;
     let parted = async {

@@ -23,8 +23,9 @@ const CANCEL_REQUEST: u32 = 80_877_102;
 const TLS_HANDSHAKE: u8 = 0x16;
 
 pub(super) enum Opening {
-    /// The process number and secret of a session whose query shall end.
-    Cancel(Vec<u8>),
+    /// The process number and secret of a session whose query shall end. Clients take the end of the stream for the news
+    /// that it was told to.
+    Cancel(Stream, Vec<u8>),
     Refused(Stream, Refusal),
     Session {
         stream: Stream,
@@ -135,7 +136,7 @@ pub(super) async fn open(mut stream: Stream, tls: &TlsAcceptor, progress: &Progr
                 stream.flush().await?;
             }
             CANCEL_REQUEST if (8..=CANCEL_BYTES_MAX).contains(&(packet.len() - 4)) => {
-                return Ok(Opening::Cancel(packet.split_off(4)));
+                return Ok(Opening::Cancel(stream, packet.split_off(4)));
             }
             SSL_REQUEST | GSS_REQUEST | CANCEL_REQUEST => {
                 return Err(invalid("a request that does not fit here"));

@@ -12,7 +12,7 @@ use super::authenticate::{self, CLEARTEXT_PASSWORD, Outcome};
 use super::message::{Message, Refusal};
 use super::startup::Startup;
 use super::stream::Stream;
-use super::{Ended, Gateway, Peer};
+use super::{Ended, Gateway, Peer, leave};
 use crate::records::StoredAdministrator;
 
 /// The name under which a login is recorded.
@@ -33,6 +33,13 @@ impl Gateway {
             let message = "a directory token is only taken inside TLS. Please specify SSL options and retry.";
             return Err(Refusal::new("28000", message).into());
         }
+        let role = &administrator.principal_name;
+        if let Some(version) = authenticate::introduce(server, startup, role).await? {
+            version.write(client).await?;
+        }
+        // The server is asked anew when the token is here: the role may have become another's by then, and nobody who is
+        // only waited for holds the server.
+        leave(server).await;
         Message::new(b'R', CLEARTEXT_PASSWORD.to_be_bytes().to_vec()).write(client).await?;
         let answer = Message::read(client).await?;
         peer.progress.advanced();
@@ -49,7 +56,7 @@ impl Gateway {
         };
         let token = token.ok_or_else(|| refused("it is not text"))?;
         self.verify(token, administrator, admitted).map_err(|why| refused(&why))?;
-        let role = &administrator.principal_name;
+        *server = admitted.connect().await?;
         authenticate::as_role(server, startup, role, &administrator.role_secret).await
     }
 

@@ -24,7 +24,8 @@ const STORAGE_THROUGHPUT_MAX: u64 = 1_200;
 pub(crate) struct FlexibleServers(pub Arc<Postgres>);
 
 impl FlexibleServers {
-    fn change(&self, stored: &mut StoredServer, asked: &Asked<'_>) -> Result<(), Fault> {
+    /// Applies what a PUT or PATCH says to what is stored.
+    pub(super) fn change(&self, stored: &mut StoredServer, asked: &Asked<'_>) -> Result<(), Fault> {
         self.change_version(stored, asked)?;
         self.check_unserved(asked)?;
         let auth = asked.inside("authConfig")?;
@@ -71,7 +72,9 @@ impl FlexibleServers {
 
     /// What a client would believe to have, and not have.
     fn check_unserved(&self, asked: &Asked<'_>) -> Result<(), Fault> {
-        asked.inside("highAvailability")?.refuse_other("mode", "Disabled")?;
+        let availability = asked.inside("highAvailability")?;
+        availability.refuse_other("mode", "Disabled")?;
+        availability.refuse_any(&["standbyAvailabilityZone"])?;
         asked.inside("backup")?.refuse_other("geoRedundantBackup", "Disabled")?;
         let encryption = asked.inside("dataEncryption")?;
         encryption.refuse_other("type", "SystemManaged")?;
@@ -85,7 +88,7 @@ impl FlexibleServers {
         let replica = asked.inside("replica")?;
         replica.refuse_other("role", "Primary")?;
         replica.refuse_any(&["promoteMode", "promoteOption"])?;
-        asked.refuse_any(&["cluster"])?;
+        asked.refuse_any(&["cluster", "sourceServerResourceId", "pointInTimeUTC"])?;
         let tenant = self.0.principals.tenant().id.to_string();
         asked.inside("authConfig")?.refuse_other("tenantId", &tenant)?;
         let network = asked
@@ -119,7 +122,7 @@ impl FlexibleServers {
     }
 }
 
-fn check_sku(sku: Option<&Value>) -> Result<(), Fault> {
+pub(super) fn check_sku(sku: Option<&Value>) -> Result<(), Fault> {
     let Some(sku) = sku else { return Ok(()) };
     let text = |name: &str| sku.get(name).and_then(Value::as_str).unwrap_or_default();
     let name = text("name");

@@ -1,10 +1,23 @@
-//! Fuzz target for what servers may be called and asked for.
+//! Fuzz targets for what servers may be called, asked for and set to.
 
-use serde_json::Value;
+use std::collections::HashSet;
+use std::sync::{Arc, OnceLock};
 
+use arcadia_arm::{PrincipalInfo, PrincipalSource, Resource, ResourceKind as _, TenantInfo};
+use arcadia_crypto::SystemEntropy;
+use arcadia_kernel::{Fault, FixedClock};
+use arcadia_store::Store;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::flexible::check_sku;
 use super::password::{check_login, check_password};
-use super::server::Asked;
-use crate::names::{is_reserved_role, is_server_name};
+use super::server::{Asked, check_identity};
+use super::{FlexibleServers, SingleServers};
+use crate::Postgres;
+use crate::cluster::Place;
+use crate::names::{PostgresNames, is_reserved_role, is_server_name};
+use crate::records::{StoredServer, to_stored};
 
 arcadia_fuzz::target!(server_body, |data: &[u8]| what_is_taken_fits(data));
 
@@ -64,4 +77,174 @@ fn what_is_taken_fits(data: &[u8]) {
                 && !login.contains(['.', '_', '@'])
         );
     }
+}
+
+/// What is kept, and by what a client may set it: of the newer service, then of the older.
+const KEPT: [&[&str]; 2] = [
+    &[
+        "version",
+        "availabilityZone",
+        "authConfig/activeDirectoryAuth",
+        "authConfig/passwordAuth",
+        "network/publicNetworkAccess",
+        "storage/storageSizeGB",
+        "storage/iops",
+        "storage/throughput",
+        "storage/autoGrow",
+        "storage/tier",
+        "storage/type",
+        "backup/backupRetentionDays",
+        "maintenanceWindow/customWindow",
+        "maintenanceWindow/dayOfWeek",
+        "maintenanceWindow/startHour",
+        "maintenanceWindow/startMinute",
+    ],
+    &[
+        "version",
+        "sslEnforcement",
+        "minimalTlsVersion",
+        "publicNetworkAccess",
+        "storageProfile/storageMB",
+        "storageProfile/backupRetentionDays",
+        "storageProfile/storageAutogrow",
+    ],
+];
+/// What a client would believe to have, and the one value that it may have: what it means when it is left out. A part that
+/// is no object has nothing in it that could be looked at.
+const NOT_SERVED: [&[(&str, &str)]; 2] = [
+    &[
+        ("highAvailability/mode", "Disabled"),
+        ("highAvailability/standbyAvailabilityZone", ""),
+        ("backup/geoRedundantBackup", "Disabled"),
+        ("dataEncryption/type", "SystemManaged"),
+        ("dataEncryption/primaryKeyURI", ""),
+        ("dataEncryption/primaryUserAssignedIdentityId", ""),
+        ("dataEncryption/geoBackupKeyURI", ""),
+        ("dataEncryption/geoBackupUserAssignedIdentityId", ""),
+        ("replicationRole", "Primary"),
+        ("replica/role", "Primary"),
+        ("replica/promoteMode", ""),
+        ("replica/promoteOption", ""),
+        ("cluster", ""),
+        ("sourceServerResourceId", ""),
+        ("pointInTimeUTC", ""),
+        ("authConfig/tenantId", "00000000-0000-0000-0000-00000000000a"),
+        ("network/delegatedSubnetResourceId", ""),
+        ("network/privateDnsZoneArmResourceId", ""),
+        ("highAvailability/", ""),
+        ("backup/", ""),
+        ("dataEncryption/", ""),
+        ("replica/", ""),
+        ("authConfig/", ""),
+        ("network/", ""),
+        ("storage/", ""),
+        ("maintenanceWindow/", ""),
+    ],
+    &[
+        ("infrastructureEncryption", "Disabled"),
+        ("sourceServerId", ""),
+        ("restorePointInTime", ""),
+        ("storageProfile/geoRedundantBackup", "Disabled"),
+        ("storageProfile/", ""),
+    ],
+];
+
+struct Nobody;
+
+impl PrincipalSource for Nobody {
+    fn principal(&self, _: Uuid) -> Option<PrincipalInfo> {
+        None
+    }
+
+    fn groups_of(&self, _: Uuid) -> Option<HashSet<Uuid>> {
+        None
+    }
+
+    fn tenant(&self) -> TenantInfo {
+        TenantInfo { id: Uuid::from_u128(10), display_name: String::new(), default_domain: String::new() }
+    }
+}
+
+/// Servers of both services, of which none is ever made.
+fn services() -> &'static (FlexibleServers, SingleServers) {
+    static SERVICES: OnceLock<(FlexibleServers, SingleServers)> = OnceLock::new();
+    SERVICES.get_or_init(|| {
+        let store = Store::in_memory(Arc::new(FixedClock::at_epoch_seconds(0)), Arc::new(SystemEntropy));
+        let place = Place { folder: "/nonexistent".into(), account: None, installation: None };
+        let (names, entropy) = (PostgresNames::azure(), Arc::new(SystemEntropy));
+        let open = Postgres::open(store, names, Arc::new(Nobody), place, entropy);
+        let postgres = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(open).unwrap();
+        (FlexibleServers(postgres.clone()), SingleServers(postgres))
+    })
+}
+
+arcadia_fuzz::target!(server_change, |data: &[u8]| nothing_is_ignored_that_a_client_would_rely_on(data));
+
+/// Two bodies of properties, a line each, which one server is changed by in turn; then a sku or an identity.
+fn nothing_is_ignored_that_a_client_would_rely_on(data: &[u8]) {
+    let lines = data.splitn(3, |byte| *byte == b'\n').map(serde_json::from_slice::<Value>);
+    let lines: Vec<Value> = lines.map_while(Result::ok).collect();
+    let (flexible, _) = services();
+    changed(&lines, 0, |stored, asked| flexible.change(stored, asked));
+    changed(&lines, 1, SingleServers::change);
+    let Some(last) = lines.get(2) else { return };
+    let text = |name: &str| last.get(name).and_then(Value::as_str).unwrap_or_default();
+    if check_sku(Some(last)).is_ok() {
+        assert!((1..=64).contains(&text("name").len()));
+        assert!(["Burstable", "GeneralPurpose", "MemoryOptimized"].contains(&text("tier")));
+    }
+    assert_eq!(check_identity(Some(last)).is_ok(), text("type").eq_ignore_ascii_case("none"));
+}
+
+fn changed(
+    bodies: &[Value],
+    service: usize,
+    change: impl Fn(&mut StoredServer, &Asked<'_>) -> Result<(), Fault>,
+) {
+    let mut server: StoredServer = serde_json::from_value(json!({
+        "instance": Uuid::nil(), "ready": true, "administratorLogin": "arcadmin", "keeperSecret": "", "requireTls": true,
+        "passwordAuth": true, "entraAuth": false, "public": true, "version": (["15", "11"][service]), "shown": {},
+    }))
+    .unwrap();
+    for body in bodies.iter().take(2) {
+        let Ok(asked) = Asked::of(body) else { return };
+        let before = shown(&server, service);
+        if change(&mut server, &asked).is_err() {
+            return;
+        }
+        let now = shown(&server, service);
+        let at = |value: &Value, path: &str| value.pointer(&format!("/{path}")).cloned().unwrap_or_default();
+        let same = |one: &Value, other: &str| one.as_str().is_some_and(|one| one.eq_ignore_ascii_case(other));
+        for path in KEPT[service] {
+            let wanted = Some(at(body, path)).filter(|value| !value.is_null());
+            let (wanted, now) = (wanted.unwrap_or_else(|| at(&before, path)), at(&now, path));
+            let is_same = now == wanted || now.as_str().is_some_and(|now| same(&wanted, now));
+            assert!(is_same, "{path}: {wanted} is {now}");
+        }
+        for (path, allowed) in NOT_SERVED[service] {
+            let found = match path.strip_suffix('/') {
+                Some(part) => Some(at(body, part)).filter(|value| !value.is_object()).unwrap_or_default(),
+                None => at(body, path),
+            };
+            let is_left_out = found.is_null() || same(&found, "");
+            assert!(is_left_out || same(&found, allowed), "{path} was ignored: {found}");
+        }
+        let kept = to_stored(&server).unwrap();
+        assert!(change(&mut server, &Asked::of(&now).unwrap()).is_ok(), "what is shown is not taken: {now}");
+        assert_eq!((shown(&server, service), server.instance), (now, Uuid::nil()));
+        server = serde_json::from_value(kept).unwrap();
+    }
+}
+
+/// What a client is shown.
+fn shown(server: &StoredServer, service: usize) -> Value {
+    let at = "2026-11-21T12:00:00Z";
+    let resource: Resource = serde_json::from_value(json!({
+        "id": format!("/subscriptions/s/resourceGroups/g/providers/{}/one", super::SERVERS[1 - service]),
+        "location": "uksouth", "createdAt": at, "createdBy": "", "createdByType": "",
+        "modifiedAt": at, "modifiedBy": "", "modifiedByType": "", "properties": to_stored(server).unwrap(),
+    }))
+    .unwrap();
+    let (flexible, single) = services();
+    if service == 0 { flexible.properties(&resource, "") } else { single.properties(&resource, "") }
 }

@@ -24,7 +24,7 @@ pub(crate) struct SingleServers(pub Arc<Postgres>);
 
 impl SingleServers {
     /// Applies what a PUT or PATCH says to what is stored.
-    fn change(stored: &mut StoredServer, asked: &Asked<'_>) -> Result<(), Fault> {
+    pub(super) fn change(stored: &mut StoredServer, asked: &Asked<'_>) -> Result<(), Fault> {
         if let Some(version) = asked.one_of("version", VERSIONS)? {
             stored.version = version.to_owned();
         } else if stored.version.is_empty() {
@@ -37,6 +37,7 @@ impl SingleServers {
             stored.public = public == "Enabled";
         }
         asked.refuse_other("infrastructureEncryption", "Disabled")?;
+        asked.refuse_any(&["sourceServerId", "restorePointInTime"])?;
         let storage = asked.inside("storageProfile")?;
         storage.refuse_other("geoRedundantBackup", "Disabled")?;
         let mut shown = stored.shown.as_object().cloned().unwrap_or_default();

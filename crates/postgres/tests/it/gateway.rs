@@ -1,7 +1,7 @@
 //! Logins by password, through the gateway.
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -35,6 +35,8 @@ async fn both_forms_of_the_user_and_both_versions_of_tls() {
         ("arcadmin@PG-A", "sslsni=0"),
         ("arcadmin", "ssl_min_protocol_version=TLSv1.2 ssl_max_protocol_version=TLSv1.2"),
         ("arcadmin@pg-a", "ssl_min_protocol_version=TLSv1.3"),
+        // Through a tunnel, whose end has another name.
+        ("arcadmin@pg-a", "host=localhost sslmode=require"),
     ] {
         let output =
             world.psql(PASSWORD, &format!("{verified} user={user} {more}"), "SELECT current_user").await;
@@ -45,6 +47,11 @@ async fn both_forms_of_the_user_and_both_versions_of_tls() {
         (format!("{verified} user=azuresu"), "not permitted to log in"),
         (format!("{verified} user=arcadmin sslsni=0"), "<username@hostname>"),
         (format!("{verified} user=arcadmin@pg-z sslsni=0"), "server \"pg-z\" does not exist"),
+        (
+            format!("{verified} user=arcadmin host=localhost sslmode=require"),
+            "server \"localhost\" does not exist",
+        ),
+        (format!("{verified} user=arcadmin channel_binding=require"), "channel binding is required"),
         (format!("{HOST} user=arcadmin@pg-a sslmode=disable"), "SSL connection is required"),
         (format!("{verified} user=arcadmin replication=database"), "replication connections are not served"),
         (format!("{verified} user=arcadmin dbname=none"), "database \"none\" does not exist"),
@@ -108,9 +115,8 @@ async fn a_server_comes_back_after_a_crash_and_a_restart() {
     world.admit(&flexible("pg-a"), "127.0.0.1", "127.0.0.1").await;
     let at = format!("{HOST} user=arcadmin sslmode=require");
     World::says(&world.psql(PASSWORD, &at, "CREATE TABLE kept AS SELECT 7 AS a").await);
-    let folder = std::fs::read_dir(world.folder.path().join("postgres")).unwrap().flatten();
-    let lock = folder.map(|entry| entry.path().join("postmaster.pid")).find(|path| path.exists()).unwrap();
-    let pid = || -> i32 { std::fs::read_to_string(&lock).unwrap().lines().next().unwrap().parse().unwrap() };
+    let lock = lock_of(&world);
+    let pid = || pid_of(&lock);
     let first = pid();
     signal(first, Signal::KILL);
     eventually(&world, &at).await;
@@ -151,7 +157,18 @@ async fn a_server_comes_back_after_a_crash_and_a_restart() {
     world.postgres.stop().await;
 }
 
-fn signal(pid: i32, signal: Signal) {
+/// What the one server that runs has written down of itself.
+pub fn lock_of(world: &World) -> PathBuf {
+    let folder = std::fs::read_dir(world.folder.path().join("postgres")).unwrap().flatten();
+    folder.map(|entry| entry.path().join("postmaster.pid")).find(|path| path.exists()).unwrap()
+}
+
+/// Its process.
+pub fn pid_of(lock: &Path) -> i32 {
+    std::fs::read_to_string(lock).unwrap().lines().next().unwrap().parse().unwrap()
+}
+
+pub fn signal(pid: i32, signal: Signal) {
     rustix::process::kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
 

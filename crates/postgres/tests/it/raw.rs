@@ -1,10 +1,18 @@
 //! What no well-behaved client sends.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use rustix::process::Signal;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
+use crate::gateway::{lock_of, pid_of, signal};
 use crate::world::{PASSWORD, World, single, single_body};
 
 async fn answer(world: &World, bytes: &[u8]) -> Vec<u8> {
@@ -16,8 +24,28 @@ async fn answer(world: &World, bytes: &[u8]) -> Vec<u8> {
     answer
 }
 
-fn packet(body: &[u8]) -> Vec<u8> {
+pub fn packet(body: &[u8]) -> Vec<u8> {
     [&(body.len() as u32 + 4).to_be_bytes()[..], body].concat()
+}
+
+/// TLS to a server, from the first byte on.
+pub async fn encrypted(world: &World, server: &str) -> TlsStream<TcpStream> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(world.folder.path().join("ca.pem")).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.unwrap().with_root_certificates(roots).with_no_client_auth();
+    let name = ServerName::try_from(format!("{server}.postgres.database.azure.com")).unwrap();
+    let stream = TcpStream::connect(world.gateway).await.unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+}
+
+/// A server's next message.
+pub async fn message(stream: &mut (impl AsyncRead + Unpin)) -> (char, Vec<u8>) {
+    let kind = stream.read_u8().await.unwrap();
+    let mut body = vec![0; stream.read_u32().await.unwrap() as usize - 4];
+    stream.read_exact(&mut body).await.unwrap();
+    (char::from(kind), body)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,6 +112,61 @@ async fn a_query_is_cancelled_by_its_own_key_only() {
     let error = tokio::time::timeout(Duration::from_secs(10), sleeping).await.unwrap().unwrap().unwrap_err();
     assert_eq!(error.code().unwrap().code(), "57014");
     world.postgres.stop().await;
+}
+
+/// A client that was told of the end believes that its query was: its next one must not be what is cancelled.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_to_cancel_ends_when_it_was_passed_on() {
+    let world = World::new().await;
+    let server = single("pg-e");
+    world.server(&server, single_body("Disabled")).await;
+    world.admit(&server, "127.0.0.1", "127.0.0.1").await;
+    let mut config = tokio_postgres::Config::new();
+    config.user("arcadmin@pg-e").password(PASSWORD).dbname("postgres");
+    let postmaster = pid_of(&lock_of(&world));
+    let plain = || async {
+        let stream = TcpStream::connect(world.gateway).await.unwrap();
+        let (client, connection) = config.connect_raw(stream, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    };
+    let observer = plain().await;
+    for is_encrypted in [false, true] {
+        let client = plain().await;
+        let token = client.cancel_token();
+        let sleeping = tokio::spawn(async move { client.batch_execute("SELECT pg_sleep(120)").await });
+        let asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+        while observer.query_one(asleep, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // It takes connections, and reads nothing from them.
+        signal(postmaster, Signal::STOP);
+        let asked = Instant::now();
+        if is_encrypted {
+            end_follows(asked, token, encrypted(&world, "pg-e").await, postmaster).await;
+        } else {
+            end_follows(asked, token, TcpStream::connect(world.gateway).await.unwrap(), postmaster).await;
+        }
+        let ended = tokio::time::timeout(Duration::from_secs(30), sleeping).await.unwrap().unwrap();
+        assert_eq!(ended.unwrap_err().code().unwrap().code(), "57014");
+    }
+    world.postgres.stop().await;
+}
+
+/// Asks a server that stands still to cancel, and lets it go on once the client was kept waiting.
+async fn end_follows(
+    asked: Instant,
+    token: tokio_postgres::CancelToken,
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    postmaster: i32,
+) {
+    token.cancel_query_raw(&mut stream, tokio_postgres::NoTls).await.unwrap();
+    let early = tokio::time::timeout(Duration::from_millis(300), stream.read(&mut [0])).await;
+    // The gateway gives a server five seconds; so long this takes on a machine that stood still itself.
+    assert!(early.is_err() || asked.elapsed() > Duration::from_secs(5), "{early:?}");
+    signal(postmaster, Signal::CONT);
+    let end = tokio::time::timeout(Duration::from_secs(30), stream.read(&mut [0])).await.unwrap();
+    assert_eq!(end.unwrap(), 0);
 }
 
 /// Whoever is in when the site falls silent is cut, in the middle of a statement and between two; nobody comes in.

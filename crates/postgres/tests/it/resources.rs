@@ -143,6 +143,9 @@ async fn what_is_refused() {
         ("replicationRole", json!("AsyncReplica")),
         ("replica", json!({ "role": "Primary", "promoteMode": "Standalone" })),
         ("cluster", json!({ "clusterSize": 2 })),
+        ("highAvailability", json!({ "standbyAvailabilityZone": "2" })),
+        ("sourceServerResourceId", json!(flexible("pg-other"))),
+        ("pointInTimeUTC", json!("2026-11-21T12:00:00Z")),
     ] {
         let refused = put(&|body| body["properties"][name] = value.clone()).await;
         assert_eq!(refused.status, 400, "{name} {value}: {}", refused.body);
@@ -153,6 +156,9 @@ async fn what_is_refused() {
         body["identity"] = json!({ "type": kind });
         world.arm(Method::PUT, &single("pg-refused-too"), body).await.is(400);
     }
+    let mut copy = single_body("Enabled");
+    copy["properties"]["sourceServerId"] = json!(single("pg-other"));
+    world.arm(Method::PUT, &single("pg-refused-too"), copy).await.is(400);
     assert_eq!(
         world.arm(Method::PUT, &flexible("Pg_Bad"), flexible_body()).await.is(400).code(),
         "InvalidResourceName"
@@ -174,6 +180,8 @@ async fn what_is_refused() {
         ),
         ("network", json!({ "delegatedSubnetResourceId": "", "privateDnsZoneArmResourceId": "" })),
         ("cluster", Value::Null),
+        ("highAvailability", json!({ "mode": "Disabled" })),
+        ("backup", json!({ "backupRetentionDays": 7, "geoRedundantBackup": "Disabled" })),
     ] {
         body["properties"][name] = value;
     }

@@ -2,10 +2,14 @@
 
 use arcadia_kernel::Method;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 use uuid::Uuid;
 
+use crate::raw::{encrypted, message, packet};
 use crate::world::{
-    AUDIENCE, GONE, NINA, NOW, PASSWORD, TEAM, TENANT, World, flexible, flexible_body, token,
+    AUDIENCE, GONE, NINA, NOW, OWNER, PASSWORD, TEAM, TENANT, World, flexible, flexible_body, token,
 };
 
 fn administrator(name: &str, kind: &str) -> Value {
@@ -70,5 +74,57 @@ async fn a_token_opens_its_own_role_and_no_other() {
     assert_eq!(World::says(&world.psql(&good, &nina, "SELECT 7").await), "7");
     World::succeeded(&world.change(Method::DELETE, &row(NINA), Value::Null).await);
     World::fails(&world.psql(&good, &nina, "SELECT 1").await, "failed");
+    world.postgres.stop().await;
+}
+
+/// Goes as far as being asked for a token, by a client that knows more of the protocol than any server does.
+async fn asked_for_a_token(world: &World) -> TlsStream<TcpStream> {
+    let option = "_pq_.test_protocol_negotiation";
+    let parameters = format!("user\0nina@arcadia.example\0database\0postgres\0{option}\0\0\0");
+    let mut stream = encrypted(world, "pg-v").await;
+    let startup = packet(&[&0x0003_270f_u32.to_be_bytes(), parameters.as_bytes()].concat());
+    stream.write_all(&startup).await.unwrap();
+    let (kind, body) = message(&mut stream).await;
+    let known = [3 << 16, 3 << 16 | 2].map(|version: u32| {
+        [&version.to_be_bytes()[..], &1_u32.to_be_bytes(), option.as_bytes(), &[0]].concat()
+    });
+    assert!(kind == 'v' && known.contains(&body), "{kind} {body:?}");
+    assert_eq!(message(&mut stream).await, ('R', vec![0, 0, 0, 3]));
+    stream
+}
+
+/// Gives the token, and reads up to the server's readiness or refusal.
+async fn answered(stream: &mut TlsStream<TcpStream>, token: &str) -> (char, String) {
+    let answer = [b"p", &*packet(format!("{token}\0").as_bytes())].concat();
+    stream.write_all(&answer).await.unwrap();
+    loop {
+        let (kind, body) = message(stream).await;
+        if matches!(kind, 'Z' | 'E') {
+            return (kind, String::from_utf8_lossy(&body).into_owned());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_hears_the_version_before_it_gives_its_token() {
+    let world = World::new().await;
+    let server = flexible("pg-v");
+    world.server(&server, flexible_body()).await;
+    world.admit(&server, "127.0.0.1", "127.0.0.1").await;
+    let row = |id: Uuid| format!("{server}/administrators/{id}");
+    let named = || administrator("nina@arcadia.example", "User");
+    World::succeeded(&world.change(Method::PUT, &row(NINA), named()).await);
+    let good = token(NINA, AUDIENCE, NOW + 3600);
+    let mut stream = asked_for_a_token(&world).await;
+    assert_eq!(answered(&mut stream, &good).await, ('Z', "I".to_owned()));
+    let mut stream = asked_for_a_token(&world).await;
+    let (kind, words) = answered(&mut stream, &token(GONE, AUDIENCE, NOW + 3600)).await;
+    assert!(kind == 'E' && words.contains("another principal"), "{words}");
+    // The role may become another's while its token is waited for.
+    let mut waiting = asked_for_a_token(&world).await;
+    World::succeeded(&world.change(Method::DELETE, &row(NINA), Value::Null).await);
+    World::succeeded(&world.change(Method::PUT, &row(OWNER), named()).await);
+    let (kind, words) = answered(&mut waiting, &good).await;
+    assert!(kind == 'E' && words.contains("password authentication failed"), "{words}");
     world.postgres.stop().await;
 }

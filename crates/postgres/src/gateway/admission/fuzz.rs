@@ -8,7 +8,7 @@ use arcadia_kernel::ArmId;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::choose;
+use super::{choose, named};
 use crate::names::PostgresNames;
 use crate::snapshot::Snapshot;
 
@@ -44,19 +44,37 @@ fn snapshot() -> &'static Snapshot {
 
 arcadia_fuzz::target!(server_choice, |data: &[u8]| the_name_and_the_user_agree(data));
 
+/// What a host's labels say, by hand: a server below the site's name, a mistake below it, or nothing.
+fn read(host: &str) -> Option<Result<String, ()>> {
+    let labels = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    let labels: Vec<&str> = labels.split('.').collect();
+    match labels.strip_suffix(&["postgres", "database", "azure", "com"])? {
+        [name] if !name.is_empty() => Some(Ok((*name).to_owned())),
+        _ => Some(Err(())),
+    }
+}
+
 /// A host, a user and an address, a line each. The server is the one that the host names, or the user where there is
-/// no host; never one of two that disagree.
+/// no host or one from elsewhere; never one of two that disagree.
 fn the_name_and_the_user_agree(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let mut lines = text.splitn(3, '\n');
     let (host, user) = (lines.next().unwrap_or(""), lines.next().unwrap_or(""));
     let names = PostgresNames::azure();
-    let named = names.server_of(host);
+    let suffix = user.rsplit_once('@').map(|(role, server)| (role, server.to_ascii_lowercase()));
+    let expected = match (host, read(host)) {
+        ("", _) => Ok(None),
+        (_, Some(read)) => read.map(Some),
+        (_, None) => suffix.is_some().then_some(None).ok_or(()),
+    };
+    let host = Some(host).filter(|host| !host.is_empty());
+    let found = named(&names, host, user).map_err(drop);
+    assert_eq!(found, expected);
+    let Ok(named) = found else { return };
     if let Some(name) = &named {
         assert!(!name.contains('.') && *name == name.to_ascii_lowercase());
         assert_eq!(names.server_of(&format!("{}.", names.host(name))).as_ref(), Some(name));
     }
-    let suffix = user.rsplit_once('@').map(|(role, server)| (role, server.to_ascii_lowercase()));
     let known = |name: &str| ["one", "two"].contains(&name);
     let chosen = choose(snapshot(), named.as_deref(), user).ok();
     let chosen = chosen.map(|(server, role)| (server.id.name().to_owned(), role));
