@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arcadia_client::Endpoints;
+use arcadia_client::{Endpoints, Proxy};
 use arcadia_kernel::Entropy;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -17,7 +17,7 @@ use crate::{AgentFault, Layout};
 
 const CONFIG_BYTES_MAX: u64 = 256 * 1024;
 
-/// Who this machine is at the site. Nothing in it is secret: every local process may read it.
+/// Who this machine is at the site. Every local process may read it, unless the proxy takes a password.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentConfig {
@@ -68,11 +68,28 @@ impl AgentConfig {
         let path = layout.config();
         let mut json = serde_json::to_vec_pretty(self).map_err(|fault| AgentFault::content(&path, fault))?;
         json.push(b'\n');
-        let ownership = Ownership { accounts, owner: Owner::Root, mode: 0o644 };
+        let ownership = match self.has_proxy_password() {
+            false => Ownership { accounts, owner: Owner::Root, mode: 0o644 },
+            true => Ownership { accounts, owner: Owner::RootAndGroup, mode: 0o640 },
+        };
         layout
             .open_root()
             .and_then(|root| write_atomic(&root, CONFIG, &json, ownership, entropy))
             .map_err(|fault| AgentFault::file("cannot write", &path, fault))
+    }
+
+    /// The proxy without its user and password; empty where there is none.
+    pub(crate) fn proxy_shown(&self) -> String {
+        self.proxy().map(|proxy| proxy.to_string()).unwrap_or_default()
+    }
+
+    fn has_proxy_password(&self) -> bool {
+        self.proxy().is_some_and(|proxy| proxy.has_credentials())
+    }
+
+    fn proxy(&self) -> Option<Proxy> {
+        // It was read when the machine was connected.
+        self.https_proxy.as_deref().and_then(|proxy| Proxy::parse(proxy).ok())
     }
 }
 
@@ -191,6 +208,21 @@ pub(crate) mod tests {
         }
         example().write(&layout, &Accounts::default(), &SystemEntropy).unwrap();
         assert!(watch.current().unwrap().config.is_some());
+    }
+
+    #[test]
+    fn a_proxys_password_is_not_for_everybody() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path().to_owned());
+        let mode = || std::fs::metadata(layout.config()).unwrap().permissions().mode() & 0o777;
+        let mut config = example();
+        config.https_proxy = Some("http://proxy.test:3128".to_owned());
+        config.write(&layout, &Accounts::default(), &SystemEntropy).unwrap();
+        assert_eq!(mode(), 0o644);
+        config.https_proxy = Some("http://nina:s3cret@proxy.test:3128".to_owned());
+        config.write(&layout, &Accounts::default(), &SystemEntropy).unwrap();
+        assert_eq!((mode(), config.proxy_shown().as_str()), (0o640, "http://proxy.test:3128"));
     }
 
     #[test]

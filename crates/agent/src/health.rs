@@ -131,7 +131,7 @@ impl Health {
             "errorCode": trouble.as_ref().map(|trouble| trouble.code.clone()).unwrap_or_default(),
             "errorDetails": trouble.as_ref().map(|trouble| trouble.details.clone()).unwrap_or_default(),
             "errorTimestamp": trouble.map(|trouble| seconds(trouble.at)).unwrap_or_default(),
-            "httpsProxy": config.https_proxy.clone().unwrap_or_default(),
+            "httpsProxy": config.proxy_shown(),
             "resourceName": config.resource_name,
             "resourceGroup": config.resource_group,
             "resourceId": config.resource_id,

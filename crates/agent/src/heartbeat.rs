@@ -1,11 +1,15 @@
 //! Word to the site, every few minutes, that the machine is there; and back, what the site knows of it.
 
+#[cfg(test)]
+mod fuzz;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arcadia_client::{Call, ClientFault};
 use arcadia_kernel::Entropy;
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -14,7 +18,7 @@ use uuid::Uuid;
 use crate::daemon::Core;
 use crate::health::Heard;
 use crate::link::Link;
-use crate::{AGENT_VERSION, AgentFault};
+use crate::{AGENT_VERSION, AgentConfig, AgentFault};
 
 const RETRY_FIRST: Duration = Duration::from_secs(2);
 const RETRY_MAX: Duration = Duration::from_secs(60);
@@ -124,21 +128,25 @@ async fn beat(core: &Core, link: &Link) -> Result<(), Arc<ClientFault>> {
             "the site knows this machine's identity by another client id; connect the machine again",
         );
     }
-    let heard = Heard {
-        resource_id: link.config.resource_id.clone(),
-        vm_id: link.config.vm_id,
-        location: answer.resource.location,
-        tags: answer.resource.tags.unwrap_or_default().into_iter().take(TAGS_MAX).collect(),
-        status: answer.status,
-        last_heartbeat: core.options.clock.now(),
-    };
     if !answer.resource.id.eq_ignore_ascii_case(&link.config.resource_id) {
         core.log.warning(&format!("the site knows this machine as {}", answer.resource.id));
     }
-    if let Err(fault) = core.health.heard(heard) {
+    if let Err(fault) = core.health.heard(heard(answer, &link.config, core.options.clock.now())) {
         core.log.error(&fault.to_string());
     }
     Ok(())
+}
+
+/// What is kept of an answer, for the connection that it came to.
+fn heard(answer: Answer, config: &AgentConfig, now: Timestamp) -> Heard {
+    Heard {
+        resource_id: config.resource_id.clone(),
+        vm_id: config.vm_id,
+        location: answer.resource.location,
+        tags: answer.resource.tags.unwrap_or_default().into_iter().take(TAGS_MAX).collect(),
+        status: answer.status,
+        last_heartbeat: now,
+    }
 }
 
 async fn send(core: &Core, link: &Link, new_token: bool) -> Result<Answer, Arc<ClientFault>> {

@@ -103,8 +103,9 @@ async fn connection(
         service_fn(move |request: hyper::Request<Incoming>| {
             let (core, caller, serving) = (core.clone(), caller.clone(), progress.serving());
             async move {
-                let answer = himds::answer(&core, &caller, &request).await;
-                drop(serving);
+                let (head, body) = request.into_parts();
+                let answer = himds::answer(&core, &caller, &head).await;
+                drop((body, serving));
                 Ok::<_, Infallible>(answer)
             }
         })

@@ -46,7 +46,8 @@ impl Answer {
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, ClientFault> {
         serde_json::from_slice(&self.body).map_err(|fault| ClientFault::Unreadable {
             host: self.host.clone(),
-            reason: format!("its JSON does not fit: {fault}"),
+            // It may quote the body.
+            reason: bounded(&format!("its JSON does not fit: {fault}")),
         })
     }
 
@@ -75,7 +76,7 @@ impl Answer {
 }
 
 /// At most [`MESSAGE_BYTES_MAX`], without control characters but line breaks: it may reach a terminal.
-fn bounded(text: &str) -> String {
+pub(crate) fn bounded(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars().filter(|c| !c.is_control() || matches!(c, '\r' | '\n')) {
         if out.len() + c.len_utf8() > MESSAGE_BYTES_MAX {

@@ -14,11 +14,14 @@ mod client;
 mod connect;
 mod endpoints;
 mod fault;
+#[cfg(test)]
+mod fuzz;
 mod oauth;
 mod origin;
 mod pool;
 mod proxy;
 mod tls;
+mod tunnel;
 
 pub use answer::Answer;
 pub use assertion::AssertionKey;

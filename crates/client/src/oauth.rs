@@ -5,8 +5,9 @@ use std::time::Duration;
 use arcadia_crypto::Zeroizing;
 use arcadia_kernel::Entropy;
 use http::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
+use crate::answer::bounded;
 use crate::{AssertionKey, Call, Client, ClientFault};
 
 const TENANT_CHARACTERS_MAX: usize = 253;
@@ -73,7 +74,7 @@ impl Number {
 }
 
 #[derive(Deserialize)]
-struct TokenAnswer {
+pub(crate) struct TokenAnswer {
     access_token: String,
     expires_in: Option<Number>,
     not_before: Option<Number>,
@@ -97,17 +98,23 @@ impl From<TokenAnswer> for Token {
 /// A sign-in that a person completes elsewhere (RFC 8628).
 #[derive(Clone, Deserialize)]
 pub struct DeviceCode {
+    #[serde(deserialize_with = "shown")]
     pub user_code: String,
     pub device_code: String,
-    #[serde(alias = "verification_url")]
+    #[serde(alias = "verification_url", deserialize_with = "shown")]
     pub verification_uri: String,
     /// What to tell the person, in the directory's words.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "shown")]
     pub message: String,
     #[serde(default = "five")]
     pub interval: u64,
     #[serde(default = "quarter_hour")]
     pub expires_in: u64,
+}
+
+/// What a person is shown is cleaned as a refusal is: nothing in it moves the terminal's cursor.
+fn shown<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    String::deserialize(deserializer).map(|text| bounded(&text))
 }
 
 fn five() -> u64 {
@@ -302,5 +309,14 @@ mod tests {
         let json = r#"{"user_code":"ABCD1234","device_code":"d","verification_uri":"https://h/device"}"#;
         let code: DeviceCode = serde_json::from_str(json).unwrap();
         assert_eq!((code.interval, code.expires_in), (5, 900));
+    }
+
+    #[test]
+    fn nothing_in_a_device_answer_moves_the_cursor() {
+        let json = r#"{"user_code":"A\u001b[2K","device_code":"d","verification_url":"https://h\u0007",
+            "message":"\u009b1m\nx"}"#;
+        let code: DeviceCode = serde_json::from_str(json).unwrap();
+        let shown = (code.user_code.as_str(), code.verification_uri.as_str(), code.message.as_str());
+        assert_eq!(shown, ("A[2K", "https://h", "1m\nx"));
     }
 }

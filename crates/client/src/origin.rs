@@ -56,20 +56,24 @@ pub(crate) fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-impl Origin {
-    fn bracketed(&self) -> String {
-        if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() }
-    }
+fn bracketed(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
 
-    /// `host:port`, as CONNECT wants it.
+/// `host:port`, as CONNECT wants it.
+pub(crate) fn authority(host: &str, port: u16) -> String {
+    format!("{}:{port}", bracketed(host))
+}
+
+impl Origin {
     pub(crate) fn authority(&self) -> String {
-        format!("{}:{}", self.bracketed(), self.port)
+        authority(&self.host, self.port)
     }
 
     /// The `Host` header: without the port when it is the scheme's own.
     pub(crate) fn host_header(&self) -> String {
         let usual = if self.secure { 443 } else { 80 };
-        if self.port == usual { self.bracketed() } else { self.authority() }
+        if self.port == usual { bracketed(&self.host) } else { self.authority() }
     }
 }
 

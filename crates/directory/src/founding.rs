@@ -209,7 +209,7 @@ fn check(founding: &Founding) -> Result<(), Fault> {
     let refused = |what: &str| Fault::bad_request("BadRequest", format!("The {what} is not usable."));
     let name =
         |text: &str| !text.trim().is_empty() && text.len() <= 256 && !text.chars().any(char::is_control);
-    if !crate::names::is_domain(&founding.domain) {
+    if !arcadia_kernel::is_domain(&founding.domain) {
         return Err(refused("domain"));
     }
     if !crate::names::is_user_part(&founding.user_name) {

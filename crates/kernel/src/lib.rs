@@ -18,6 +18,7 @@ mod fault;
 #[cfg(test)]
 mod fuzz;
 mod gate;
+mod host;
 mod op;
 mod page;
 mod permit;
@@ -40,6 +41,7 @@ pub use decide::{Decider, Decision, Denial, DenyReason, Question};
 pub use dispatch::{Dispatcher, Endpoint, Incoming};
 pub use fault::Fault;
 pub use gate::{Gate, Limits, Reason};
+pub use host::{is_domain, is_site_domain, parse_authority};
 pub use op::{Access, At, Op, OpInfo, op, op_streamed, public, signed_in};
 pub use page::{Continuation, Page};
 pub use permit::Permit;

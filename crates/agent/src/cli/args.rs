@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use arcadia_client::Endpoints;
 use arcadia_crypto::Zeroizing;
+use arcadia_kernel::is_site_domain;
 use clap::{Args, Parser, Subcommand};
 use uuid::Uuid;
 
@@ -16,7 +17,6 @@ use crate::{AgentOptions, DEFAULT_ROOT};
 const TAGS_MAX: usize = 50;
 const TAG_NAME_CHARACTERS_MAX: usize = 512;
 const TAG_VALUE_CHARACTERS_MAX: usize = 256;
-const DOMAIN_BYTES_MAX: usize = 253;
 const AZURE_CLOUD: &str = "AzureCloud";
 /// What a site under a domain of its own is called, as its metadata says.
 const OWN_CLOUD: &str = "Arcadia";
@@ -247,9 +247,9 @@ impl Connect {
         let is_azure = self.cloud.as_deref() == Some(AZURE_CLOUD);
         let environment = environment.filter(|_| own == 0 && !is_azure);
         if let Some(domain) = self.domain.as_deref().or(environment) {
-            if !is_domain(domain) {
+            if !is_site_domain(domain) {
                 return Err(wrong(
-                    "the domain must be a name such as example.net (--domain, ARCADIA_DOMAIN)",
+                    "the domain must be a name such as example.net and not an address (--domain, ARCADIA_DOMAIN)",
                 ));
             }
             if is_azure {
@@ -279,17 +279,6 @@ impl Connect {
         }
         Ok((cloud, endpoints))
     }
-}
-
-/// Two or more labels of letters, digits and inner hyphens.
-fn is_domain(text: &str) -> bool {
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    text.len() <= DOMAIN_BYTES_MAX && text.contains('.') && text.split('.').all(label)
 }
 
 /// `a=b,c="d e"`.
@@ -417,7 +406,8 @@ mod tests {
         assert_eq!((told.cloud.as_str(), told.endpoints), ("Ours", own));
         let azure = connect_in(Some("example.net"), &["--cloud", "AzureCloud"]).unwrap();
         assert_eq!(azure.endpoints, Endpoints::default());
-        for wrong in ["example", "a b.net", "x.net/", "-a.net", "", &format!("{}.net", "a".repeat(300))] {
+        let long = format!("{}net", "a.".repeat(100));
+        for wrong in ["example", "a b.net", "x.net/", "-a.net", "", "10.0.0.1", &long] {
             let flag = format!("--domain={wrong}");
             assert_eq!(connect(&[&flag]).err(), Some(Failure::BadArguments), "{wrong:.20}");
             assert_eq!(connect_in(Some(wrong), &[]).err(), Some(Failure::BadArguments), "{wrong:.20}");

@@ -50,7 +50,7 @@ pub(super) struct Surroundings {
 impl Surroundings {
     pub(super) fn read(env: &Environment) -> Self {
         let one = |name: &str| env(name).filter(|value| !value.is_empty());
-        let first = |names: [&str; 2]| names.into_iter().find_map(env).filter(|value| !value.is_empty());
+        let first = |names: [&str; 2]| names.into_iter().find_map(one);
         Self {
             https_proxy: first(["HTTPS_PROXY", "https_proxy"]),
             no_proxy: first(["NO_PROXY", "no_proxy"]),
@@ -136,5 +136,11 @@ mod tests {
         let wrong = read(&[("HTTPS_PROXY", "socks5://h:1")]);
         assert_eq!(wrong.options(folder.path(), &[]).err().unwrap().failure, Failure::BadArguments);
         assert!(read(&[("HTTPS_PROXY", "")]).https_proxy.is_none());
+        let other =
+            read(&[("HTTPS_PROXY", ""), ("https_proxy", "http://p:1"), ("NO_PROXY", ""), ("no_proxy", "*")]);
+        assert_eq!(
+            (other.https_proxy.as_deref(), other.no_proxy.as_deref()),
+            (Some("http://p:1"), Some("*"))
+        );
     }
 }

@@ -31,6 +31,13 @@ impl LocalCaller {
         Ok(Self { own, remote, user: OnceLock::new() })
     }
 
+    /// One whose user is known, on no connection.
+    #[cfg(test)]
+    pub(super) fn known(user: u32) -> Self {
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self { own: nowhere, remote: nowhere, user: OnceLock::from(Some(user)) }
+    }
+
     /// The user that opened the connection; `None` where the system does not say, or no more. Asked once, and only when
     /// it matters.
     pub(crate) fn user(&self) -> Option<u32> {

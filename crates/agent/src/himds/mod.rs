@@ -17,8 +17,8 @@ mod limit;
 mod reply;
 mod token;
 
-use http::{HeaderMap, Method, Request, header};
-use hyper::body::Incoming;
+use http::request::Parts;
+use http::{HeaderMap, Method, header};
 
 use crate::daemon::Core;
 pub(crate) use caller::LocalCaller;
@@ -33,12 +33,13 @@ pub(crate) enum Area {
     Status,
 }
 
-/// Answers one request. Never fails: what cannot be served is refused in the protocol's words.
-pub(crate) async fn answer(core: &Core, caller: &LocalCaller, request: &Request<Incoming>) -> Answer {
-    let path = arcadia_kernel::split_path(request.uri().path());
+/// Answers one request, whose body nothing asks for. Never fails: what cannot be served is refused in the protocol's
+/// words.
+pub(crate) async fn answer(core: &Core, caller: &LocalCaller, head: &Parts) -> Answer {
+    let path = arcadia_kernel::split_path(head.uri.path());
     let segments: Vec<&str> = path.iter().flatten().map(String::as_str).collect();
     let area = area(&segments);
-    let asked = Asked { core, caller, request, area };
+    let asked = Asked { core, caller, head, area };
     match route(&asked, &segments, path.is_some()).await {
         Ok(answer) => answer,
         Err(refused) => refused.render(core, area),
@@ -59,7 +60,7 @@ fn area(segments: &[&str]) -> Area {
 struct Asked<'a> {
     core: &'a Core,
     caller: &'a LocalCaller,
-    request: &'a Request<Incoming>,
+    head: &'a Parts,
     area: Area,
 }
 
@@ -72,9 +73,9 @@ impl Asked<'_> {
 }
 
 async fn route(asked: &Asked<'_>, segments: &[&str], path_is_sound: bool) -> Result<Answer, Refused> {
-    let Asked { core, request, area, .. } = *asked;
-    check_origin(request.headers())?;
-    if request.method() != Method::GET {
+    let Asked { core, head, area, .. } = *asked;
+    check_origin(&head.headers)?;
+    if head.method != Method::GET {
         return Err(Refused::method());
     }
     if !path_is_sound {
@@ -85,8 +86,8 @@ async fn route(asked: &Asked<'_>, segments: &[&str], path_is_sound: bool) -> Res
         let current = core.links.current().map_err(|fault| Refused::unavailable(&fault))?;
         return reply::json(&core.health.status(current.config.as_deref()));
     }
-    check_metadata(request.headers())?;
-    let fields = ask::fields(request.uri().query().unwrap_or(""), &core.options.limits)?;
+    check_metadata(&head.headers)?;
+    let fields = ask::fields(head.uri.query().unwrap_or(""), &core.options.limits)?;
     let lower: Vec<String> = segments.iter().take(4).map(|segment| segment.to_ascii_lowercase()).collect();
     let lower: Vec<&str> = lower.iter().map(String::as_str).collect();
     let is_token = lower == ["metadata", "identity", "oauth2", "token"] && segments.len() == 4;

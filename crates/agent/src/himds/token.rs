@@ -36,7 +36,7 @@ struct TokenAnswer<'a> {
 /// `GET /metadata/identity/oauth2/token`. Everything that is wrong with the request is said before the challenge, so
 /// that no challenge is used up on it.
 pub(super) async fn answer(asked: &Asked<'_>, fields: &Query) -> Result<Answer, Refused> {
-    let (core, headers) = (asked.core, asked.request.headers());
+    let (core, headers) = (asked.core, &asked.head.headers);
     ask::api_version(fields, Area::Identity)?;
     let ask = TokenAsk::read(fields)?;
     let link = core.links.link().map_err(not_linked)?;
@@ -69,7 +69,7 @@ fn not_linked(fault: AgentFault) -> Refused {
 /// what others ask meanwhile does not make it worthless.
 fn check_challenge(asked: &Asked<'_>) -> Result<(), Refused> {
     let core = asked.core;
-    let why = match secret(asked.request.headers()) {
+    let why = match secret(&asked.head.headers) {
         Ok(Some(secret)) if core.challenges.redeem(secret) => return Ok(()),
         Ok(Some(_)) => "The Basic Authorization header does not hold the content of a valid challenge file",
         Ok(None) => "Missing Basic Authorization header",

@@ -61,7 +61,7 @@ pub async fn show(options: &AgentOptions) -> Result<Vec<Field>, OnboardFault> {
         field("Agent Error Code", "errorCode", text("errorCode")),
         field("Agent Error Details", "errorDetails", text("errorDetails")),
         field("Agent Error Timestamp", "errorTimestamp", text("errorTimestamp")),
-        field("Using HTTPS Proxy", "httpsProxy", of(|config| config.https_proxy.clone().unwrap_or_default())),
+        field("Using HTTPS Proxy", "httpsProxy", of(AgentConfig::proxy_shown)),
         field(
             "Proxy Bypass List",
             "proxyBypassList",

@@ -6,6 +6,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, bail};
 use arcadia_crypto::Zeroizing;
+use arcadia_kernel::{is_domain, is_site_domain};
 use clap::Args;
 
 use crate::host::variable;
@@ -22,7 +23,6 @@ use crate::wiring::{FirstNames, VALUES_PER_DATA_KEY_MAX};
 const READY: &str = "ready";
 const DEFAULT_USER_NAME: &str = "admin";
 const DEFAULT_USER_DOMAIN: &str = "arcadia.example";
-const DOMAIN_CHARACTERS_MAX: usize = 180;
 
 /// Run a site
 #[derive(Debug, Args)]
@@ -79,24 +79,19 @@ fn user_name(text: &str) -> Result<String, String> {
 }
 
 fn user_domain(text: &str) -> Result<String, String> {
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    let fits = text.len() <= 253 && text.contains('.') && text.split('.').all(label);
-    if fits { Ok(text.to_lowercase()) } else { Err("use a domain such as arcadia.example".to_owned()) }
+    if is_domain(text) {
+        Ok(text.to_lowercase())
+    } else {
+        Err("use a domain such as arcadia.example".to_owned())
+    }
 }
 
-/// Leaves room for the longest name below it, a database server's.
 fn own_domain(text: &str) -> Result<String, String> {
-    let domain = user_domain(text).map_err(|_| "use a domain such as site.test".to_owned())?;
-    let last = domain.rsplit('.').next().unwrap_or_default();
-    if domain.len() > DOMAIN_CHARACTERS_MAX || last.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(format!("use a domain of at most {DOMAIN_CHARACTERS_MAX} characters, not an address"));
+    match (is_site_domain(text), is_domain(text)) {
+        (true, _) => Ok(text.to_lowercase()),
+        (false, true) => Err("use a domain of at most 180 characters, not an address".to_owned()),
+        (false, false) => Err("use a domain such as site.test".to_owned()),
     }
-    Ok(domain)
 }
 
 pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {

@@ -1,14 +1,16 @@
-//! Fuzz targets for what clients of the proxy send first.
+//! Fuzz targets for what clients of the proxy send first, and for the names that their requests are for.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::OnceLock;
 
+use arcadia_kernel::parse_authority;
+use http::{HeaderValue, Request, StatusCode, header};
 use tokio::runtime::Runtime;
 
 use super::hosts::{HostTable, Route, fold_host};
+use super::http_connection::check_name;
 use super::public_address::is_public;
-use super::request_head::{Ask, parse_authority, read_head};
-use super::upstream::Upstream;
+use super::request_head::{Ask, read_head};
 
 arcadia_fuzz::target!(proxy_head, |data: &[u8]| heads_are_read_once(data));
 
@@ -41,7 +43,7 @@ fn heads_are_read_once(data: &[u8]) {
 
 arcadia_fuzz::target!(proxy_addresses, |data: &[u8]| inner_addresses_stay_inside(data));
 
-/// Addresses that carry a private one inside are as private as that; settings of the proxy above are read or refused.
+/// Addresses that carry a private one inside are as private as that.
 fn inner_addresses_stay_inside(data: &[u8]) {
     if let Some(octets) = data.first_chunk::<4>() {
         let inner = Ipv4Addr::from(*octets);
@@ -60,10 +62,39 @@ fn inner_addresses_stay_inside(data: &[u8]) {
         let inside = address.is_loopback() || address.is_unspecified() || address.is_multicast();
         assert!(!(is_public(IpAddr::V6(address)) && (inside || address.segments()[0] & 0xfe00 == 0xfc00)));
     }
-    let text = String::from_utf8_lossy(data);
-    let (proxy, exceptions) = text.split_once('\n').unwrap_or((&text, ""));
-    if let Ok(upstream) = Upstream::parse(proxy, exceptions) {
-        let _ = upstream.bypasses("vault.azure.net");
-        let _ = upstream.bypasses(exceptions);
+}
+
+arcadia_fuzz::target!(request_name, |data: &[u8]| requests_keep_to_their_connection(data));
+
+/// A target and the values of `Host`, a line each: all of them that there are name the connection's own host, in one of
+/// four spellings, or the request is refused.
+fn requests_keep_to_their_connection(data: &[u8]) {
+    let mut lines = data.split(|byte| *byte == b'\n');
+    let Ok(uri) = http::Uri::try_from(lines.next().unwrap_or_default()) else { return };
+    let (mut head, ()) = Request::new(()).into_parts();
+    head.uri = uri;
+    for value in lines.filter_map(|line| HeaderValue::from_bytes(line.trim_ascii()).ok()) {
+        head.headers.append(header::HOST, value);
+    }
+    let hosts: Vec<&[u8]> = head.headers.get_all(header::HOST).iter().map(HeaderValue::as_bytes).collect();
+    let target = head.uri.authority().map(|authority| authority.as_str().as_bytes());
+    for name in ["kv1.vault.azure.net", "login.site.test"] {
+        let is_own = |found: &&[u8]| {
+            ["", ".", ":443", ".:443"]
+                .iter()
+                .any(|end| found.eq_ignore_ascii_case(format!("{name}{end}").as_bytes()))
+        };
+        let mut named = target.iter().chain(&hosts);
+        let fits = hosts.len() + target.iter().len() > 0 && hosts.len() < 2 && named.all(is_own);
+        match check_name(name, &head) {
+            Ok(()) => assert!(fits, "{:?}", String::from_utf8_lossy(data)),
+            Err(refusal) => {
+                assert!(!fits, "{:?}", String::from_utf8_lossy(data));
+                assert!(matches!(
+                    refusal.status(),
+                    StatusCode::BAD_REQUEST | StatusCode::MISDIRECTED_REQUEST
+                ));
+            }
+        }
     }
 }

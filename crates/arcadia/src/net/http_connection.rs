@@ -98,7 +98,7 @@ where
 impl Connection {
     async fn answer(&self, request: Request<hyper::body::Incoming>) -> Response<Body> {
         let (mut head, body) = request.into_parts();
-        if let Err(refusal) = self.check_name(&head) {
+        if let Err(refusal) = check_name(&self.name, &head) {
             return refusal;
         }
         // Past this point only the path counts; an absolute target has been compared already.
@@ -121,46 +121,45 @@ impl Connection {
         };
         self.endpoint.clone().serve(incoming).await
     }
+}
 
-    /// The name a request is for must be the one of its connection, wherever the request says it: a client that mixes
-    /// them up would be answered by the wrong service.
-    fn check_name(&self, head: &http::request::Parts) -> Result<(), Response<Body>> {
-        // Who sends such a request may mean the next one otherwise, too.
-        let refused = |text: &'static str| {
-            let mut refusal = plain(StatusCode::BAD_REQUEST, text);
-            refusal.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            refusal
-        };
-        let mut headers = head.headers.get_all(header::HOST).iter();
-        let header = match (headers.next(), headers.next()) {
-            (Some(_), Some(_)) => return Err(refused("The request has more than one Host header.\n")),
-            (Some(value), None) => {
-                Some(value.to_str().map_err(|_| refused("The request's Host header is no name.\n"))?)
-            }
-            (None, _) => None,
-        };
-        let target = head.uri.authority().map(http::uri::Authority::as_str);
-        if target.or(header).is_none() {
-            return Err(refused("The request has no Host header.\n"));
+/// The name a request is for must be the one of its connection, wherever the request says it: a client that mixes them
+/// up would be answered by the wrong service.
+pub(super) fn check_name(name: &str, head: &http::request::Parts) -> Result<(), Response<Body>> {
+    // Who sends such a request may mean the next one otherwise, too.
+    let refused = |text: &'static str| {
+        let mut refusal = plain(StatusCode::BAD_REQUEST, text);
+        refusal.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        refusal
+    };
+    let mut headers = head.headers.get_all(header::HOST).iter();
+    let header = match (headers.next(), headers.next()) {
+        (Some(_), Some(_)) => return Err(refused("The request has more than one Host header.\n")),
+        (Some(value), None) => {
+            Some(value.to_str().map_err(|_| refused("The request's Host header is no name.\n"))?)
         }
-        let Some(other) = [target, header].into_iter().flatten().find(|named| !self.is_named(named)) else {
-            return Ok(());
-        };
-        let shown: String = other.chars().filter(|c| !c.is_control()).take(253).collect();
-        let text = format!(
-            "This connection is for {}, and the request is for {shown}. Open a connection of its own for it.\n",
-            self.name
-        );
-        Err(plain(StatusCode::MISDIRECTED_REQUEST, text))
+        (None, _) => None,
+    };
+    let target = head.uri.authority().map(http::uri::Authority::as_str);
+    if target.or(header).is_none() {
+        return Err(refused("The request has no Host header.\n"));
     }
+    let Some(other) = [target, header].into_iter().flatten().find(|named| !is_named(named, name)) else {
+        return Ok(());
+    };
+    let shown: String = other.chars().filter(|c| !c.is_control()).take(253).collect();
+    let text = format!(
+        "This connection is for {name}, and the request is for {shown}. Open a connection of its own for it.\n"
+    );
+    Err(plain(StatusCode::MISDIRECTED_REQUEST, text))
+}
 
-    fn is_named(&self, found: &str) -> bool {
-        let host = match found.rsplit_once(':') {
-            Some((host, "443")) => host,
-            _ => found,
-        };
-        is_same_host(host, &self.name)
-    }
+fn is_named(found: &str, name: &str) -> bool {
+    let host = match found.rsplit_once(':') {
+        Some((host, "443")) => host,
+        _ => found,
+    };
+    is_same_host(host, name)
 }
 
 fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {

@@ -1,11 +1,10 @@
 //! The first lines of a client of the proxy: `CONNECT host:443 HTTP/1.1`, also as HTTP/1.0 without any header.
 
+use arcadia_kernel::parse_authority;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 /// Longest head that is read, in bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Longest host name, in characters (RFC 1035).
-const HOST_CHARACTERS_MAX: usize = 253;
 
 /// What a client of the proxy asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -84,24 +83,6 @@ fn parse(head: &[u8]) -> Result<Ask, HeadFault> {
         return Ok(Ask::Connect { host, port });
     }
     Ok(if target.starts_with('/') || target == "*" { Ask::Origin } else { Ask::Forward })
-}
-
-/// Splits `name:port`, `1.2.3.4:port` or `[::1]:port`.
-pub fn parse_authority(text: &str) -> Option<(String, u16)> {
-    let (host, port) = text.rsplit_once(':')?;
-    if port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let port: u16 = port.parse().ok().filter(|port| *port != 0)?;
-    if let Some(inner) = host.strip_prefix('[') {
-        let address: std::net::Ipv6Addr = inner.strip_suffix(']')?.parse().ok()?;
-        return Some((address.to_string(), port));
-    }
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    // Resolvers differ on names with empty labels, and an upstream proxy's may take one for the name without.
-    let labels = host.strip_suffix('.').unwrap_or(host).split('.').all(|label| !label.is_empty());
-    let fits = labels && host.len() <= HOST_CHARACTERS_MAX && host.bytes().all(allowed);
-    fits.then(|| (host.to_owned(), port))
 }
 
 #[cfg(test)]
