@@ -18,7 +18,7 @@ const ALLOWED: [(&str, &[&str]); 16] = [
     ("arcadia-directory", BELOW_SERVICES),
     ("arcadia-arm", BELOW_SERVICES),
     ("arcadia-keyvault", BELOW_RESOURCES),
-    ("arcadia-machines", BELOW_RESOURCES),
+    ("arcadia-machines", BELOW_MACHINES),
     ("arcadia-storage", BELOW_RESOURCES),
     ("arcadia-postgres", BELOW_RESOURCES),
     ("arcadia-client", BELOW_STORE),
@@ -33,7 +33,9 @@ const TEST_SUPPORT: [&str; 2] = ["arcadia-fuzz", "arcadia-races"];
 
 const BELOW_STORE: &[&str] = &["arcadia-kernel", "arcadia-crypto"];
 const BELOW_SERVICES: &[&str] = &["arcadia-kernel", "arcadia-crypto", "arcadia-store"];
-const BELOW_RESOURCES: &[&str] =
+const BELOW_RESOURCES: &[&str] = &["arcadia-kernel", "arcadia-crypto", "arcadia-store", "arcadia-arm"];
+/// A machine's identity is the directory's, and made in one commit with the machine.
+const BELOW_MACHINES: &[&str] =
     &["arcadia-kernel", "arcadia-crypto", "arcadia-store", "arcadia-arm", "arcadia-directory"];
 const EVERYTHING: &[&str] = &[
     "arcadia-kernel",
@@ -51,16 +53,27 @@ const EVERYTHING: &[&str] = &[
 
 /// What is wrong, a line each.
 pub fn faults(root: &Path) -> Result<Vec<String>> {
+    Ok(wrong(&all_uses(&metadata(root)?)?))
+}
+
+/// The crates that use this one of the workspace.
+pub fn users_of(root: &Path, used: &str) -> Result<Vec<String>> {
+    let metadata = metadata(root)?;
+    let uses = all_uses(&metadata)?;
+    Ok(uses.iter().filter(|(_, uses)| uses.contains(&used)).map(|(name, _)| (*name).to_owned()).collect())
+}
+
+fn metadata(root: &Path) -> Result<Value> {
     let text = capture(cargo(root).args(["metadata", "--format-version", "1", "--no-deps", "--offline"]))?;
-    let metadata: Value = serde_json::from_str(&text).context("cargo metadata is not JSON")?;
+    serde_json::from_str(&text).context("cargo metadata is not JSON")
+}
+
+fn all_uses(metadata: &Value) -> Result<BTreeMap<&str, Vec<&str>>> {
     let packages =
         metadata.get("packages").and_then(Value::as_array).context("cargo metadata has no packages")?;
     let names: Vec<&str> = packages.iter().filter_map(|package| package.get("name")?.as_str()).collect();
-    let uses: BTreeMap<&str, Vec<&str>> = packages
-        .iter()
-        .filter_map(|package| Some((package.get("name")?.as_str()?, uses(package, &names))))
-        .collect();
-    Ok(wrong(&uses))
+    let named = |package| Some((Value::get(package, "name")?.as_str()?, uses(package, &names)));
+    Ok(packages.iter().filter_map(named).collect())
 }
 
 fn uses<'a>(package: &'a Value, names: &[&str]) -> Vec<&'a str> {
@@ -95,13 +108,16 @@ mod tests {
         let uses = BTreeMap::from([
             ("arcadia-arm", vec!["arcadia-store", "arcadia-directory"]),
             ("arcadia-agent", vec!["arcadia-client", "arcadia-store"]),
+            ("arcadia-keyvault", vec!["arcadia-arm", "arcadia-directory"]),
+            ("arcadia-machines", vec!["arcadia-arm", "arcadia-directory"]),
             ("arcadia", vec!["arcadia-agent", "arcadia-arm"]),
             ("new", vec![]),
         ]);
         let found = wrong(&uses);
-        assert_eq!(found.len(), 3, "{found:?}");
+        assert_eq!(found.len(), 4, "{found:?}");
         assert!(found[0].contains("arcadia-agent uses arcadia-store"));
         assert!(found[1].contains("arcadia-arm uses arcadia-directory"));
-        assert!(found[2].contains("crate new is not in"));
+        assert!(found[2].contains("arcadia-keyvault uses arcadia-directory"));
+        assert!(found[3].contains("crate new is not in"));
     }
 }

@@ -32,15 +32,19 @@ enum Task {
     Tidy,
     /// Write docs/reference from the operation tables.
     Catalogue,
-    /// Compare the access engine with its oracle, over random roles, groups, assignments and scopes.
+    /// Compare the access engine with its oracle, over random roles, groups, assignments and scopes; and with another
+    /// what the directory makes of nested groups.
     Access {
         #[arg(long, default_value_t = 1_000_000)]
         cases: u32,
         /// That of a run which found a difference; else any.
         #[arg(long)]
         seed: Option<u64>,
+        /// Write what was compared, and when, into docs/access.json.
+        #[arg(long)]
+        keep: bool,
     },
-    /// Let eight threads race for each thing that is good once.
+    /// Let eight threads race for each thing that is good once; half of the rounds over a store on disk.
     Races {
         #[arg(long, default_value_t = 1000)]
         rounds: u32,
@@ -70,7 +74,7 @@ fn main() -> Result<ExitCode> {
         Task::Ci { only } => ci::run(&root, &only),
         Task::Tidy => tidy::run(&root),
         Task::Catalogue => catalogue::write(&root),
-        Task::Access { cases, seed } => repeat::access(&root, cases, seed),
+        Task::Access { cases, seed, keep } => repeat::access(&root, cases, seed, keep),
         Task::Races { rounds } => repeat::races(&root, rounds),
         Task::Bench { arguments } => bench::run(&root, &arguments),
         Task::Fuzz(options) => fuzz::run(&root, &options),

@@ -162,16 +162,6 @@ impl Arm {
         self.store.get(RESOURCES, id).await
     }
 
-    /// Every resource of a type, in every subscription.
-    pub async fn resources_of_type(&self, type_name: &str) -> Result<Vec<Row<Resource>>, StoreError> {
-        let provider = type_name.split('/').next().unwrap_or_default();
-        let mut rows = self.store.all_with_segment(RESOURCES, provider).await?;
-        rows.retain(|row| {
-            row.value.id.resource_type().is_some_and(|found| found.eq_ignore_ascii_case(type_name))
-        });
-        Ok(rows)
-    }
-
     pub(crate) fn kinds(&self) -> impl Iterator<Item = &Arc<dyn AnyKind>> {
         self.kinds.values()
     }

@@ -11,12 +11,25 @@ use crate::merge_json;
 
 arcadia_fuzz::target!(filter, |data: &[u8]| filters_have_an_answer(data));
 
-/// A filter that is read has an answer for every leaf's answers, asks only what it has, and keeps to its bounds.
+/// A filter that is read has an answer for every leaf's answers, the opposite has the opposite one, and joining keeps to
+/// logic; it asks only what it has, and keeps to its bounds.
 fn filters_have_an_answer(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let Ok(filter) = Filter::parse(&text) else { return };
     assert!(text.len() <= 4096);
-    assert_eq!(Filter::parse(&format!("not ({text})")).ok().map(|not| answer(&not)), not_of(&text, &filter));
+    let held = answer(&filter);
+    // By the answers to leaves below, the first comparison holds and the second does not.
+    for (joined, expected) in [
+        (format!("not ({text})"), !held),
+        (format!("({text}) and aa eq b"), held),
+        (format!("({text}) or aa eq b"), true),
+        (format!("a eq bb and ({text})"), false),
+        (format!("a eq bb or ({text})"), held),
+    ] {
+        // Larger than the bounds, or empty, it may be refused; it is never answered otherwise.
+        let found = Filter::parse(&joined).ok().map(|filter| answer(&filter));
+        assert!(found.is_none_or(|found| found == expected), "{joined}");
+    }
     let leaves = Cell::new(0);
     filter
         .check(&|_| {
@@ -40,12 +53,6 @@ fn answer(filter: &Filter) -> bool {
             })
         })
         .unwrap()
-}
-
-/// What the opposite must answer, where it is within the bounds.
-fn not_of(text: &str, filter: &Filter) -> Option<bool> {
-    let fits = Filter::parse(&format!("not ({text})")).is_ok();
-    fits.then(|| !answer(filter))
 }
 
 arcadia_fuzz::target!(condition, |data: &[u8]| conditions_have_an_answer(data));

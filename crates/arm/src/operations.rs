@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::Arm;
 use crate::asynchronous::Change;
+use crate::engine;
 use crate::version;
 
 pub(crate) const OPERATIONS: Table<Uuid, Operation> = Table::new("arm/operations");
@@ -114,15 +115,18 @@ async fn visible(at: &Arm, permit: &Permit<SignedIn>, request: &Request) -> Resu
                 let action = format!("Microsoft.Resources/subscriptions/resourceGroups/{verb}");
                 permit.may(&action, Plane::Control, group)
             }),
-            Work::Finish { resource, .. } => {
-                let action = format!("{}/read", resource.resource_type().unwrap_or_default());
-                permit.may(&action, Plane::Control, resource)
-            }
+            Work::Finish { resource, .. } => may_read(permit, resource),
         };
     if may { Ok(operation) } else { Err(missing()) }
 }
 
-/// The `Location` form: 202 while it runs, then what the call itself would have answered.
+fn may_read(permit: &Permit<SignedIn>, resource: &ArmId) -> bool {
+    let action = format!("{}/read", resource.resource_type().unwrap_or_default());
+    permit.may(&action, Plane::Control, resource)
+}
+
+/// The `Location` form: 202 while it runs, then what the call itself would have answered. To whoever may write a resource
+/// and not read it, that it is done.
 async fn results(at: At<Arm>, permit: Permit<SignedIn>, request: Request) -> Result<Reply, Fault> {
     let operation = visible(&at, &permit, &request).await?;
     match operation.progress {
@@ -132,7 +136,17 @@ async fn results(at: At<Arm>, permit: Permit<SignedIn>, request: Request) -> Res
                 header::LOCATION,
                 &format!("{}{}?{}", request.origin, request.path, request.raw_query),
             ),
-        Progress::Succeeded { .. } => Ok(Reply::empty(StatusCode::OK)),
+        Progress::Succeeded { .. } => {
+            let changed = match &operation.work {
+                Work::Finish { change: Change::Delete, .. } | Work::DeleteGroup { .. } => None,
+                Work::Finish { resource, .. } => Some(resource).filter(|id| may_read(&permit, id)),
+            };
+            let shown = match changed {
+                Some(id) => engine::get_if_there(&at, id, &request).await?,
+                None => None,
+            };
+            Ok(shown.unwrap_or_else(|| Reply::empty(StatusCode::OK)))
+        }
         Progress::Failed { status, code, message, .. } => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::CONFLICT);
             Err(Fault::new(status, code, message))

@@ -5,7 +5,6 @@
 
 use arcadia_kernel::{Continuation, Fault, Page, Query, Reply, RequestHead};
 use arcadia_store::{Key, Record, Row, Store, Table};
-use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use crate::Arm;
@@ -113,7 +112,7 @@ where
 pub(crate) fn reply(arm: &Arm, head: &RequestHead, page: Page<Value>) -> Result<Reply, Fault> {
     let mut body = json!({ "value": page.items });
     if let Some(next) = &page.next {
-        body["nextLink"] = next_link(head, &sealed(arm, head, next)?).into();
+        body["nextLink"] = sealed(arm, head, next)?.link(head, "%24skiptoken").into();
     }
     Reply::ok(&body)
 }
@@ -132,15 +131,4 @@ fn opened(arm: &Arm, head: &RequestHead, token: &str) -> Result<Continuation, Fa
 /// What a token is good for: one caller and one list, whose spelling may change from page to page.
 fn binding(head: &RequestHead) -> Vec<u8> {
     format!("{} {} {}", head.caller_id(), head.host, head.segments.join("/")).to_lowercase().into_bytes()
-}
-
-fn next_link(head: &RequestHead, next: &Continuation) -> String {
-    let is_token = |pair: &&str| {
-        let name = pair.split('=').next().unwrap_or("");
-        percent_decode_str(name).decode_utf8_lossy().eq_ignore_ascii_case("$skiptoken")
-    };
-    let kept = head.raw_query.split('&').filter(|pair| !pair.is_empty() && !is_token(pair));
-    let token = format!("%24skiptoken={}", next.token(head));
-    let query: Vec<&str> = kept.chain([token.as_str()]).collect();
-    format!("{}{}?{}", head.origin, head.path, query.join("&"))
 }

@@ -1,5 +1,8 @@
 //! The directory in memory: everything a decision, a token or a Graph list reads, as of the last commit.
 
+#[cfg(test)]
+mod oracle;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 

@@ -134,13 +134,6 @@ impl ArmId {
         )
     }
 
-    /// The segment after the given literal one, such as `subscriptions`.
-    pub fn segment_after(&self, literal: &str) -> Option<&str> {
-        let mut segments = self.segments();
-        segments.find(|segment| segment.eq_ignore_ascii_case(literal))?;
-        segments.next()
-    }
-
     pub fn subscription(&self) -> Option<&str> {
         let mut segments = self.segments();
         segments.next().filter(|first| first.eq_ignore_ascii_case("subscriptions"))?;

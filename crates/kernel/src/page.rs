@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::{Fault, RequestHead};
+use crate::{Fault, Query, RequestHead};
 
 /// The longest continuation token that is read back, in characters.
 const TOKEN_CHARS_MAX: usize = 8192;
@@ -39,6 +39,16 @@ impl Continuation {
         }
         let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| Self::not_issued())?;
         bytes.strip_prefix(&mark(head)).map(|key| Self(key.to_vec())).ok_or_else(Self::not_issued)
+    }
+
+    /// The request's own address with its token in place of the one that was sent, under `$skiptoken` as the service spells
+    /// it. What was sent is read as the service will read it: a token that stayed would come first, and be good for ever.
+    pub fn link(&self, head: &RequestHead, skiptoken: &str) -> String {
+        let is_token = |pair: &str| Query::parse(pair).first("$skiptoken").is_some();
+        let kept = head.raw_query.split('&').filter(|pair| !pair.is_empty() && !is_token(pair));
+        let token = format!("{skiptoken}={}", self.token(head));
+        let query: Vec<&str> = kept.chain([token.as_str()]).collect();
+        format!("{}{}?{}", head.origin, head.path, query.join("&"))
     }
 
     /// 400: the token is none of this list's.
@@ -84,6 +94,22 @@ pub(crate) mod tests {
             request_id: Uuid::nil(),
             caller_id: Uuid::from_u128(caller_id).into(),
         }
+    }
+
+    #[test]
+    fn a_link_holds_one_token_however_the_last_was_spelled() {
+        let mut head = list("/v1.0/groups", 1);
+        let next = Continuation(b"key".to_vec());
+        for sent in ["$skiptoken", "%24skiptoken", "$skip%74oken", "%24%53KIPTOKEN"] {
+            head.raw_query = format!("&$top=1&{sent}=old&&a=%26$skiptoken&{sent}");
+            let link = next.link(&head, "$skiptoken");
+            assert_eq!(link, format!("/v1.0/groups?$top=1&a=%26$skiptoken&$skiptoken={}", next.token(&head)));
+        }
+        head.raw_query = String::new();
+        assert_eq!(
+            next.link(&head, "%24skiptoken"),
+            format!("/v1.0/groups?%24skiptoken={}", next.token(&head))
+        );
     }
 
     #[test]

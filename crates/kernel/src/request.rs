@@ -19,7 +19,7 @@ use crate::{Body, Fault, Params};
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Reads `a=b&c=d`. `plus_is_space` for forms and for queries alike, as browsers and `az` send them.
+    /// Reads `a=b&c=d`. A plus is a blank, in forms and in queries alike.
     pub fn parse(text: &str) -> Self {
         let decode = |part: &str| {
             let decoded = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();

@@ -4,6 +4,8 @@
 
 use std::sync::Barrier;
 
+pub use tempfile::TempDir;
+
 /// How many ask at the same moment.
 pub const THREADS: usize = 8;
 
@@ -11,6 +13,13 @@ pub const THREADS: usize = 8;
 #[allow(clippy::disallowed_methods, reason = "the environment says how long to test")]
 pub fn rounds() -> usize {
     std::env::var("ARCADIA_RACE_ROUNDS").map_or(50, |rounds| rounds.parse().unwrap())
+}
+
+/// Where the store of a race is kept: in memory, or in this folder where `ARCADIA_RACE_ON_DISK` is set. There commits of
+/// many are gathered, and a row can be read before the observers hear of it.
+#[allow(clippy::disallowed_methods, reason = "the environment says where to test")]
+pub fn folder() -> Option<TempDir> {
+    std::env::var_os("ARCADIA_RACE_ON_DISK").map(|_| tempfile::tempdir().unwrap())
 }
 
 /// What [`THREADS`] threads are answered that ask at the same moment; each is told its number.

@@ -17,7 +17,7 @@ use crate::Arm;
 use crate::error;
 use crate::kind::{Delete, Read, ResourceKind, Write};
 
-pub(crate) use read::base_view;
+pub(crate) use read::{base_view, get_if_there};
 pub(crate) use remove::plan_removal;
 
 /// A permit without its action: who, when, with what record.

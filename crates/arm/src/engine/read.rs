@@ -1,6 +1,6 @@
 //! GET, HEAD and lists of resources of one kind.
 
-use arcadia_kernel::{ArmId, Fault, Reply, Request, StatusCode, header};
+use arcadia_kernel::{ArmId, Fault, Reply, Request, RequestHead, StatusCode, header};
 use arcadia_store::Row;
 use serde_json::{Map, Value, json};
 
@@ -67,8 +67,22 @@ pub(super) async fn existing(arm: &Arm, id: &ArmId) -> Result<Row<Resource>, Fau
 }
 
 pub(super) async fn get(arm: &Arm, type_name: &str, request: &Request) -> Result<Reply, Fault> {
-    let kind = arm.kind(type_name)?;
     let row = existing(arm, &requested_id(type_name, request)?).await?;
+    found(arm, type_name, &row, request)
+}
+
+/// What a GET of the resource would answer; nothing of one that is gone.
+pub(crate) async fn get_if_there(
+    arm: &Arm,
+    id: &ArmId,
+    request: &RequestHead,
+) -> Result<Option<Reply>, Fault> {
+    let row = arm.store.get(RESOURCES, id).await?;
+    row.map(|row| found(arm, &id.resource_type().unwrap_or_default(), &row, request)).transpose()
+}
+
+fn found(arm: &Arm, type_name: &str, row: &Row<Resource>, request: &RequestHead) -> Result<Reply, Fault> {
+    let kind = arm.kind(type_name)?;
     Reply::ok(&view(&*kind, &row.value, version::required(&request.query)?))?
         .with_text(header::ETAG, &etag(row.revision))
 }

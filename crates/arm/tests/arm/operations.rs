@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use arcadia_arm::{Desired, NameRule, Plan, Resource, ResourceKind};
-use arcadia_kernel::{Fault, Reason};
+use arcadia_kernel::{Fault, Method, Reason};
 use arcadia_store::{Batch, Record, Table};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -177,6 +177,47 @@ async fn an_old_deletion_takes_nothing_new_away() {
     assert_eq!(ended(&site, &deletion).await, "Succeeded", "it is gone");
     assert_eq!(site.get(OWNER, &path).await.is(200).body["properties"]["mode"], "new");
     assert_eq!(site.engines.torn_down.load(Ordering::SeqCst), 1);
+}
+
+/// The last GET of a client's poller: what it gives its caller is the answer to this one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_succeeded_is_shown_to_whoever_may_read_it() {
+    let site = Site::new().await;
+    site.arm.start(site.gate.clone()).await;
+    let rg = site.group("rg").await;
+    let path = engine(&rg, "e");
+    let role = "/subscriptions/{s}/providers/Microsoft.Authorization/roleDefinitions/{r}"
+        .replace("{s}", &SUBSCRIPTION.to_string())
+        .replace("{r}", &Uuid::from_u128(0xB001).to_string());
+    let writes = json!({ "properties": {
+        "roleName": "Writer", "assignableScopes": [subscription()],
+        "permissions": [{ "actions": ["Test.Engines/engines/write", "Test.Engines/engines/delete"] }],
+    } });
+    site.put(OWNER, &role, writes).await.is(201);
+    let held = json!({ "properties": { "roleDefinitionId": role, "principalId": NINA } });
+    site.put(OWNER, &assignment(&rg, 1), held).await.is(201);
+    let body = |mode: &str| json!({ "location": "uksouth", "properties": { "mode": mode } });
+    for (who, method, mode) in [
+        (OWNER, Method::PUT, "new"),
+        (OWNER, Method::PATCH, "changed"),
+        (NINA, Method::PUT, "secret"),
+        (NINA, Method::PATCH, "secret too"),
+        (OWNER, Method::DELETE, ""),
+    ] {
+        let deletes = method == Method::DELETE;
+        let sent = if deletes { Value::Null } else { body(mode) };
+        let answer = site.call(who, method, &path, sent).await.is(202);
+        assert_eq!(ended(&site, &begun(&answer)).await, "Succeeded");
+        let location = answer.header("location").trim_start_matches("https://management.azure.com");
+        let last = site.get(who, location).await.is(200);
+        if who == OWNER && !deletes {
+            let found = site.get(OWNER, &path).await.is(200);
+            assert_eq!((&last.body, last.header("etag")), (&found.body, found.header("etag")), "{mode}");
+            assert_eq!(last.body["properties"]["mode"], mode);
+        } else {
+            assert_eq!(last.body, Value::Null, "{mode}");
+        }
+    }
 }
 
 /// A site that was stopped for an hour has not tried for an hour, nor has one whose clock was set forward.

@@ -8,11 +8,12 @@ use arcadia_arm::{
     Arm, ArmNames, Desired, Founding, NameRule, Plan, PrincipalInfo, PrincipalSource, PrincipalType,
     Resource, ResourceKind, TenantInfo, arm_ops, registered,
 };
-use arcadia_crypto::SystemEntropy;
+use arcadia_crypto::{KeyRing, SystemEntropy};
 use arcadia_kernel::{
     Authenticator, Body, Caller, CallerKind, Dispatcher, Endpoint as _, Entropy, Fault, FixedClock, Gate,
     HeaderMap, Incoming, Limits, Method, OpInfo, Reason, StatusCode, TokenFault, VerifiedToken, full_body,
 };
+use arcadia_races::TempDir;
 use arcadia_store::{Record, Store, Table};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
@@ -198,6 +199,8 @@ pub struct Site {
     pub engines: Arc<Engines>,
     pub clock: Arc<FixedClock>,
     endpoint: Arc<Dispatcher<Arm>>,
+    /// What the store is in, where races want it on disk.
+    folder: Option<TempDir>,
 }
 
 pub struct Answer {
@@ -234,16 +237,23 @@ impl Answer {
 impl Site {
     pub async fn new() -> Self {
         let clock = Arc::new(FixedClock::at_epoch_seconds(1_700_000_000));
-        let store = Store::in_memory(clock.clone(), Arc::new(SystemEntropy));
+        let folder = arcadia_races::folder();
+        let store = match &folder {
+            None => Store::in_memory(clock.clone(), Arc::new(SystemEntropy)),
+            Some(folder) => {
+                let ring = KeyRing::generate(&SystemEntropy).unwrap();
+                Store::open(folder.path(), ring, clock.clone(), Arc::new(SystemEntropy)).unwrap()
+            }
+        };
         let people = Arc::new(People::default());
-        Self::over(store, people, clock, i64::MAX).await
+        Self { folder, ..Self::over(store, people, clock, i64::MAX).await }
     }
 
     /// Another run of the same site: what is not in the store is gone.
     pub async fn restarted(self) -> Self {
-        let Self { store, people, clock, arm, endpoint, gate, .. } = self;
+        let Self { store, people, clock, arm, endpoint, gate, folder, .. } = self;
         drop((arm, endpoint, gate));
-        Self::over(store, people, clock, i64::MAX).await
+        Self { folder, ..Self::over(store, people, clock, i64::MAX).await }
     }
 
     pub async fn over(store: Store, people: Arc<People>, clock: Arc<FixedClock>, deletions: i64) -> Self {
@@ -272,7 +282,7 @@ impl Site {
         };
         arm.found(gate.as_system(Reason::Founding), founding).await.unwrap();
         let endpoint = Arc::new(Dispatcher::new(arm.clone(), arm_ops(&arm), gate.clone()));
-        Self { store, arm, gate, people, widget, engines, clock, endpoint }
+        Self { store, arm, gate, people, widget, engines, clock, endpoint, folder: None }
     }
 
     pub fn catalogue(&self) -> Vec<OpInfo> {

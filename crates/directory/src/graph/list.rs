@@ -175,13 +175,5 @@ impl Graph {
 
 /// The same request after `last`.
 fn next_link(head: &RequestHead, last: Uuid) -> String {
-    let is_token = |pair: &&str| {
-        let name = pair.split('=').next().unwrap_or("");
-        !name.eq_ignore_ascii_case("$skiptoken") && !name.eq_ignore_ascii_case("%24skiptoken")
-    };
-    let kept: Vec<&str> =
-        head.raw_query.split('&').filter(|pair| !pair.is_empty()).filter(is_token).collect();
-    let token = Continuation(last.as_bytes().to_vec()).token(head);
-    let separator = if kept.is_empty() { "" } else { "&" };
-    format!("{}{}?{}{separator}$skiptoken={token}", head.origin, head.path, kept.join("&"))
+    Continuation(last.as_bytes().to_vec()).link(head, "$skiptoken")
 }

@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use arcadia_crypto::{KeySet, RsaBits, RsaKeyPair, SystemEntropy, TokenVerifier, b64url};
+use arcadia_crypto::{KeyRing, KeySet, RsaBits, RsaKeyPair, SystemEntropy, TokenVerifier, b64url};
 use arcadia_directory::{
     AZURE_CLI_APP_ID, Directory, DirectoryNames, Founded, Founding, Graph, Login, graph_ops, login_ops,
 };
@@ -9,6 +9,7 @@ use arcadia_kernel::{
     Authenticator, Clock as _, Dispatcher, Endpoint, FixedClock, Gate, HeaderMap, Incoming, Limits, Reason,
     StatusCode, TokenFault, VerifiedToken, full_body,
 };
+use arcadia_races::TempDir;
 use arcadia_store::{Record, Store, Table};
 use http_body_util::BodyExt as _;
 use serde_json::{Map, Value, json};
@@ -25,6 +26,8 @@ pub struct World {
     pub graph: Arc<Dispatcher<Graph>>,
     pub first: Founded,
     pub verifier: Arc<TokenVerifier>,
+    /// What the store is in, where races want it on disk.
+    folder: Option<TempDir>,
 }
 
 #[derive(Debug)]
@@ -104,13 +107,20 @@ fn gate(
 impl World {
     pub async fn new() -> Self {
         let clock = Arc::new(FixedClock::at_epoch_seconds(START));
-        let store = Store::in_memory(clock.clone(), Arc::new(SystemEntropy));
+        let folder = arcadia_races::folder();
+        let store = match &folder {
+            None => Store::in_memory(clock.clone(), Arc::new(SystemEntropy)),
+            Some(folder) => {
+                let ring = KeyRing::generate(&SystemEntropy).unwrap();
+                Store::open(folder.path(), ring, clock.clone(), Arc::new(SystemEntropy)).unwrap()
+            }
+        };
         let directory = open(&store, &clock).await;
         let founding = gate(&directory, &store, &clock, Arc::new(Nobody));
         let made = directory.found(founding.as_system(Reason::Founding), Founding::default()).await.unwrap();
         let again = directory.found(founding.as_system(Reason::Founding), Founding::default()).await.unwrap();
         assert!(again.is_none());
-        Self::around(clock, store, directory, made.unwrap())
+        Self { folder, ..Self::around(clock, store, directory, made.unwrap()) }
     }
 
     fn around(clock: Arc<FixedClock>, store: Store, directory: Arc<Directory>, first: Founded) -> Self {
@@ -128,13 +138,14 @@ impl World {
             graph: Arc::new(graph),
             first,
             verifier,
+            folder: None,
         }
     }
 
     /// The same site after a restart: everything in memory is new.
     pub async fn restarted(self) -> Self {
         let directory = open(&self.store, &self.clock).await;
-        Self::around(self.clock, self.store, directory, self.first)
+        Self { folder: self.folder, ..Self::around(self.clock, self.store, directory, self.first) }
     }
 
     /// How many rows a table has.

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock, RwLock};
 use arcadia_arm::{
     Arm, ArmNames, PrincipalInfo, PrincipalSource, PrincipalType, TenantInfo, arm_ops, registered,
 };
-use arcadia_crypto::{KeySet, RsaBits, RsaKeyPair, SystemEntropy, TokenVerifier, b64, b64url};
+use arcadia_crypto::{KeyRing, KeySet, RsaBits, RsaKeyPair, SystemEntropy, TokenVerifier, b64, b64url};
 use arcadia_directory::{Directory, DirectoryNames, Founded, Founding, Login, login_ops};
 use arcadia_kernel::{
     Authenticator, CallerKind, Decider, Decision, DenyReason, Dispatcher, Endpoint, Entropy, EntropyExt as _,
@@ -13,6 +13,7 @@ use arcadia_kernel::{
     full_body,
 };
 use arcadia_machines::{HIS_AUDIENCE, His, Machines, his_ops};
+use arcadia_races::TempDir;
 use arcadia_store::Store;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
@@ -79,6 +80,8 @@ pub struct World {
     login: Arc<dyn Endpoint>,
     management: Arc<dyn Endpoint>,
     his: Arc<dyn Endpoint>,
+    /// What the store is in, where races want it on disk.
+    _folder: Option<TempDir>,
 }
 
 #[derive(Debug)]
@@ -134,7 +137,14 @@ impl World {
     pub async fn new() -> Self {
         let clock = Arc::new(FixedClock::at_epoch_seconds(NOW));
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
-        let store = Store::in_memory(clock.clone(), entropy.clone());
+        let folder = arcadia_races::folder();
+        let store = match &folder {
+            None => Store::in_memory(clock.clone(), entropy.clone()),
+            Some(folder) => {
+                let ring = KeyRing::generate(&*entropy).unwrap();
+                Store::open(folder.path(), ring, clock.clone(), entropy.clone()).unwrap()
+            }
+        };
         let names = DirectoryNames::azure();
         let directory = Directory::open(store.clone(), clock.clone(), entropy.clone(), names).await.unwrap();
         let people = Arc::new(People(directory.clone()));
@@ -175,6 +185,7 @@ impl World {
             clock,
             directory,
             founded,
+            _folder: folder,
         };
         let group = format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/rg");
         let owner = world.owner().await;
