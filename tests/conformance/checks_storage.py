@@ -200,12 +200,12 @@ def words(world):
 
 @check("storage: azure-storage-blob for Python on the machine")
 def python_sdk(world):
-    return outcomes(world.on_machine(MACHINE, "env", *words(world), *python(world, "blobs.py")), 12)
+    return outcomes(world.on_machine(MACHINE, "env", *words(world), *python(world, "blobs.py")), 14)
 
 
 @check("storage: @azure/storage-blob for JavaScript on the machine")
 def javascript_sdk(world):
-    return outcomes(world.on_machine(MACHINE, "env", *words(world), *node(world, "blobs.mjs")), 6)
+    return outcomes(world.on_machine(MACHINE, "env", *words(world), *node(world, "blobs.mjs")), 8)
 
 
 @check("storage: @azure/storage-blob for JavaScript with the account key")

@@ -229,6 +229,7 @@ mod tests {
             assert_eq!(vaults.login_origin, names.login_origin());
             assert_eq!(endpoints.login, names.login_origin());
             assert_eq!(directory.login_host, names.login_host());
+            assert_eq!(directory.blob_suffix, names.blob_suffix());
             assert_eq!(arm.graph_origin, format!("https://{}", directory.graph_host));
             assert_eq!(arm.keyvault_suffix, vaults.suffixes[0]);
             assert_eq!(arm.keyvault_suffix, names.vault_suffix());

@@ -13,9 +13,8 @@ use aws_lc_rs::signature::{
 use zeroize::Zeroizing;
 
 use crate::der;
-use crate::encoding::{b64_decode, b64url, b64url_decode};
+use crate::encoding::{b64url, b64url_decode};
 use crate::hash::sha256;
-use crate::pem::{PEM_TEXT_BYTES_MAX, pem_decode};
 
 const MODULUS_BITS_MIN: usize = 2048;
 const MODULUS_BITS_MAX: usize = 8192;
@@ -152,19 +151,6 @@ impl RsaPublicKey {
     /// register self-signed certificates that are no more than a wrapping of their key.
     pub fn from_x509_der(certificate: &[u8]) -> Result<Self, KeyFault> {
         Self::from_pkcs1_der(der::certificate_rsa(bounded(certificate)?).ok_or(KeyFault::Malformed)?)
-    }
-
-    /// The key of the first `CERTIFICATE` block, or of bare base64 without the PEM lines.
-    pub fn from_x509_pem(text: &str) -> Result<Self, KeyFault> {
-        if text.len() > PEM_TEXT_BYTES_MAX {
-            return Err(KeyFault::TooLong);
-        }
-        if text.contains("-----BEGIN ") {
-            let blocks = pem_decode(text).map_err(|_| KeyFault::Malformed)?;
-            let block = blocks.iter().find(|block| block.label.ends_with("CERTIFICATE"));
-            return Self::from_x509_der(&block.ok_or(KeyFault::Malformed)?.der);
-        }
-        Self::from_x509_der(&b64_decode(text).ok_or(KeyFault::Malformed)?)
     }
 
     fn from_numbers(modulus: &[u8], exponent: &[u8]) -> Result<Self, KeyFault> {

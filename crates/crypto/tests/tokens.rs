@@ -38,7 +38,7 @@ fn key_set(signer: &JwtSigner) -> KeySet {
 }
 
 fn verifier() -> TokenVerifier {
-    TokenVerifier::new(key_set(&signer(0)), [issuer()], 300).unwrap()
+    TokenVerifier::new(key_set(&signer(0)), [issuer()]).unwrap()
 }
 
 fn claims() -> Value {
@@ -152,10 +152,6 @@ fn header_and_published_key_have_the_form_clients_know() {
     );
     assert_eq!(jwk["issuer"], "https://issuer/");
 
-    let extra = Map::from_iter([("alg".to_owned(), json!("none")), ("nonce".to_owned(), json!("n"))]);
-    let token = signer.sign_with_header(extra, &claims()).unwrap();
-    let (header, _) = arcadia_crypto::peek(&token).unwrap();
-    assert_eq!((header["alg"].as_str(), header["nonce"].as_str()), (Some("RS256"), Some("n")));
     assert!(matches!(
         JwtSigner::new(key(1), signer.certificate_der().to_vec()),
         Err(SignFault::CertificateMismatch)
@@ -255,14 +251,11 @@ fn times_are_required_and_kept_within_the_leeway() {
         assert_eq!(refusal(&signer(0).sign(&without(name)).unwrap()), TokenFault::Malformed);
         assert_eq!(refusal(&signer(0).sign(&with(name, "1800000000")).unwrap()), TokenFault::Malformed);
     }
-    let strict = TokenVerifier::new(key_set(&signer(0)), [issuer()], 0).unwrap();
-    assert_eq!(strict.verify(&token, NOW + 3600).unwrap_err(), TokenFault::Expired);
-    assert_eq!(TokenVerifier::new(KeySet::default(), [issuer()], 301).err(), Some(VerifierFault::Leeway));
-    assert_eq!(TokenVerifier::new(KeySet::default(), [], 0).err(), Some(VerifierFault::Issuers));
+    assert_eq!(TokenVerifier::new(KeySet::default(), []).err(), Some(VerifierFault::Issuers));
 }
 
 #[test]
-fn a_remembered_token_still_expires_and_still_needs_its_key() {
+fn a_remembered_token_still_expires() {
     let verifier = verifier();
     let token = signer(0).sign(&claims()).unwrap();
     let first = verifier.verify(&token, NOW).unwrap();
@@ -270,12 +263,6 @@ fn a_remembered_token_still_expires_and_still_needs_its_key() {
     assert!(Arc::ptr_eq(&first.caller, &again.caller), "the second check comes from memory");
     assert_eq!(verifier.verify(&token, NOW + 4000).unwrap_err(), TokenFault::Expired);
     assert_eq!(verifier.verify(&token, NOW - 4000).unwrap_err(), TokenFault::NotYetValid);
-
-    verifier.replace_keys(key_set(&signer(1)));
-    assert_eq!(verifier.verify(&token, NOW).unwrap_err(), TokenFault::UnknownKey);
-    verifier.verify(&signer(1).sign(&claims()).unwrap(), NOW).unwrap();
-    verifier.replace_keys(key_set(&signer(0)));
-    verifier.verify(&token, NOW).unwrap();
 }
 
 #[test]
@@ -342,9 +329,13 @@ fn key_sets_take_signing_keys_only() {
         json!({ "keys": [key] })
     };
     assert_eq!(KeySet::from_jwks(&json!({"keys": [good]})).unwrap().len(), 1);
-    for (name, value) in
-        [("kty", json!("EC")), ("use", json!("enc")), ("alg", json!("PS256")), ("kid", json!(null))]
-    {
+    for (name, value) in [
+        ("kty", json!("EC")),
+        ("use", json!("enc")),
+        ("use", json!(["enc"])),
+        ("alg", json!("PS256")),
+        ("kid", json!(null)),
+    ] {
         assert!(KeySet::from_jwks(&changed(name, value)).unwrap().is_empty(), "{name}");
     }
     assert!(matches!(KeySet::from_jwks(&changed("n", json!("AQAB"))), Err(KeySetFault::Key(_))));
@@ -392,8 +383,8 @@ fn assertions_with_fractional_times_and_padded_thumbprints_are_taken() {
         (taken.issuer.as_str(), taken.subject.as_str(), taken.jti.as_deref()),
         (APP, APP, Some("one"))
     );
-    assert_eq!((taken.key_index, taken.expires_at), (1, NOW + 600));
-    assert_eq!(taken.x5t.as_deref(), Some("rFrEuFRvzQaNaa9H2LQtZcdXvVo="));
+    assert_eq!(taken.expires_at, NOW + 600);
+    assert_eq!(taken.header["x5t"].as_str(), Some("rFrEuFRvzQaNaa9H2LQtZcdXvVo="));
     check(&assertion(|claims| claims["aud"] = json!(["x", ENDPOINT]))).unwrap();
     check(&ps256_token(&json!({"alg": "PS256"}), &assertion_claims())).unwrap();
 }

@@ -14,6 +14,9 @@ use crate::secret::Hashing;
 use crate::snapshot::{LiveSnapshot, Snapshot};
 use crate::throttle::Throttle;
 
+/// How long the name of a storage account is.
+const ACCOUNT_CHARACTERS: std::ops::RangeInclusive<usize> = 3..=24;
+
 /// The names under which a site's directory is reached. Hosts are `name` or `name:port`.
 #[derive(Clone, Debug)]
 pub struct DirectoryNames {
@@ -24,11 +27,16 @@ pub struct DirectoryNames {
     /// The host of version 1.0 issuers, such as `sts.windows.net`.
     pub sts_host: String,
     pub graph_host: String,
+    /// What the published certificates of the keys that sign tokens are called.
+    pub signing_name: String,
     /// The page on which people enter a device code: an absolute URL.
     pub device_page: String,
     /// Resources that tokens may be asked for, besides the directory's own applications: identifier URIs or
     /// application ids, compared without regard to case and trailing slashes.
     pub resources: Vec<String>,
+    /// What follows a storage account's name in its host name, in lower case: `blob.core.windows.net`. Each account's
+    /// own origin is a resource too, and its tokens are taken by that account alone.
+    pub blob_suffix: String,
     /// The domains below which the site's services and all that they hold have their names.
     pub domains: Vec<String>,
 }
@@ -57,8 +65,10 @@ impl DirectoryNames {
                 .into(),
             sts_host: "sts.windows.net".to_owned(),
             graph_host: "graph.microsoft.com".to_owned(),
+            signing_name: "accounts.accesscontrol.windows.net".to_owned(),
             device_page: "https://microsoft.com/devicelogin".to_owned(),
             resources: resources.map(str::to_owned).into(),
+            blob_suffix: "blob.core.windows.net".to_owned(),
             domains: ["azure.com", "azure.net", "windows.net", "microsoft.com", "microsoftonline.com"]
                 .map(str::to_owned)
                 .into(),
@@ -85,8 +95,10 @@ impl DirectoryNames {
             login_aliases: Vec::new(),
             sts_host: format!("login.{domain}"),
             graph_host: format!("graph.{domain}"),
+            signing_name: format!("login.{domain}"),
             device_page: format!("https://login.{domain}/device"),
             resources: own.chain(built_in.map(str::to_owned)).collect(),
+            blob_suffix: format!("blob.{}", domain.to_lowercase()),
             domains: vec![domain.to_lowercase()],
         }
     }
@@ -106,6 +118,16 @@ impl DirectoryNames {
         let below =
             |domain: &String| host.strip_suffix(domain.as_str()).is_some_and(|rest| rest.ends_with('.'));
         self.domains.iter().any(below)
+    }
+
+    /// Whether this is the origin of a storage account. No account has to be there: who asks learns nothing of which
+    /// ones are.
+    pub(crate) fn is_storage_account(&self, resource: &str) -> bool {
+        let name = trim_audience(resource);
+        let below = name.strip_prefix("https://").and_then(|host| host.strip_suffix(&self.blob_suffix));
+        below.and_then(|below| below.strip_suffix('.')).is_some_and(|account| {
+            ACCOUNT_CHARACTERS.contains(&account.len()) && account.bytes().all(|b| b.is_ascii_alphanumeric())
+        })
     }
 
     pub(crate) fn is_login_host(&self, host: &str) -> bool {
@@ -312,6 +334,36 @@ mod tests {
             "api://orders.site.test/1",
         ] {
             assert!(!names.is_platform(free), "{free}");
+        }
+    }
+
+    #[test]
+    fn an_account_is_one_label_below_the_suffix() {
+        for (names, suffix) in [
+            (DirectoryNames::azure(), "blob.core.windows.net"),
+            (DirectoryNames::of_domain("Site.test"), "blob.site.test"),
+        ] {
+            for account in [format!("https://acct1.{suffix}"), format!("https://ACCT1.{suffix}//")] {
+                assert!(names.is_storage_account(&account) && names.is_platform(&account), "{account}");
+            }
+            for other in [
+                format!("http://acct1.{suffix}"),
+                format!("https://{suffix}"),
+                format!("https://.{suffix}"),
+                format!("https://a.{suffix}"),
+                format!("https://two.labels.{suffix}"),
+                format!("https://acct-1.{suffix}"),
+                format!("https://{}.{suffix}", "a".repeat(25)),
+                format!("https://acct1{suffix}"),
+                format!("https://acct1.{suffix}:443"),
+                format!("https://acct1.{suffix}/container"),
+                format!("https://acct1.{suffix}.evil.example"),
+                format!("https://me@acct1.{suffix}"),
+                "https://acct1.vault.azure.net".to_owned(),
+                "https://acct1.blob.example".to_owned(),
+            ] {
+                assert!(!names.is_storage_account(&other), "{other}");
+            }
         }
     }
 }

@@ -16,6 +16,8 @@ use crate::model::{
 use crate::secret::{SecretHash, hint, is_acceptable_password, new_client_secret, new_password};
 
 const SIGNING_CERTIFICATE_YEARS: u32 = 10;
+/// RFC 5280, appendix A.1. A domain may be longer.
+const COMMON_NAME_CHARACTERS_MAX: usize = 64;
 /// Secrets are hashed once, not slowly: they must be beyond guessing by themselves.
 const CLIENT_SECRET_CHARACTERS_MIN: usize = 32;
 const YEAR_SECONDS: i64 = 365 * 24 * 60 * 60;
@@ -174,31 +176,17 @@ impl Directory {
         Ok(())
     }
 
-    /// Adds a token-signing key that signs from now on. Earlier keys stay published, so that tokens they signed
-    /// stay good; verifiers must read [`Directory::jwks`] again.
-    pub async fn add_signing_key(&self, permit: Permit<SystemWork>) -> Result<(), Fault> {
-        let key = self.new_signing_key().await?;
-        let mut batch = Batch::new();
-        batch.require_absent(SIGNING_KEYS, key.kid.as_str());
-        batch.put(SIGNING_KEYS, key.kid.as_str(), &key)?;
-        match self.commit(permit.stamp(), batch).await? {
-            Committed::Written => Ok(()),
-            Committed::LostRace => Err(Fault::conflict("Conflict", "The signing key exists already.")),
-        }
-    }
-
     async fn new_signing_key(&self) -> Result<SigningKey, Fault> {
-        let now = self.clock.epoch_seconds();
-        let made = tokio::task::spawn_blocking(move || make_signing_key(now)).await;
+        let (name, now) = (self.names.signing_name.clone(), self.clock.epoch_seconds());
+        let made = tokio::task::spawn_blocking(move || make_signing_key(&name, now)).await;
         made.map_err(Fault::internal)?
     }
 }
 
-fn make_signing_key(now: i64) -> Result<SigningKey, Fault> {
+fn make_signing_key(name: &str, now: i64) -> Result<SigningKey, Fault> {
+    let name: String = name.chars().take(COMMON_NAME_CHARACTERS_MAX).collect();
     let pair = RsaKeyPair::generate(RsaBits::Bits2048).map_err(Fault::internal)?;
-    let certificate =
-        self_signed("accounts.accesscontrol.windows.net", &pair, now, SIGNING_CERTIFICATE_YEARS)
-            .map_err(Fault::internal)?;
+    let certificate = self_signed(&name, &pair, now, SIGNING_CERTIFICATE_YEARS).map_err(Fault::internal)?;
     let pkcs8 = b64(&pair.to_pkcs8_der().map_err(Fault::internal)?);
     let encoded = b64(&certificate);
     let signer = JwtSigner::new(pair, certificate).map_err(Fault::internal)?;
@@ -264,4 +252,26 @@ fn plan_principal(
 /// The command line's own client: known to every tenant, owned by none, so it has no application object.
 fn plan_azure_cli(batch: &mut Batch, id: Uuid, now: i64) -> Result<(), StoreError> {
     plan_principal(batch, id, AZURE_CLI_APP_ID, "Microsoft Azure CLI", now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directory::DirectoryNames;
+
+    #[test]
+    fn the_signing_certificate_has_the_sites_own_name() {
+        let long = format!("{}.{}.test", "a".repeat(60), "b".repeat(60));
+        for (names, name) in [
+            (DirectoryNames::azure(), "accounts.accesscontrol.windows.net"),
+            (DirectoryNames::of_domain("site.test"), "login.site.test"),
+            (DirectoryNames::of_domain(&long), &long[..58]),
+        ] {
+            let key = make_signing_key(&names.signing_name, 1_795_279_544).unwrap();
+            let der = arcadia_crypto::b64_decode(&key.certificate).unwrap();
+            let has = |text: &str| der.windows(text.len()).any(|bytes| bytes == text.as_bytes());
+            assert!(has(name), "{name}");
+            assert_eq!(has("windows.net"), name.ends_with("windows.net"), "{name}");
+        }
+    }
 }

@@ -61,25 +61,6 @@ impl Directory {
         Ok(identity)
     }
 
-    /// Makes `public_key` the only key of a managed identity. 404 when there is no such identity.
-    pub async fn plan_replace_key(
-        &self,
-        batch: &mut Batch,
-        object_id: Uuid,
-        public_key: &RsaPublicKey,
-        entropy: &dyn Entropy,
-    ) -> Result<(), Fault> {
-        let row = self.store.get(PRINCIPALS, &object_id).await?;
-        let row = row.filter(|row| row.value.kind == PrincipalType::ManagedIdentity).ok_or_else(|| {
-            Fault::not_found("ResourceNotFound", format!("There is no managed identity '{object_id}'."))
-        })?;
-        let mut principal = row.value;
-        principal.credentials.keys = vec![raw_key(public_key, self.clock.epoch_seconds(), entropy)];
-        batch.require_revision(PRINCIPALS, &object_id, row.revision);
-        batch.put(PRINCIPALS, &object_id, &principal)?;
-        Ok(())
-    }
-
     /// Removes a managed identity with its memberships. Nothing is added when it is gone already. 400 when nobody
     /// would be left who administers the directory.
     pub async fn plan_delete_identity(&self, batch: &mut Batch, object_id: Uuid) -> Result<(), Fault> {

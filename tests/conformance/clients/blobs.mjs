@@ -1,7 +1,7 @@
 // @azure/storage-blob of the Azure SDK for JavaScript: on a connected machine with its identity, or with `--key` and
 // an account's key.
 import { ManagedIdentityCredential } from "@azure/identity";
-import { BlobServiceClient, StorageSharedKeyCredential } from "@azure/storage-blob";
+import { BlobServiceClient, StorageSharedKeyCredential, getBlobServiceAccountAudience } from "@azure/storage-blob";
 
 const { BLOB_URL, BLOB_ACCOUNT, BLOB_KEY } = process.env;
 for (const name of Object.keys(process.env)) {
@@ -55,6 +55,18 @@ await attempt("a blob that is there is not replaced", async () => {
   }
   throw new Error("it was replaced");
 });
+if (!byKey) {
+  await attempt("a token for this account alone", async () => {
+    const own = new BlobServiceClient(BLOB_URL, credential, { audience: getBlobServiceAccountAudience(BLOB_ACCOUNT) });
+    equal(await own.getContainerClient("jsbox").exists(), true);
+  });
+  await attempt("a token for another account is refused", async () => {
+    const token = await credential.getToken(getBlobServiceAccountAudience(`other${BLOB_ACCOUNT}`));
+    const other = new BlobServiceClient(BLOB_URL, { getToken: async () => token });
+    const status = await other.getContainerClient("jsbox").getProperties().then(() => 200, (error) => error.statusCode);
+    equal(status, 401);
+  });
+}
 await attempt("deletes", async () => {
   await container.getBlobClient("large").delete();
   equal(await container.getBlobClient("large").exists(), false);

@@ -14,6 +14,7 @@ from azure.storage.blob.aio import BlobServiceClient as AsyncBlobServiceClient
 from outcome import attempt, attempt_async, end, equal
 
 URL = os.environ["BLOB_URL"]
+OF_ANOTHER_ACCOUNT = URL.replace("://", "://other", 1)
 LARGE = hashlib.shake_256(b"large").digest(5 * 1024 * 1024 + 17)
 
 
@@ -95,8 +96,8 @@ def deletes(container):
     raise AssertionError("a blob was deleted twice")
 
 
-def wrong_audience():
-    token = ManagedIdentityCredential().get_token("https://vault.azure.net/.default")
+def wrong_audience(audience):
+    token = ManagedIdentityCredential().get_token(f"{audience}/.default")
 
     class Wrong:
         def get_token(self, *_, **__):
@@ -109,6 +110,11 @@ def wrong_audience():
             equal(error.status_code, 401)
             return
     raise AssertionError("a token for another audience was taken")
+
+
+def own_audience():
+    with BlobServiceClient(URL, ManagedIdentityCredential(), audience=URL) as service:
+        equal("sdkbox" in [found.name for found in service.list_containers()], True)
 
 
 async def asynchronous():
@@ -136,6 +142,8 @@ with BlobServiceClient(URL, ManagedIdentityCredential()) as client:
     attempt("lists, pages and folders", lambda: lists(box))
     attempt("conditions", lambda: conditions(box))
     attempt("deletes", lambda: deletes(box))
-attempt("a token for another audience is refused", wrong_audience)
+attempt("a token for another audience is refused", lambda: wrong_audience("https://vault.azure.net"))
+attempt("a token for this account alone", own_audience)
+attempt("a token for another account is refused", lambda: wrong_audience(OF_ANOTHER_ACCOUNT))
 asyncio.run(attempt_async("asynchronous", asynchronous()))
 end()

@@ -3,15 +3,13 @@
 
 use std::sync::{Arc, OnceLock};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use arcadia_crypto::{KeySet, TokenVerifier};
 use arcadia_kernel::{Authenticator, Endpoint, Incoming, TokenFault, VerifiedToken, full_body};
 use http_body_util::{BodyExt as _, Limited};
 
 use super::Assembly;
 
-/// The difference between clocks that is allowed, as Azure's services do.
-const LEEWAY_SECONDS: u32 = 300;
 const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
 
 /// Refuses every token until the published keys are read.
@@ -24,20 +22,14 @@ impl Authenticator for PublishedKeys {
     }
 }
 
-/// Reads the published keys, and trusts them from now on.
+/// Reads the published keys, and trusts them from now on: the directory makes no others while the site runs.
 pub async fn trust_published_keys(assembly: &Assembly) -> anyhow::Result<()> {
     let tenant = assembly.directory.tenant().context("the directory is not founded")?;
     let host = assembly.names.login_host();
     let keys = read_keys(&assembly.login, &host, &tenant.id.to_string()).await?;
-    match assembly.keys.0.get() {
-        Some(verifier) => verifier.replace_keys(keys),
-        None => {
-            let verifier = TokenVerifier::new(keys, assembly.directory.issuers(), LEEWAY_SECONDS)?;
-            // Lost only to another call that read the same document.
-            let _ = assembly.keys.0.set(verifier);
-        }
-    }
-    Ok(())
+    let verifier = TokenVerifier::new(keys, assembly.directory.issuers())?;
+    let set = assembly.keys.0.set(verifier);
+    set.map_err(|_| anyhow!("the published keys are trusted already"))
 }
 
 async fn read_keys(login: &Arc<dyn Endpoint>, host: &str, tenant: &str) -> anyhow::Result<KeySet> {
@@ -53,6 +45,6 @@ async fn read_keys(login: &Arc<dyn Endpoint>, host: &str, tenant: &str) -> anyho
     let response = login.clone().serve(incoming).await;
     ensure!(response.status().is_success(), "the login service answers {} for its keys", response.status());
     let body = Limited::new(response.into_body(), DOCUMENT_BYTES_MAX).collect().await;
-    let body = body.map_err(|error| anyhow::anyhow!("the published keys: {error}"))?.to_bytes();
+    let body = body.map_err(|error| anyhow!("the published keys: {error}"))?.to_bytes();
     Ok(KeySet::from_jwks(&serde_json::from_slice(&body)?)?)
 }

@@ -2,13 +2,12 @@
 
 use serde_json::{Map, Value};
 
-use super::Algorithm;
 use super::compact::{Parts, PeekFault, numeric_date, text};
+use super::{Algorithm, LEEWAY_SECONDS};
 use crate::rsa::RsaPublicKey;
 
 /// Longest time an assertion may still be valid for when it is shown.
 pub const ASSERTION_LIFETIME_SECONDS_MAX: i64 = 24 * 60 * 60;
-const LEEWAY_SECONDS: f64 = 300.0;
 const KEYS_MAX: usize = 64;
 const AUDIENCES_MAX: usize = 16;
 
@@ -43,10 +42,6 @@ pub struct Assertion {
     pub issuer: String,
     pub subject: String,
     pub jti: Option<String>,
-    /// The header's `x5t` as it was sent; it was not used to choose the key.
-    pub x5t: Option<String>,
-    /// Which of the keys verified it.
-    pub key_index: usize,
     /// Whole seconds since 1970, rounded down.
     pub expires_at: i64,
 }
@@ -67,7 +62,9 @@ pub fn verify_assertion(
         Algorithm::Rs256 => key.verify_rs256(signed, &parts.signature),
         Algorithm::Ps256 => key.verify_ps256(signed, &parts.signature),
     };
-    let key_index = keys.iter().take(KEYS_MAX).position(verifies).ok_or(AssertionFault::Signature)?;
+    if !keys.iter().take(KEYS_MAX).any(verifies) {
+        return Err(AssertionFault::Signature);
+    }
     let claims = parts.claims()?;
     check_audience(&claims, audiences)?;
     let expires_at = check_times(&claims, now_seconds)?;
@@ -77,9 +74,7 @@ pub fn verify_assertion(
         issuer: required("iss")?,
         subject: required("sub")?,
         jti: text(&claims, "jti").map(str::to_owned),
-        x5t: parts.header_text("x5t").map(str::to_owned),
         header: parts.header,
-        key_index,
         expires_at,
         claims,
     })

@@ -33,8 +33,6 @@ struct Entry {
     token: VerifiedToken,
     not_before: f64,
     not_after: f64,
-    /// The key set it was verified against; entries of earlier sets count for nothing.
-    generation: u64,
 }
 
 #[derive(Default)]
@@ -61,30 +59,22 @@ impl TokenCache {
         self.marker.as_ref()?.mark(token)
     }
 
-    /// A token verified under the same key set, strictly within its own times (no leeway here).
-    pub(crate) fn find(&self, mark: &TokenMark, generation: u64, now: i64) -> Option<VerifiedToken> {
+    /// A token verified before, strictly within its own times (no leeway here).
+    pub(crate) fn find(&self, mark: &TokenMark, now: i64) -> Option<VerifiedToken> {
         let now = now as f64;
         self.lock()
             .by_mark
             .get(mark)
-            .filter(|entry| {
-                entry.generation == generation && entry.not_before <= now && now < entry.not_after
-            })
+            .filter(|entry| entry.not_before <= now && now < entry.not_after)
             .map(|entry| entry.token.clone())
     }
 
-    pub(crate) fn insert(
-        &self,
-        mark: TokenMark,
-        token: VerifiedToken,
-        (not_before, not_after): (f64, f64),
-        generation: u64,
-    ) {
+    pub(crate) fn insert(&self, mark: TokenMark, token: VerifiedToken, (not_before, not_after): (f64, f64)) {
         if self.entries_max == 0 {
             return;
         }
         let mut entries = self.lock();
-        let entry = Entry { token, not_before, not_after, generation };
+        let entry = Entry { token, not_before, not_after };
         if entries.by_mark.insert(mark, entry).is_some() {
             return;
         }
@@ -122,14 +112,13 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_never_outlives_its_token_or_its_key_set() {
+    fn an_entry_never_outlives_its_token() {
         let cache = TokenCache::new(8);
-        cache.insert([1; 16], token("a"), (10.0, 100.0), 1);
-        assert!(cache.find(&[1; 16], 1, 99).is_some());
-        assert!(cache.find(&[1; 16], 1, 100).is_none());
-        assert!(cache.find(&[1; 16], 1, 9).is_none());
-        assert!(cache.find(&[1; 16], 2, 50).is_none());
-        assert!(cache.find(&[2; 16], 1, 50).is_none());
+        cache.insert([1; 16], token("a"), (10.0, 100.0));
+        assert!(cache.find(&[1; 16], 99).is_some());
+        assert!(cache.find(&[1; 16], 100).is_none());
+        assert!(cache.find(&[1; 16], 9).is_none());
+        assert!(cache.find(&[2; 16], 50).is_none());
     }
 
     #[test]
@@ -151,12 +140,12 @@ mod tests {
     fn the_oldest_entry_makes_room() {
         let cache = TokenCache::new(2);
         for n in 1..=3 {
-            cache.insert([n; 16], token("a"), (0.0, 100.0), 1);
+            cache.insert([n; 16], token("a"), (0.0, 100.0));
         }
-        cache.insert([3; 16], token("b"), (0.0, 100.0), 1);
+        cache.insert([3; 16], token("b"), (0.0, 100.0));
         assert_eq!(cache.len(), 2);
-        assert!(cache.find(&[1; 16], 1, 1).is_none());
-        assert!(cache.find(&[2; 16], 1, 1).is_some());
-        assert_eq!(cache.find(&[3; 16], 1, 1).unwrap().audience.as_ref(), "b");
+        assert!(cache.find(&[1; 16], 1).is_none());
+        assert!(cache.find(&[2; 16], 1).is_some());
+        assert_eq!(cache.find(&[3; 16], 1).unwrap().audience.as_ref(), "b");
     }
 }

@@ -38,9 +38,8 @@ impl KeySet {
         for key in keys {
             let field = |name: &str| key.get(name).and_then(Value::as_str);
             let Some(kid) = field("kid").filter(|kid| kid.len() <= KID_CHARACTERS_MAX) else { continue };
-            let signing = field("use").is_none_or(|purpose| purpose == "sig");
-            let algorithm = field("alg").is_none_or(|algorithm| algorithm == "RS256");
-            if field("kty") != Some("RSA") || !signing || !algorithm {
+            let is_if_given = |name: &str, only: &str| key.get(name).is_none_or(|value| value == only);
+            if field("kty") != Some("RSA") || !is_if_given("use", "sig") || !is_if_given("alg", "RS256") {
                 continue;
             }
             let (n, e) = field("n").zip(field("e")).ok_or(KeySetFault::Malformed)?;

@@ -14,7 +14,10 @@ pub use assertion::{ASSERTION_LIFETIME_SECONDS_MAX, Assertion, AssertionFault, v
 pub use compact::{JsonObject, PeekFault, TOKEN_BYTES_MAX, peek};
 pub use keys::{KeySet, KeySetFault};
 pub use signer::{JwtSigner, SignFault};
-pub use verifier::{LEEWAY_SECONDS, TokenVerifier, VerifierFault};
+pub use verifier::{TokenVerifier, VerifierFault};
+
+/// The difference between clocks that is allowed, as Azure's services do.
+const LEEWAY_SECONDS: f64 = 300.0;
 
 /// Asymmetric algorithms that are accepted anywhere. There is deliberately no `none` and no `HS256`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

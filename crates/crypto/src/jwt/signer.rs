@@ -1,7 +1,7 @@
 //! Issuing tokens.
 
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::encoding::{add_b64url, b64, b64url};
 use crate::hash::sha1;
@@ -23,7 +23,7 @@ pub struct JwtSigner {
     key: RsaKeyPair,
     certificate_der: Vec<u8>,
     kid: String,
-    /// The header of a token with nothing but the signer's own fields, as it stands in a token.
+    /// The header of every token, as it stands in one.
     header: String,
 }
 
@@ -34,13 +34,6 @@ struct Header<'a> {
     alg: &'static str,
     x5t: &'a str,
     kid: &'a str,
-    #[serde(flatten)]
-    extra: Map<String, Value>,
-}
-
-fn header(kid: &str, extra: Map<String, Value>) -> Result<String, SignFault> {
-    let header = Header { typ: "JWT", alg: "RS256", x5t: kid, kid, extra };
-    Ok(b64url(&sonic_rs::to_vec(&header)?))
 }
 
 impl JwtSigner {
@@ -50,7 +43,8 @@ impl JwtSigner {
             return Err(SignFault::CertificateMismatch);
         }
         let kid = b64url(&sha1(&certificate_der));
-        let header = header(&kid, Map::new())?;
+        let header = Header { typ: "JWT", alg: "RS256", x5t: &kid, kid: &kid };
+        let header = b64url(&sonic_rs::to_vec(&header)?);
         Ok(Self { key, certificate_der, kid, header })
     }
 
@@ -68,23 +62,7 @@ impl JwtSigner {
 
     /// A token in compact form; times in `claims` are the caller's.
     pub fn sign<T: Serialize + ?Sized>(&self, claims: &T) -> Result<String, SignFault> {
-        self.sign_below(self.header.clone(), claims)
-    }
-
-    /// As [`JwtSigner::sign`], with more header fields. The signer's own (`typ`, `alg`, `x5t`, `kid`) win.
-    pub fn sign_with_header<T: Serialize + ?Sized>(
-        &self,
-        mut extra: Map<String, Value>,
-        claims: &T,
-    ) -> Result<String, SignFault> {
-        for own in ["typ", "alg", "x5t", "kid"] {
-            extra.remove(own);
-        }
-        self.sign_below(header(&self.kid, extra)?, claims)
-    }
-
-    fn sign_below<T: Serialize + ?Sized>(&self, header: String, claims: &T) -> Result<String, SignFault> {
-        let mut token = header;
+        let mut token = self.header.clone();
         token.push('.');
         add_b64url(&sonic_rs::to_vec(claims)?, &mut token);
         let signature = self.key.sign_rs256(token.as_bytes())?;

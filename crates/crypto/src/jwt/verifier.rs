@@ -1,17 +1,16 @@
 //! Checking the bearer tokens that services are shown.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use arcadia_kernel::{Authenticator, Caller, CallerKind, TokenFault, VerifiedToken};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::LEEWAY_SECONDS;
 use super::cache::TokenCache;
 use super::compact::{Parts, numeric_date, text};
 use super::keys::KeySet;
 
-/// The difference between clocks that services usually allow, and the most that is allowed here.
-pub const LEEWAY_SECONDS: u32 = 300;
 const ISSUERS_MAX: usize = 64;
 const CACHED_TOKENS_MAX: usize = 4096;
 /// Audiences and issuers of refused tokens are repeated in messages, up to this length.
@@ -19,67 +18,38 @@ const ECHO_CHARACTERS_MAX: usize = 256;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VerifierFault {
-    #[error("the allowed clock difference may be at most {LEEWAY_SECONDS} seconds")]
-    Leeway,
     #[error("name 1 to {ISSUERS_MAX} accepted issuers")]
     Issuers,
-}
-
-struct Keys {
-    set: Arc<KeySet>,
-    /// Counts replacements, so that tokens verified under earlier keys are verified again.
-    generation: u64,
 }
 
 /// Accepts RS256 tokens of known keys and issuers.
 ///
 /// Refused are: tokens over 16 KiB, any algorithm but the one the key is published for (so `none`, and `HS256` with
 /// the public key as its secret), headers with `crit`, unknown `kid`s, foreign issuers, tokens without `exp` or
-/// `nbf`, and tokens outside their times by more than the leeway. Verified tokens are remembered (bounded) until
-/// they expire or the keys are replaced.
+/// `nbf`, and tokens outside their times by more than 300 seconds. Verified tokens are remembered (bounded) until
+/// they expire.
 pub struct TokenVerifier {
-    keys: RwLock<Keys>,
+    keys: KeySet,
     issuers: Vec<String>,
-    leeway_seconds: u32,
     cache: TokenCache,
 }
 
 impl TokenVerifier {
-    /// `issuers` are compared exactly with the token's `iss`; `leeway_seconds` is at most [`LEEWAY_SECONDS`].
-    pub fn new(
-        keys: KeySet,
-        issuers: impl IntoIterator<Item = String>,
-        leeway_seconds: u32,
-    ) -> Result<Self, VerifierFault> {
+    /// `issuers` are compared exactly with the token's `iss`.
+    pub fn new(keys: KeySet, issuers: impl IntoIterator<Item = String>) -> Result<Self, VerifierFault> {
         let issuers: Vec<String> = issuers.into_iter().take(ISSUERS_MAX + 1).collect();
-        if leeway_seconds > LEEWAY_SECONDS {
-            return Err(VerifierFault::Leeway);
-        }
         if issuers.is_empty() || issuers.len() > ISSUERS_MAX || issuers.iter().any(String::is_empty) {
             return Err(VerifierFault::Issuers);
         }
-        let keys = RwLock::new(Keys { set: Arc::new(keys), generation: 0 });
-        Ok(Self { keys, issuers, leeway_seconds, cache: TokenCache::new(CACHED_TOKENS_MAX) })
-    }
-
-    /// Replaces the key set. Tokens signed by a key that is gone are refused from now on.
-    pub fn replace_keys(&self, keys: KeySet) {
-        let mut current = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        current.set = Arc::new(keys);
-        current.generation += 1;
-    }
-
-    fn keys(&self) -> (Arc<KeySet>, u64) {
-        let current = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        (Arc::clone(&current.set), current.generation)
+        Ok(Self { keys, issuers, cache: TokenCache::new(CACHED_TOKENS_MAX) })
     }
 
     /// Claims whose signature verifies under the key the header names.
-    fn signed_claims(token: &str, keys: &KeySet) -> Result<Map<String, Value>, TokenFault> {
+    fn signed_claims(&self, token: &str) -> Result<Map<String, Value>, TokenFault> {
         let parts = Parts::parse(token).map_err(|_| TokenFault::Malformed)?;
         let algorithm = parts.algorithm().ok_or(TokenFault::Algorithm)?;
         let kid = parts.header_text("kid").ok_or(TokenFault::UnknownKey)?;
-        let (key, pinned) = keys.find(kid).ok_or(TokenFault::UnknownKey)?;
+        let (key, pinned) = self.keys.find(kid).ok_or(TokenFault::UnknownKey)?;
         if algorithm != pinned {
             return Err(TokenFault::Algorithm);
         }
@@ -101,14 +71,14 @@ impl TokenVerifier {
     }
 
     /// `(nbf, exp)`; both are required.
-    fn check_times(&self, claims: &Map<String, Value>, now: i64) -> Result<(f64, f64), TokenFault> {
+    fn check_times(claims: &Map<String, Value>, now: i64) -> Result<(f64, f64), TokenFault> {
         let not_before = numeric_date(claims, "nbf").ok_or(TokenFault::Malformed)?;
         let not_after = numeric_date(claims, "exp").ok_or(TokenFault::Malformed)?;
-        let (now, leeway) = (now as f64, f64::from(self.leeway_seconds));
-        if now - leeway >= not_after {
+        let now = now as f64;
+        if now - LEEWAY_SECONDS >= not_after {
             return Err(TokenFault::Expired);
         }
-        if now + leeway < not_before {
+        if now + LEEWAY_SECONDS < not_before {
             return Err(TokenFault::NotYetValid);
         }
         Ok((not_before, not_after))
@@ -120,21 +90,20 @@ impl Authenticator for TokenVerifier {
         if token.len() > super::TOKEN_BYTES_MAX {
             return Err(TokenFault::Malformed);
         }
-        let (keys, generation) = self.keys();
         let mark = self.cache.mark(token);
-        if let Some(known) = mark.and_then(|mark| self.cache.find(&mark, generation, now)) {
+        if let Some(known) = mark.and_then(|mark| self.cache.find(&mark, now)) {
             return Ok(known);
         }
-        let claims = Self::signed_claims(token, &keys)?;
+        let claims = self.signed_claims(token)?;
         let issuer = self.check_issuer(&claims)?;
-        let times = self.check_times(&claims, now)?;
+        let times = Self::check_times(&claims, now)?;
         let verified = VerifiedToken {
             caller: Arc::new(caller(&claims, issuer).ok_or(TokenFault::Malformed)?),
             audience: text(&claims, "aud").ok_or(TokenFault::Malformed)?.into(),
             expires_at: times.1 as i64,
         };
         if let Some(mark) = mark {
-            self.cache.insert(mark, verified.clone(), times, generation);
+            self.cache.insert(mark, verified.clone(), times);
         }
         Ok(verified)
     }

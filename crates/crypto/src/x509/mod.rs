@@ -6,7 +6,6 @@
 mod ca;
 mod key;
 mod names;
-mod summary;
 
 use std::time::Duration;
 
@@ -17,7 +16,6 @@ use rcgen::{
 
 pub use ca::{IssuedLeaf, LEAF_DAYS_MAX, SiteCa};
 pub use names::IpSubnet;
-pub use summary::{CertificateSummary, certificate_summary};
 
 use crate::rsa::{KeyFault, RsaKeyPair};
 

@@ -3,9 +3,9 @@
 use arcadia_kernel::{HeaderMap, HeaderValue, Method, Params, Query, RequestHead, header};
 use uuid::Uuid;
 
-use super::authorize::{form_target, loopback, same_redirect};
 use super::client::{Presented, basic_credentials};
 use super::page::escape;
+use super::redirect::{form_target, loopback, same_redirect};
 use super::resource::Wanted;
 use super::ticket::cookie;
 

@@ -12,6 +12,7 @@ mod fuzz;
 pub(crate) mod issue;
 mod page;
 mod person;
+mod redirect;
 mod resource;
 mod session;
 mod spa;

@@ -18,6 +18,7 @@ const DEFAULT_SUFFIX: &str = "/.default";
 const USER_IMPERSONATION: &str = "user_impersonation";
 /// What any registered application may be given of Graph without an administrator's consent.
 const GRAPH_DEFAULT: &str = "User.Read";
+const STORAGE: &str = "storage";
 /// `user_impersonation` on the site's services, by the first label of their names. The ids are the same in every cloud.
 const IMPERSONATION: [(&str, DelegatedPermission); 5] = [
     (
@@ -25,10 +26,7 @@ const IMPERSONATION: [(&str, DelegatedPermission); 5] = [
         impersonation(0x797f4846_ba00_4fd7_ba43_dac1f8f63013, 0x41094075_9dad_400e_a0bd_54e686782033),
     ),
     ("vault", impersonation(0xcfa8b339_82a2_471a_a3c9_0fc0be7a4093, 0xf53da476_18e3_4152_8e01_aec403e6edc0)),
-    (
-        "storage",
-        impersonation(0xe406a681_f3d4_42a8_90b6_c2b029497af1, 0x03e0da56_190b_40ad_a80c_ea378c433f7f),
-    ),
+    (STORAGE, impersonation(0xe406a681_f3d4_42a8_90b6_c2b029497af1, 0x03e0da56_190b_40ad_a80c_ea378c433f7f)),
     ("ossrdbms", DATABASES),
     ("ossrdbms-aad", DATABASES),
 ];
@@ -150,14 +148,20 @@ impl Wanted {
     pub(crate) fn find(&self, directory: &Directory, tenant: &Tenant) -> Result<Resource, Fault> {
         let name = trim_audience(&self.resource);
         let names = directory.names();
-        if names.resources.iter().any(|known| trim_audience(known) == name) {
+        let is_account = names.is_storage_account(&name);
+        if is_account || names.resources.iter().any(|known| trim_audience(known) == name) {
             let is_graph = name == trim_audience(&format!("https://{}", names.graph_host))
                 || name == GRAPH_APP_ID.to_string();
-            let service = || ResourceKind::Service(impersonation_on(&name));
+            // What is given of storage is given of each account.
+            let service = if is_account { STORAGE } else { first_label(&name) };
             return Ok(Resource {
                 audience: self.resource.clone(),
                 token_version: 1,
-                kind: if is_graph { ResourceKind::Graph } else { service() },
+                kind: if is_graph {
+                    ResourceKind::Graph
+                } else {
+                    ResourceKind::Service(impersonation_on(service))
+                },
                 assignment_required: false,
             });
         }
@@ -249,13 +253,17 @@ impl Resource {
     }
 }
 
-/// The permission to act for people on a service, as applications ask for it.
-fn impersonation_on(name: &str) -> Option<DelegatedPermission> {
-    let host = name.split_once("://").map_or("", |(_, host)| host);
-    let label = host.split_once('.').map_or(host, |(label, _)| label);
-    let id = Uuid::try_parse(name).ok();
+/// Of a service's name the first label of its host, and an application id as it is.
+fn first_label(name: &str) -> &str {
+    let host = name.split_once("://").map_or(name, |(_, host)| host);
+    host.split_once('.').map_or(host, |(label, _)| label)
+}
+
+/// The permission to act for people on a service, by label or id, as applications ask for it.
+fn impersonation_on(service: &str) -> Option<DelegatedPermission> {
+    let id = Uuid::try_parse(service).ok();
     let found = |(known, permission): &&(&str, DelegatedPermission)| {
-        *known == label || Some(permission.resource) == id
+        *known == service || Some(permission.resource) == id
     };
     IMPERSONATION.iter().find(found).map(|(_, permission)| *permission)
 }

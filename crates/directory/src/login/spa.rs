@@ -3,8 +3,8 @@
 
 use arcadia_kernel::{Fault, HeaderValue, Query, Reply, RequestHead, header};
 
-use crate::login::authorize::{form_target, loopback, same_redirect};
 use crate::login::client::Client;
+use crate::login::redirect::{form_target, loopback, same_redirect};
 
 /// The page that may read the answer at the token endpoint, whether it is a token or an error.
 pub(super) struct SpaOrigin(HeaderValue);

@@ -250,7 +250,7 @@ impl Exchange<'_> {
     pub(super) fn check_may_sign_people_in(&self, redirect_uri: Option<&str>) -> Result<(), Fault> {
         let registered_public = redirect_uri.is_some_and(|uri| {
             let application = self.client.application.as_ref();
-            application.is_some_and(|app| super::authorize::is_public_redirect(app, uri))
+            application.is_some_and(|app| super::redirect::is_public_redirect(app, uri))
         });
         self.check_client(self.client.is_public() || registered_public)
     }

@@ -49,6 +49,7 @@ async fn signing_in_to_an_application_gives_it_none_of_the_services() {
         "https://management.azure.com/user_impersonation",
         "797f4846-ba00-4fd7-ba43-dac1f8f63013/.default",
         "https://storage.azure.com/.default",
+        "https://acct1.blob.core.windows.net/.default",
         "https://ossrdbms-aad.database.windows.net/.default",
         "https://his.arc.azure.com/.default",
     ] {
@@ -95,6 +96,34 @@ async fn an_administrator_names_the_services_that_an_application_may_use() {
     assert_eq!(unknown.refusal(), (400, "invalid_scope".into(), 650_053));
     set(&world, &path, json!({ "requiredResourceAccess": [] })).await;
     assert_eq!(refresh(&world, &app_id, &token, VAULT).await.refusal().2, 65_001, "and it can be taken back");
+}
+
+/// The account's name is no service's, whatever it is.
+#[tokio::test]
+async fn what_is_given_of_storage_is_given_of_each_account() {
+    let world = World::new().await;
+    let (id, app_id, _) = desktop(&world).await;
+    let own = ["https://acct1.blob.core.windows.net", "https://vault.blob.core.windows.net"];
+    let ask = async |name: &str| sign_in(&world, &app_id, &format!("{name}/.default")).await;
+    let needed = |service: &str, permission: &str| {
+        json!({ "requiredResourceAccess": [{
+            "resourceAppId": service, "resourceAccess": [{ "id": permission, "type": "Scope" }],
+        }] })
+    };
+    let path = format!("/v1.0/applications/{id}");
+    let (vault, storage) = ("cfa8b339-82a2-471a-a3c9-0fc0be7a4093", "e406a681-f3d4-42a8-90b6-c2b029497af1");
+    set(&world, &path, needed(vault, "f53da476-18e3-4152-8e01-aec403e6edc0")).await;
+    for name in own {
+        let refused = ask(name).await;
+        assert_eq!(refused.refusal().2, 65_001, "{name}");
+        assert!(text(&refused.json(), "error_description").contains(&format!("--api {storage} ")));
+    }
+    set(&world, &path, needed(storage, "03e0da56-190b-40ad-a80c-ea378c433f7f")).await;
+    for name in own {
+        let claims = world.claims(&text(&ask(name).await.ok(), "access_token"));
+        assert_eq!((&claims["aud"], &claims["scp"]), (&json!(name), &json!("user_impersonation")));
+    }
+    assert_eq!(ask("https://acct1.queue.core.windows.net").await.refusal().2, 500_011);
 }
 
 #[tokio::test]

@@ -324,21 +324,6 @@ async fn an_application_can_be_a_resource() {
 }
 
 #[tokio::test]
-async fn a_new_signing_key_signs_and_the_old_one_stays_published() {
-    let world = World::new().await;
-    let old = text(&world.first_principal_token(ARM).await.ok(), "access_token");
-    world.clock.advance_seconds(1);
-    world.directory.add_signing_key(world.gate.as_system(arcadia_kernel::Reason::Sweep)).await.unwrap();
-    let new = text(&world.first_principal_token(ARM).await.ok(), "access_token");
-    assert_ne!(arcadia_crypto::peek(&old).unwrap().0["kid"], arcadia_crypto::peek(&new).unwrap().0["kid"]);
-    let keys = arcadia_crypto::KeySet::from_jwks(&world.directory.jwks()).unwrap();
-    assert_eq!(keys.len(), 2);
-    world.verifier.replace_keys(keys);
-    world.claims(&old);
-    world.claims(&new);
-}
-
-#[tokio::test]
 async fn the_sweep_removes_what_has_passed_its_time() {
     let world = World::new().await;
     world.user("nina").await;

@@ -12,4 +12,5 @@ mod pages;
 mod properties;
 mod races;
 mod refusals;
+mod sign_ins;
 mod world;

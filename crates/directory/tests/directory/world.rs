@@ -125,7 +125,7 @@ impl World {
 
     fn around(clock: Arc<FixedClock>, store: Store, directory: Arc<Directory>, first: Founded) -> Self {
         let keys = KeySet::from_jwks(&directory.jwks()).unwrap();
-        let verifier = Arc::new(TokenVerifier::new(keys, directory.issuers(), 300).unwrap());
+        let verifier = Arc::new(TokenVerifier::new(keys, directory.issuers()).unwrap());
         let gate = gate(&directory, &store, &clock, verifier.clone());
         let login = Dispatcher::new(Arc::new(Login::new(directory.clone())), login_ops(), gate.clone());
         let graph = Dispatcher::new(Arc::new(Graph::new(directory.clone())), graph_ops(), gate.clone());

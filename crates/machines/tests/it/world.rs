@@ -165,7 +165,7 @@ impl World {
         let founded =
             directory.found(gate.as_system(Reason::Founding), Founding::default()).await.unwrap().unwrap();
         let keys = KeySet::from_jwks(&directory.jwks()).unwrap();
-        *published.0.write().unwrap() = Some(TokenVerifier::new(keys, directory.issuers(), 300).unwrap());
+        *published.0.write().unwrap() = Some(TokenVerifier::new(keys, directory.issuers()).unwrap());
         let first = arcadia_arm::Founding {
             tenant_id: founded.tenant_id,
             subscription_id: SUBSCRIPTION,
