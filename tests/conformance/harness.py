@@ -6,6 +6,7 @@ vault, then a secret in it.
 """
 
 import base64
+import glob
 import json
 import os
 import re
@@ -103,15 +104,24 @@ class World:
         self.group_id = f"/subscriptions/{self.subscription}/resourceGroups/arc-hack"
 
     def stop(self):
+        """Raises when something of the site panicked, once everything is put away."""
+        # A machine's log goes with the machine.
+        told = {line: None for line in panics(self.data)}
         for other in self.others:
-            other.stop()
+            try:
+                other.stop()
+            except AssertionError as error:
+                told[str(error)] = None
         for name in self.machines:
             self.program("machine", "delete", name)
         self.program("down")
-        if self.keep:
+        told.update((line, None) for line in panics(self.data))
+        if self.keep or told:
             print(f"kept: {self.folder}", file=sys.stderr)
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
+        if told:
+            raise AssertionError("\n        ".join(told))
 
     def program(self, *arguments, **options):
         """Runs `arcadia`."""
@@ -152,6 +162,17 @@ class World:
     def az_on_machine(self, name, *arguments, **options):
         variables = [f"{key}={value}" for key, value in self.login_folder(f"machine-{name}").items()]
         return self.on_machine(name, "env", *variables, self.az, *arguments, **options)
+
+
+def panics(data):
+    """The lines of a site's logs and its machines' that tell of a panic, each with the line after it. Nobody reads
+    these, and a task that panics is cut off without any client having to notice."""
+    found = []
+    for log in sorted(glob.glob(f"{data}/log/*") + glob.glob(f"{data}/machines/*/holder.log")):
+        with open(log, encoding="utf-8", errors="replace") as file:
+            lines = file.read().splitlines() + [""]
+        found += [f"{log}: {line} {lines[at + 1]}" for at, line in enumerate(lines) if "panicked at" in line]
+    return found
 
 
 def find(program, how):

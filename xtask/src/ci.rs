@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::output::{say, stream};
 use super::tally::Tally;
-use super::{catalogue, install, lab, output, tidy};
+use super::{catalogue, install, lab, output, panics, tidy};
 
 type Step = (&'static str, fn(&Path) -> Result<Tally>);
 
@@ -36,6 +36,7 @@ const STEPS: [Step; 14] = [
 
 /// A minute's worth; `cargo xtask soak` does more.
 const SOAK_ROUNDS: &str = "20";
+const SOAK_UP_MILLISECONDS_MAX: &str = "10000";
 
 /// Bytes that everything built for the tests takes.
 const BUILT: u64 = 4 << 30;
@@ -174,17 +175,25 @@ fn conformance(root: &Path) -> Result<Tally> {
 }
 
 fn walk_through(root: &Path) -> Result<Tally> {
-    counts(lab::command(root)?.args(["lab", "--restart-at-every-step"]))
+    let folder = tempfile::tempdir()?;
+    // A directory that is named for it stays, and its log with it.
+    let data = folder.path().join("data");
+    let mut walked =
+        counts(lab::command(root)?.arg("--data").arg(&data).args(["lab", "--restart-at-every-step"]))?;
+    let panics = panics::told(&data);
+    panics.iter().for_each(|panic| say(format_args!("FAILED  {panic}")));
+    walked += Tally::one(panics.is_empty());
+    Ok(walked)
 }
 
 fn guide(root: &Path) -> Result<Tally> {
     counts(install::with_tools(root, Command::new("python3").arg(root.join("tests/guide/run.py")))?)
 }
 
-/// Machines that checks run on are slow at times: how long a start takes is told here, and judged by the long soak.
+/// Machines that checks run on are slow at times: a start that hangs fails here, a slow one in the long soak.
 fn kills(root: &Path) -> Result<Tally> {
-    let soak =
-        ["run", "--quiet", "--package", "xtask", "--", "soak", "--rounds", SOAK_ROUNDS, "--up-max", "0"];
+    let soak = ["run", "--quiet", "--package", "xtask", "--", "soak", "--rounds", SOAK_ROUNDS];
+    let soak = [&soak[..], &["--up-max", SOAK_UP_MILLISECONDS_MAX]].concat();
     counts(cargo(root).args(soak))
 }
 

@@ -9,6 +9,7 @@ mod install;
 mod lab;
 mod links;
 mod output;
+mod panics;
 mod repeat;
 mod soak;
 mod tally;

@@ -124,8 +124,9 @@ fn postmasters(data: &Path) -> Vec<i32> {
         let text = fs::read_to_string(folder.join("postmaster.pid")).ok()?;
         let pid: i32 = text.lines().next()?.trim().parse().ok()?;
         // The number may be another process's by now.
-        let works_there = fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == folder);
-        (pid > 1 && works_there).then_some(pid)
+        let cwd = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
+        // The system tells a folder by its own name, also where links lead to it.
+        (pid > 1 && cwd == folder.canonicalize().ok()?).then_some(pid)
     });
     running.collect()
 }

@@ -108,8 +108,9 @@ async fn prepare(site: &mut Site, seed: u64, with_machine: bool) -> Result<Soak>
         with_machine,
         ups: Vec::new(),
         tokens: Vec::new(),
+        planned: BTreeMap::new(),
         kills: BTreeMap::new(),
-        audit_records: 0,
+        recorded: Recorded::default(),
     })
 }
 
@@ -121,8 +122,31 @@ struct Soak {
     with_machine: bool,
     ups: Vec<Duration>,
     tokens: Vec<Duration>,
+    planned: BTreeMap<Victim, u64>,
     kills: BTreeMap<Victim, u64>,
-    audit_records: u64,
+    recorded: Recorded,
+}
+
+/// What the audit log had when it was last looked at.
+#[derive(Clone, Copy, Default)]
+struct Recorded {
+    records: u64,
+    /// Changes that writers were told of by then, each of which has a record.
+    acknowledged: u64,
+}
+
+impl Recorded {
+    /// `now` comes after `self`. What does not fit.
+    fn missing(self, now: Self) -> Option<String> {
+        let (grown, made) = (now.records.checked_sub(self.records), now.acknowledged - self.acknowledged);
+        grown.is_none_or(|grown| grown < made).then(|| {
+            let Self { records, .. } = self;
+            format!(
+                "there were {records} audit records, then {made} changes, and now {} records",
+                now.records
+            )
+        })
+    }
 }
 
 /// What the writers are told while they write.
@@ -138,38 +162,37 @@ impl Soak {
         for round in 1..=arguments.rounds {
             let began = Instant::now();
             let plan = Plan::draw(&mut self.random, self.with_machine);
+            for victim in &plan.victims {
+                *self.planned.entry(*victim).or_default() += 1;
+            }
             let problems = self.round(site, round, &plan, arguments.up_max).await?;
-            tally += Tally::one(problems.is_empty());
             let victims: Vec<String> = plan.victims.iter().map(ToString::to_string).collect();
-            let told = if problems.is_empty() { "ok" } else { "FAILED" };
-            say(format_args!(
-                "{told:<7} round {round:>4}: {} after {} ms, {} ms in all",
+            let what = format!(
+                "round {round:>4}: {} after {} ms, {} ms in all",
                 victims.join(", "),
                 plan.after.as_millis(),
                 began.elapsed().as_millis()
-            ));
-            tell(&problems);
+            );
+            tally += told(&what, &problems);
         }
         let problems = self.verify(site, arguments.rounds, Look::Everything).await?;
-        tally += Tally::one(problems.is_empty());
-        say(if problems.is_empty() {
-            "ok      everything once more"
-        } else {
-            "FAILED  everything once more"
-        });
-        tell(&problems);
-        Ok(Report {
+        tally += told("everything once more", &problems);
+        let mut report = Report {
             seed: self.seed,
             rounds: arguments.rounds,
-            passed: tally.passed,
-            failed: tally.failed,
+            passed: 0,
+            failed: 0,
+            planned: self.planned,
             kills: self.kills,
             writers: self.writers.iter().map(|writer| (writer.name().to_owned(), writer.counts())).collect(),
             up: Spread::of(&self.ups),
             token: Spread::of(&self.tokens),
-            audit_records: self.audit_records,
+            audit_records: self.recorded.records,
             seconds: began.elapsed().as_secs(),
-        })
+        };
+        tally += told("kills hit, and writers wrote", &report.undone());
+        (report.passed, report.failed) = (tally.passed, tally.failed);
+        Ok(report)
     }
 
     /// Writes, kills, starts again, looks. What is wrong, a line each.
@@ -254,9 +277,12 @@ impl Soak {
         // `N records, unbroken`, and whatever else it looked at.
         let records = told.split(' ').next().filter(|_| audit.status.success());
         match records.and_then(|count| count.parse().ok()) {
-            Some(records) if records >= self.audit_records => self.audit_records = records,
             Some(records) => {
-                problems.push(format!("there were {} audit records, and now {records}", self.audit_records));
+                let recorded = self.writers.iter().filter(|writer| writer.is_recorded());
+                let acknowledged = recorded.map(|writer| writer.counts().acknowledged).sum();
+                let now = Recorded { records, acknowledged };
+                problems.extend(self.recorded.missing(now));
+                self.recorded = now;
             }
             None => problems
                 .push(format!("audit verify: {told} {}", String::from_utf8_lossy(&audit.stderr).trim())),
@@ -285,12 +311,31 @@ async fn write(
     (writer, None)
 }
 
-fn tell(problems: &[String]) {
+/// Says how one check went.
+fn told(what: &str, problems: &[String]) -> Tally {
+    let passed = problems.is_empty();
+    say(format_args!("{:<7} {what}", if passed { "ok" } else { "FAILED" }));
     for problem in problems.iter().take(PROBLEMS_TOLD_MAX) {
         let short: String = problem.chars().take(1000).collect();
         say(format_args!("        {short}"));
     }
     if problems.len() > PROBLEMS_TOLD_MAX {
         say(format_args!("        and {} more", problems.len() - PROBLEMS_TOLD_MAX));
+    }
+    Tally::one(passed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_change_has_a_record() {
+        let before = Recorded { records: 10, acknowledged: 4 };
+        let missing = |records, acknowledged| before.missing(Recorded { records, acknowledged });
+        assert_eq!(missing(13, 7), None);
+        assert_eq!(missing(10, 4), None);
+        assert!(missing(12, 7).unwrap().contains("10 audit records, then 3 changes, and now 12"));
+        assert!(missing(9, 4).is_some());
     }
 }

@@ -9,6 +9,11 @@ use super::faults::Victim;
 use super::journal::Counts;
 use crate::output::say;
 
+/// Fewer tries may all come to nothing: whom a kill is for may be starting just then.
+const KILLS_MIN: u64 = 3;
+/// A writer has less than a second a round, and some write slowly.
+const ROUNDS_MIN: u64 = 10;
+
 /// Of some durations, in milliseconds.
 #[derive(Clone, Copy, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -44,6 +49,7 @@ pub struct Report {
     pub rounds: u64,
     pub passed: u64,
     pub failed: u64,
+    pub planned: BTreeMap<Victim, u64>,
     pub kills: BTreeMap<Victim, u64>,
     pub writers: BTreeMap<String, Counts>,
     pub up: Spread,
@@ -53,6 +59,18 @@ pub struct Report {
 }
 
 impl Report {
+    /// What the soak is there for and did not do: a kill that hits nobody and a writer that writes nothing show nothing.
+    pub fn undone(&self) -> Vec<String> {
+        let unhit = self.planned.iter().filter(|(victim, planned)| {
+            **planned >= KILLS_MIN && self.kills.get(victim).is_none_or(|struck| *struck == 0)
+        });
+        let unhit =
+            unhit.map(|(victim, planned)| format!("{victim}: to be killed {planned} times, and never found"));
+        let silent = self.writers.iter().filter(|(_, counts)| counts.acknowledged == 0);
+        let silent = silent.map(|(name, _)| format!("{name}: nothing was acknowledged"));
+        unhit.chain(silent.filter(|_| self.rounds >= ROUNDS_MIN)).collect()
+    }
+
     pub fn show(&self) {
         say("");
         let kills: Vec<String> =
@@ -80,6 +98,34 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kills_that_hit_nobody_and_writers_that_write_nothing_are_told() {
+        let wrote = Counts { acknowledged: 1, ..Counts::default() };
+        let mut report = Report {
+            seed: 1,
+            rounds: 10,
+            passed: 10,
+            failed: 0,
+            planned: [(Victim::Site, 3), (Victim::Agent, 3), (Victim::Machine, 2)].into(),
+            kills: BTreeMap::new(),
+            writers: [("a".to_owned(), wrote), ("b".to_owned(), Counts::default())].into(),
+            up: Spread::default(),
+            token: Spread::default(),
+            audit_records: 1,
+            seconds: 1,
+        };
+        let undone = report.undone();
+        assert_eq!(undone.len(), 3, "{undone:?}");
+        assert!(undone[0].starts_with("site: ") && undone[1].starts_with("agent: "), "{undone:?}");
+        assert!(undone[2].starts_with("b: "), "{undone:?}");
+        report.kills = [(Victim::Site, 1), (Victim::Agent, 1)].into();
+        report.writers.insert("b".to_owned(), wrote);
+        assert_eq!(report.undone(), Vec::<String>::new());
+        report.rounds = 9;
+        report.writers.insert("b".to_owned(), Counts::default());
+        assert_eq!(report.undone(), Vec::<String>::new(), "nine rounds may be over too soon");
+    }
 
     #[test]
     fn spreads() {

@@ -1,6 +1,6 @@
 //! A site of the soak's own: started, killed, started again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use super::http::{Ask, Client, Way};
-use crate::install;
+use crate::{install, panics};
 
 /// A command of the program that takes longer has failed.
 const COMMAND_SECONDS_MAX: u64 = 120;
@@ -156,8 +156,11 @@ impl Site {
         Ok(answer["access_token"].as_str().context("no token in the answer")?.to_owned())
     }
 
-    /// Ends the site as it should end, whatever state it is in, and leaves nothing of it.
-    pub async fn end(mut self, keep: bool) -> Result<()> {
+    /// Ends the site as it should end, whatever state it is in, and leaves nothing of it. Fails where something of it
+    /// panicked at any time.
+    pub async fn end(mut self, mut keep: bool) -> Result<()> {
+        // A machine's log goes with the machine.
+        let mut panics = BTreeSet::from_iter(panics::told(&self.data));
         let machines: Value = match self.must(&["machine", "list", "--json"]).await {
             Ok(text) => serde_json::from_str(&text).unwrap_or_default(),
             Err(_) => Value::Null,
@@ -168,9 +171,12 @@ impl Site {
             }
         }
         self.must(&["down"]).await?;
+        panics.extend(panics::told(&self.data));
+        keep |= !panics.is_empty();
         if keep && let Some(folder) = self.folder.take() {
             crate::output::say(format_args!("kept: {}", folder.keep().display()));
         }
+        ensure!(panics.is_empty(), "it panicked: {}", Vec::from_iter(panics).join("; "));
         Ok(())
     }
 }
@@ -178,4 +184,39 @@ impl Site {
 /// For forms and queries: everything but letters and digits as `%XX`.
 pub fn encoded(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A site of which nothing is ever wrong, whatever it is asked.
+    fn content() -> Site {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        std::fs::create_dir_all(data.join("log")).unwrap();
+        Site {
+            root: folder.path().to_owned(),
+            program: PathBuf::from("true"),
+            data,
+            folder: Some(folder),
+            port: 0,
+            environment: BTreeMap::new(),
+            pid: 0,
+            way: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_site_that_panicked_does_not_end_well() {
+        content().end(false).await.unwrap();
+        let panicked = content();
+        let data = panicked.data.clone();
+        std::fs::write(data.join("log/site.log"), "thread 'main' panicked at src/a.rs:1:2:\nno reason\n")
+            .unwrap();
+        let error = panicked.end(false).await.unwrap_err().to_string();
+        assert!(error.contains("it panicked: site.log: thread 'main'"), "{error}");
+        assert!(data.exists(), "what is left of it is kept");
+        std::fs::remove_dir_all(data.parent().unwrap()).unwrap();
+    }
 }

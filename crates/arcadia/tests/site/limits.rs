@@ -1,10 +1,14 @@
 //! What a site takes of one client, and what it says when that is too much: sizes, slowness, order.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::time::{Duration, Instant};
 
+use arcadia_client::Call;
+
 use crate::raw::{ARM_HOST, Door, LOGIN_HOST, head, is_closed, whole};
-use crate::support::{ARM_SCOPE, Site};
+use crate::records::STORAGE_BLOB_DATA_OWNER;
+use crate::strangers::{STORAGE_SCOPE, account};
+use crate::support::{ARM, ARM_SCOPE, Site};
 
 const GROUP: &str = "/resourceGroups/limits?api-version=2024-11-01";
 
@@ -76,8 +80,12 @@ async fn bodies_are_bounded_however_they_come() {
     // Chunks do not say how long the whole is; it is counted.
     let chunk = [format!("{:x}\r\n", 64 * 1024).as_bytes(), &vec![b' '; 64 * 1024], b"\r\n"].concat();
     is_refused(&door.answer(ARM_HOST, &put("Transfer-Encoding: chunked", &chunk.repeat(65))), 413);
-    let nested = [br#"{"location":"uksouth","tags":"#.to_vec(), b"[".repeat(10_000)].concat();
-    is_refused(&of_length(&nested), 400);
+    // The object around them counts as well.
+    let nested =
+        |deep: usize| format!(r#"{{"location":"uksouth","x":{}{}}}"#, "[".repeat(deep), "]".repeat(deep));
+    is_refused(&of_length(nested(126).as_bytes()), 200);
+    is_refused(&of_length(nested(127).as_bytes()), 400);
+    is_refused(&of_length(nested(10_000).as_bytes()), 400);
     // A length that lies: what is too much is a request of its own, and none; what is missing makes none.
     let much = door.answer(ARM_HOST, &put("Content-Length: 2", good));
     is_refused(&much, 400);
@@ -138,9 +146,26 @@ fn trickled(mut stream: std::net::TcpStream, bytes: &'static [u8]) -> Duration {
     took
 }
 
+/// Sends a change and one byte of its body, then `bytes` every second; what it is told, and when.
+fn slow_body(door: &Door, head: &str, bytes: &[u8]) -> (String, Duration) {
+    let mut stream = door.tls(ARM_HOST, b"http/1.1").unwrap();
+    let begun = Instant::now();
+    stream.write_all(format!("{head}Content-Length: 1000\r\n\r\n{{").as_bytes()).unwrap();
+    stream.sock.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let mut first = [0];
+    while let Err(error) = stream.read_exact(&mut first) {
+        let waits = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+        assert!(waits && begun.elapsed() < crate::raw::PATIENCE * 2, "{error} after {:?}", begun.elapsed());
+        stream.write_all(bytes).and_then(|()| stream.flush()).unwrap();
+    }
+    let took = begun.elapsed();
+    stream.sock.set_read_timeout(Some(crate::raw::PATIENCE)).unwrap();
+    (String::from_utf8_lossy(&first).into_owned() + &whole(&mut stream).unwrap(), took)
+}
+
 /// The real times; how they are kept to the second is shown beside the listener, by a clock that does not wait.
-#[test]
-fn slow_clients_are_cut() {
+#[tokio::test]
+async fn slow_clients_are_cut() {
     let site = Site::start();
     let door = Door::of(&site);
     let connect = door.connect().unwrap();
@@ -149,7 +174,17 @@ fn slow_clients_are_cut() {
     partial.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").unwrap();
     let mut request = door.tls(ARM_HOST, b"http/1.1").unwrap();
     request.write_all(format!("GET / HTTP/1.1\r\nHost: {ARM_HOST}\r\nX: ").as_bytes()).unwrap();
-    let took = std::thread::scope(|scope| {
+    let wire = site.client();
+    let token = wire.admin_token(ARM_SCOPE).await;
+    let change = format!(
+        "PUT /subscriptions/{}{GROUP} HTTP/1.1\r\nHost: {ARM_HOST}\r\nAuthorization: Bearer {token}\r\n",
+        wire.subscription()
+    );
+    let (took, told) = std::thread::scope(|scope| {
+        let bodies = [&b""[..], b" "].map(|bytes| {
+            let (door, change) = (&door, &change);
+            scope.spawn(move || slow_body(door, change, bytes))
+        });
         let waits = [
             scope.spawn(|| trickled(connect, b"A")),
             scope.spawn(|| trickled(handshake, b"")),
@@ -163,9 +198,14 @@ fn slow_clients_are_cut() {
                 begun.elapsed()
             }),
         ];
-        waits.map(|wait| wait.join().unwrap())
+        (waits.map(|wait| wait.join().unwrap()), bodies.map(|body| body.join().unwrap()))
     });
     assert!(took.iter().all(|took| *took >= Duration::from_secs(9)), "{took:?}");
+    for (answer, took) in told {
+        is_refused(&answer, 408);
+        assert!(answer.contains("RequestTimeout") && answer.contains("too slowly"), "{answer}");
+        assert!(took >= Duration::from_secs(29), "{took:?}");
+    }
     door.is_served().unwrap();
 }
 
@@ -197,6 +237,69 @@ async fn lists_come_in_pages() {
     ] {
         assert_eq!(wire.send("GET", &url, Some(token), None).await.status, 400, "{url}");
     }
+}
+
+#[tokio::test]
+async fn a_page_of_groups_has_a_thousand() {
+    let site = Site::start();
+    let wire = site.client();
+    let arm = wire.admin_token(ARM_SCOPE).await;
+    let groups = format!("{ARM}/subscriptions/{}/resourceGroups", wire.subscription());
+    for at in 0..1001 {
+        let url = format!("{groups}/g{at}?api-version=2024-11-01");
+        wire.must("PUT", &url, &arm, Some(serde_json::json!({ "location": "uksouth" }))).await;
+    }
+    let mut next = Some(format!("{groups}?api-version=2024-11-01&$top=5000"));
+    let mut pages = Vec::new();
+    while let Some(url) = next {
+        let page = wire.must("GET", &url, &arm, None).await;
+        pages.push(page["value"].as_array().unwrap().len());
+        next = page["nextLink"].as_str().map(str::to_owned);
+    }
+    assert_eq!(pages, [1000, 1]);
+}
+
+/// What a list says of a blob may be five times as long as what was sent of it.
+#[tokio::test]
+async fn a_page_of_blobs_ends_when_it_is_long() {
+    const BLOBS: usize = 120;
+    let site = Site::start();
+    let wire = site.client();
+    wire.vault("kvlong").await;
+    account(&wire).await;
+    let member = wire.application("member").await;
+    let group = format!("/subscriptions/{}/resourceGroups/rg1", wire.subscription());
+    wire.assign(&group, STORAGE_BLOB_DATA_OWNER, &member.object_id).await;
+    let token = wire.token_of(&member.app_id, &member.secret, STORAGE_SCOPE).await;
+    let container = "https://kvstrangers.blob.core.windows.net/long";
+    let long = "&".repeat(8000);
+    let send = async |method: &str, url: String, status: u16| {
+        let mut call = Call::new(method.parse().unwrap(), url).bearer(&token).unwrap();
+        for (name, value) in
+            [("x-ms-version", "2021-12-02"), ("x-ms-blob-type", "BlockBlob"), ("x-ms-meta-m", &long)]
+        {
+            call = call.header(name.parse().unwrap(), value.parse().unwrap());
+        }
+        let answer = wire.client.send(call).await.unwrap();
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        assert_eq!(answer.status, status, "{text:.300}");
+        text
+    };
+    send("PUT", format!("{container}?restype=container"), 201).await;
+    for at in 0..BLOBS {
+        send("PUT", format!("{container}/b{at:03}"), 201).await;
+    }
+    let list = format!("{container}?restype=container&comp=list&include=metadata");
+    let (mut marker, mut pages) = (String::new(), Vec::new());
+    loop {
+        let page = send("GET", format!("{list}&marker={marker}"), 200).await;
+        assert!(page.len() < 4 * 1024 * 1024 + 64 * 1024, "{}", page.len());
+        pages.push(page.matches("<Blob>").count());
+        let next = page.split_once("<NextMarker>").and_then(|(_, rest)| rest.split_once("</NextMarker>"));
+        let Some((next, _)) = next.filter(|(next, _)| !next.is_empty()) else { break };
+        marker = next.to_owned();
+    }
+    assert!(pages.len() == 2 && pages.iter().sum::<usize>() == BLOBS, "{pages:?}");
 }
 
 #[test]

@@ -6,11 +6,11 @@ use std::collections::HashMap;
 use arcadia_client::{Answer, Call};
 use serde_json::{Value, json};
 
+use crate::audit::{Hidden, KEY_VAULT_ADMINISTRATOR, log};
 use crate::strangers::{HIS_SCOPE, Row, STORAGE_SCOPE, account, rows, url};
-use crate::support::{ARM_SCOPE, GRAPH_SCOPE, LOGIN, Site, VAULT_SCOPE, Wire};
+use crate::support::{ARM, ARM_SCOPE, GRAPH_SCOPE, LOGIN, Site, VAULT_SCOPE, Wire};
 
-const KEY_VAULT_ADMINISTRATOR: &str = "00482a5a-887f-4fb3-b363-3b7fe8e74483";
-const STORAGE_BLOB_DATA_OWNER: &str = "b7e6dc6d-f1e8-4753-8033-0f276bb0955b";
+pub const STORAGE_BLOB_DATA_OWNER: &str = "b7e6dc6d-f1e8-4753-8033-0f276bb0955b";
 /// What may be written meanwhile without being asked for.
 const LOOK_BACK: &str = "60";
 
@@ -29,17 +29,33 @@ async fn tokens(wire: &Wire, app_id: &str, secret: &str) -> HashMap<&'static str
     tokens
 }
 
-async fn ask(wire: &Wire, row: &Row, token: Option<&String>) -> Answer {
-    let mut call = Call::new(row.method.parse().unwrap(), url(row, wire));
+/// The needle is wherever a client can put a secret, by mistake or not: all but the path.
+async fn ask(wire: &Wire, row: &Row, token: Option<&String>, needle: &str) -> Answer {
+    let header = (http::HeaderName::from_static("x-needle"), needle.parse().unwrap());
+    let url = format!("{}&needle={needle}", url(row, wire));
+    let mut call = Call::new(row.method.parse().unwrap(), url).header(header.0, header.1);
     if let Some(token) = token {
         call = call.bearer(token).unwrap();
     }
+    let has_body = matches!(row.method.as_str(), "PUT" | "POST" | "PATCH");
     let body = match (row.service.as_str(), row.path.as_str()) {
-        ("arm", "/subscriptions/{subscriptionId}/resourcegroups/{group}") => json!({ "location": "uksouth" }),
-        ("keyvault", "/secrets/{name}") => json!({ "value": "x" }),
-        _ => json!({}),
+        ("arm", "/subscriptions/{subscriptionId}/resourcegroups/{group}") => {
+            json!({ "location": "uksouth", "tags": { "t": needle } })
+        }
+        ("keyvault", "/secrets/{name}") => {
+            json!({ "value": needle, "contentType": needle, "tags": { "t": needle } })
+        }
+        _ => json!({
+            "value": needle, "displayName": needle, "password": needle, "secretText": needle,
+            "passwordProfile": { "password": needle },
+            "properties": { "administratorLoginPassword": needle, "publicKey": needle },
+        }),
     };
-    if matches!(row.method.as_str(), "PUT" | "POST" | "PATCH") {
+    if has_body && is_sign_in(row) {
+        let secrets = ["client_id", "client_secret", "username", "password", "code", "refresh_token"];
+        let fields: Vec<_> = secrets.iter().map(|name| (*name, needle)).collect();
+        call = call.form(&[&[("grant_type", "password")], &*fields].concat());
+    } else if has_body {
         call = call.json(&body).unwrap();
     }
     if row.service == "storage" {
@@ -83,10 +99,17 @@ async fn every_operation_leaves_one_record_before_its_answer() {
     // What others are below of is deleted last: vaults and accounts after what they hold, groups after all.
     rows.sort_by_key(|row| (row.method == "DELETE", row.service == "arm", std::cmp::Reverse(row.path.len())));
     let (mut faults, mut done) = (Vec::new(), 0);
+    let mut hidden = Hidden::default();
+    for (service, token) in refused.iter().chain(&allowed) {
+        hidden.add(format!("a token for {service}"), token);
+    }
+    hidden.add("the stranger's secret", &stranger.secret);
+    hidden.add("the first secret", &admin["AZURE_CLIENT_SECRET"]);
     for row in &rows {
         let shown = format!("{} {} ({})", row.method, url(row, &wire), row.access);
         if row.access == "public" {
-            let answer = ask(&wire, row, None).await;
+            let answer = ask(&wire, row, None, &hidden.needle(&shown)).await;
+            hidden.add_secrets_of(&shown, &serde_json::from_slice(&answer.body).unwrap_or_default());
             let found = results(&site, &answer);
             if found.len() != usize::from(is_sign_in(row)) {
                 faults.push(format!("{shown}: {} {found:?}", answer.status));
@@ -94,7 +117,9 @@ async fn every_operation_leaves_one_record_before_its_answer() {
             continue;
         }
         for (who, tokens) in [("refused", &refused), ("allowed", &allowed)] {
-            let answer = ask(&wire, row, Some(&tokens[row.service.as_str()])).await;
+            let needle = hidden.needle(format!("{shown} {who}"));
+            let answer = ask(&wire, row, Some(&tokens[row.service.as_str()]), &needle).await;
+            hidden.add_secrets_of(&shown, &serde_json::from_slice(&answer.body).unwrap_or_default());
             let found = results(&site, &answer);
             let status = answer.status.as_u16();
             let expected = match status {
@@ -118,6 +143,17 @@ async fn every_operation_leaves_one_record_before_its_answer() {
     }
     assert!(faults.is_empty(), "{} of {}:\n{}", faults.len(), rows.len(), faults.join("\n"));
     assert!(done > 40, "only {done} of {} succeeded", rows.len());
+    // Paths are recorded, so a search finds what is there.
+    let arm = &allowed["arm"];
+    let shown = format!(
+        "{ARM}/subscriptions/{}/resourceGroups/needle-shown?api-version=2024-11-01",
+        wire.subscription()
+    );
+    assert_eq!(wire.send("GET", &shown, Some(arm), None).await.status, 404);
+    let log = log(&site);
+    assert!(log.contains("needle-shown"));
+    assert!(hidden.len() > rows.len(), "{}", hidden.len());
+    hidden.are_not_in(&log);
 }
 
 /// Of the first service principal.

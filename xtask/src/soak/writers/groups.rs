@@ -1,6 +1,6 @@
 //! Resource groups with vaults in them. A group's deletion takes time, and takes its vaults with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -154,6 +154,20 @@ impl Writer for Groups {
         for name in look.keys(&self.journal, &mut tools.random) {
             let found = self.found(tools, &name).await?;
             wrong.extend(self.journal.settle(&name, found).err());
+        }
+        // What outlives its group is in no group's list.
+        let all = format!(
+            "{MANAGEMENT}{}/providers/Microsoft.KeyVault/vaults?{VAULT_VERSION}",
+            tools.world.subscription
+        );
+        let listed = list(&mut tools.client, all, &tools.world.arm_token).await?;
+        let own = format!("kvg{}n", tools.world.mark);
+        let listed = listed.iter().filter_map(|vault| vault["name"].as_str());
+        let listed: BTreeSet<&str> = listed.filter(|name| name.starts_with(&own)).collect();
+        let wanted: BTreeSet<&str> =
+            self.journal.present().flat_map(|(_, group)| group.vaults.keys()).map(String::as_str).collect();
+        for name in listed.symmetric_difference(&wanted) {
+            wrong.push(format!("the vault {name} is in the list or in the journal, not in both"));
         }
         Ok(wrong)
     }

@@ -74,6 +74,11 @@ pub trait Writer: Send {
         false
     }
 
+    /// Whether the site's log has a record of each of its changes: not of what is written by SQL.
+    fn is_recorded(&self) -> bool {
+        true
+    }
+
     /// Before a round begins, while all is well.
     async fn ready(&mut self, _world: &World) -> Result<()> {
         Ok(())

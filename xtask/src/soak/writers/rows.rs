@@ -96,6 +96,10 @@ impl Writer for Rows {
         true
     }
 
+    fn is_recorded(&self) -> bool {
+        false
+    }
+
     /// A session of every round's own.
     async fn ready(&mut self, world: &World) -> Result<()> {
         let session = Session::open(world).await;

@@ -25,12 +25,17 @@ struct World {
     authority: Vec<u8>,
     drain: drain::Drain,
     _drainer: Drainer,
+    _no_panics: NoPanics,
 }
 
 fn world() -> World {
-    let (proxy, authority) = echoing(Limits::default(), Outside::new(true, None));
+    world_with(Outside::new(true, None))
+}
+
+fn world_with(outside: Outside) -> World {
+    let (proxy, authority) = echoing(Limits::default(), outside);
     let (drainer, drain) = Drainer::new();
-    World { proxy, authority, drain, _drainer: drainer }
+    World { proxy, authority, drain, _drainer: drainer, _no_panics: NoPanics::watch() }
 }
 
 impl World {
@@ -253,4 +258,48 @@ async fn an_answer_that_is_not_taken_is_given_up() {
     let begun = Instant::now();
     served.await.unwrap();
     assert!(begun.elapsed() <= world.proxy.limits.idle_timeout + SLACK, "{:?}", begun.elapsed());
+}
+
+/// Sockets are real here, so time is told only while none of them is waited for.
+async fn later(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn a_tunnel_in_which_nothing_moves_is_closed_in_its_time() {
+    /// What a busy machine may take of the time.
+    const BUSY: Duration = Duration::from_secs(60);
+    let upstream = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", upstream.local_addr().unwrap());
+    let way = Upstream::parse(&address, "").unwrap();
+    let world = world_with(Outside::with_resolver(false, Some(way), Arc::new(Public)));
+    let mut client = world.connect();
+    client.write_all(b"CONNECT example.com:443 HTTP/1.1\r\n\r\n").await.unwrap();
+    let (mut server, _) = upstream.accept().await.unwrap();
+    server.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+    for end in [&mut client as &mut (dyn tokio::io::AsyncRead + Unpin), &mut server] {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(end.read_u8().await.unwrap());
+        }
+    }
+    let limit = world.proxy.limits.tunnel_idle_timeout;
+    // What moves either way keeps it.
+    for _ in 0..3 {
+        later(limit - BUSY).await;
+        client.write_all(b"a").await.unwrap();
+        assert_eq!(server.read_u8().await.unwrap(), b'a');
+        later(limit - BUSY).await;
+        server.write_all(b"b").await.unwrap();
+        assert_eq!(client.read_u8().await.unwrap(), b'b');
+    }
+    tokio::time::pause();
+    let begun = Instant::now();
+    assert_eq!(client.read(&mut [0]).await.unwrap_or(0), 0);
+    let took = begun.elapsed();
+    assert!(took > limit - BUSY && took < limit + SLACK, "{took:?} and not {limit:?}");
+    tokio::time::resume();
+    assert_eq!(server.read(&mut [0]).await.unwrap_or(0), 0);
 }

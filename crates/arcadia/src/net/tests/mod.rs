@@ -14,9 +14,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use panics::NoPanics;
+
 use super::*;
 
 mod limits;
+mod panics;
 
 const NOW: i64 = 1_800_000_000;
 
@@ -55,6 +58,7 @@ struct Fixture {
     address: SocketAddr,
     authority: Vec<u8>,
     drainer: Drainer,
+    _no_panics: NoPanics,
 }
 
 async fn fixture() -> Fixture {
@@ -80,8 +84,9 @@ async fn fixture_with(limits: Limits, outside: Outside) -> Fixture {
     let listener = bind_loopback(0).unwrap();
     let address = listener.local_addr().unwrap();
     let (drainer, drain) = Drainer::new();
+    let no_panics = NoPanics::watch();
     tokio::spawn(serve_tcp(listener, proxy, drain));
-    Fixture { address, authority, drainer }
+    Fixture { address, authority, drainer, _no_panics: no_panics }
 }
 
 #[derive(Debug)]
