@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use crate::extensions::INDEX_PATH;
 use crate::host::{variable, variable_os};
 use crate::names::SiteNames;
-use crate::net::FIRST_DATABASE_ADDRESS;
+use crate::net::{FIRST_DATABASE_ADDRESS, withheld};
 use crate::roots;
 use crate::site::{Credentials, DataDir, Running, SiteRecord, State};
 
@@ -161,15 +161,21 @@ fn around_proxy(names: &SiteNames, existing: Option<String>) -> String {
     entries.join(",")
 }
 
-/// Whether an entry of NO_PROXY covers names that the site answers for: `*`, `.windows.net`, `vault.azure.net`.
+/// Whether an entry of NO_PROXY covers names that the site answers for, or withholds in place of the public cloud:
+/// `*`, `.windows.net`, `vault.azure.net`. Under a domain of its own, a shell may have its reasons to go to the cloud.
 fn leads_around(names: &SiteNames, entry: &str) -> bool {
     let entry = entry.trim_start_matches('*').trim_start_matches('.').to_ascii_lowercase();
     let within = |inner: &str, outer: &str| {
         inner.strip_suffix(outer).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     };
-    // The authority's certificate has localhost too, which never goes through the proxy.
-    let ours = names.certified_subtrees();
-    entry.is_empty() || ours.iter().any(|ours| within(ours, &entry) || within(&entry, ours))
+    let meets = |pattern: &str| {
+        let ours = pattern.strip_prefix("*.").unwrap_or(pattern);
+        within(ours, &entry) || within(&entry, ours)
+    };
+    let is_azure = names.domain().is_none();
+    entry.is_empty()
+        || names.hosts().iter().any(|(pattern, _)| meets(pattern))
+        || is_azure && withheld().any(meets)
 }
 
 fn text(path: PathBuf) -> anyhow::Result<String> {
@@ -191,6 +197,8 @@ mod tests {
         assert_eq!(no_proxy(Some("*, .corp.example 127.0.0.1,".into())), "localhost,127.0.0.1,.corp.example");
         let around = "windows.net,.azure.com,*.vault.azure.net,kv1.vault.azure.net,net";
         assert_eq!(no_proxy(Some(format!("{around},10.0.0.0/8"))), "localhost,127.0.0.1,10.0.0.0/8");
+        let withheld = "graph.windows.net,.queue.core.windows.net,portal.azure.com,*.database.windows.net";
+        assert_eq!(no_proxy(Some(format!("{withheld},example.com"))), "localhost,127.0.0.1,example.com");
         let own = super::no_proxy(
             &SiteNames::of_domain("site.test"),
             Some("v.vault.site.test,.test,azure.net".into()),

@@ -35,6 +35,17 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// Each connection is a file, or two that it is carried between, and the usual soft limit of 1024 is less than is
+/// accepted.
+pub fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "the limit on open files stays as it is");
+    }
+}
+
 /// `--data`, `$ARCADIA_DATA`, for root /var/lib/arcadia, else $XDG_DATA_HOME/arcadia; absolute.
 pub fn data_directory(named: Option<PathBuf>) -> anyhow::Result<PathBuf> {
     match named.or_else(|| variable_os("ARCADIA_DATA").map(PathBuf::from)) {

@@ -192,11 +192,9 @@ const AZURE_SUBTREES: &[&str] = &[
     "sts.windows.net",
     "graph.microsoft.com",
     "management.azure.com",
-    "portal.azure.com",
     "his.arc.azure.com",
-    "guestconfiguration.azure.com",
     "vault.azure.net",
-    "core.windows.net",
+    "blob.core.windows.net",
     "postgres.database.azure.com",
     "jwt.ms",
     LOCALHOST,
@@ -216,6 +214,18 @@ mod tests {
                     host.strip_suffix(subtree).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
                 };
                 assert!(subtrees.iter().any(covered), "{host}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_authority_certifies_no_more_than_the_names_of_its_site() {
+        for names in [SiteNames::azure(), SiteNames::of_domain("Example.NET")] {
+            for subtree in names.certified_subtrees().into_iter().filter(|name| *name != LOCALHOST) {
+                let is_served = |(pattern, _): &(String, Role)| {
+                    pattern == subtree || pattern.strip_prefix("*.") == Some(subtree)
+                };
+                assert!(names.hosts().iter().any(is_served), "{subtree}");
             }
         }
     }

@@ -13,7 +13,7 @@ use arcadia_postgres::Gateway;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use crate::host::SystemClock;
+use crate::host::{SystemClock, raise_file_limit};
 use crate::machine;
 use crate::names::SiteNames;
 use crate::net::{self, Drain, Drainer, Limits, Outside, Proxy, SiteTls, Upstream};
@@ -319,16 +319,6 @@ async fn listen(asked: Option<u16>, last: Option<u16>) -> anyhow::Result<TcpList
             Ok(listener)
         }
         Err(error) => Err(error).context(format!("port {preferred} of 127.0.0.1 cannot be listened on")),
-    }
-}
-
-/// Each connection is a file; the usual soft limit of 1024 is less than the proxy accepts.
-fn raise_file_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::debug!(%error, "the limit on open files stays as it is");
     }
 }
 

@@ -8,7 +8,7 @@ use arcadia_crypto::KeyRing;
 use arcadia_kernel::{AuditEvent, Continuation, Entropy, Page};
 
 use crate::audit::{AuditCheck, EventPage, Walk, check_end, check_rows};
-use crate::backend::PAGE_ROWS_MAX;
+use crate::backend::{PAGE_ROWS_MAX, RawRow};
 use crate::seal::Sealer;
 use crate::sqlite::{DATABASE, SqliteReader};
 use crate::store::{opened, opened_page};
@@ -54,10 +54,31 @@ impl StoreReader {
         self
     }
 
-    /// Whether the rows are the ones that were written last; fails with [`StoreError::RowsReplaced`] when some were put
-    /// back to an earlier state, removed or added by something else.
+    /// Whether the rows are the ones that were written last, and whole: each of them is opened. Fails with
+    /// [`StoreError::RowsReplaced`] when some were put back to an earlier state, removed or added by something else, and
+    /// with [`StoreError::NotAuthentic`] when one was altered.
     pub fn check_rows(&self) -> Result<(), StoreError> {
-        check_rows(&self.sealer, self.file.end()?.head.as_deref(), || true, |visit| self.file.marks(visit))
+        check_rows(&self.sealer, self.file.end()?.head.as_deref(), || true, |visit| self.file.marks(visit))?;
+        // Marks tell of the end of each value only.
+        let mut after = None;
+        loop {
+            let page = self.file.walk(after.as_deref(), PAGE_ROWS_MAX)?;
+            page.rows.iter().try_for_each(|row| self.check_row(row))?;
+            match page.rows.into_iter().next_back() {
+                Some(last) if page.more => after = Some(last.key),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    fn check_row(&self, row: &RawRow) -> Result<(), StoreError> {
+        let Err(fault) = self.sealer.open_row(&row.key, &row.value) else { return Ok(()) };
+        // Sealed again meanwhile, it may be under a key that has left the ring.
+        match self.file.row(&row.key)? {
+            Some(now) if now.value == row.value => Err(fault),
+            Some(now) => self.check_row(&now),
+            None => Ok(()),
+        }
     }
 
     /// The id of the data key that the last commit was sealed under. Needs no key.

@@ -40,11 +40,11 @@ pub enum Command {
         follow: bool,
     },
     /// Walk the whole chain, and look at every row: no record was changed, removed or put in between, and no row removed,
-    /// added or put back to an earlier state. The site may run
+    /// added, altered or put back to an earlier state. The site may run
     #[command(after_help = "Examples:\n  arcadia audit verify && echo untouched\n\n\
                             Names the first record that is missing or changed, and exits with 1, when the chain is broken; \
-                            so it does when the rows are not the ones that were written last. That the whole data directory \
-                            was put back to an earlier state shows in neither: keep records elsewhere.")]
+                            so it does when the rows are not the ones that were written last, or one of them was altered. That \
+                            the whole data directory was put back to an earlier state shows in neither: keep records elsewhere.")]
     Verify {
         /// One JSON object
         #[arg(long)]
@@ -144,7 +144,7 @@ fn verify(log: &StoreReader) -> anyhow::Result<ExitCode> {
     let Some(first) = check.first_broken else {
         say(format!("{} records, unbroken", check.records));
         log.check_rows()?;
-        note("every row is the one that was written last");
+        note("every row is the one that was written last, and opens");
         return Ok(ExitCode::SUCCESS);
     };
     say(format!("broken: record {first} is missing or is not what was written"));

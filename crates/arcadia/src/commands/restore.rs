@@ -1,5 +1,6 @@
 //! `arcadia restore`
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use arcadia_crypto::{KeyRing, SystemEntropy, Wiped};
 use arcadia_storage::copy_bytes;
 use arcadia_store::StoreReader;
 use clap::Args;
+use tar::EntryType;
 
 use crate::host::is_root;
 use crate::site::backup::{
@@ -21,6 +23,9 @@ use crate::wiring::databases;
 
 /// The first form of a backup that holds the bytes of blobs.
 const FIRST_WITH_BLOBS: u32 = 2;
+/// What a database server's directory is made of. A link would lead out of it, to what is then given away.
+const SERVER_ENTRIES: [EntryType; 2] = [EntryType::Directory, EntryType::Regular];
+const MACHINE_ENTRIES: [EntryType; 3] = [EntryType::Directory, EntryType::Regular, EntryType::Symlink];
 
 /// Make a site of a backup, in an empty data directory
 #[derive(Debug, Args)]
@@ -121,13 +126,16 @@ fn put_blobs(from: &Path, draft: &Draft, rows: &StoreReader, manifest: &Manifest
 
 fn put_archives(from: &Path, draft: &Draft, ring: &KeyRing, manifest: &Manifest) -> anyhow::Result<()> {
     let account = databases::place(&DataDir::at(draft.path().to_owned())).account;
-    for (kind, archives) in [(SERVERS, &manifest.database_servers), (MACHINES, &manifest.machines)] {
+    for (kind, archives, entries) in [
+        (SERVERS, &manifest.database_servers, &SERVER_ENTRIES[..]),
+        (MACHINES, &manifest.machines, &MACHINE_ENTRIES[..]),
+    ] {
         if !archives.is_empty() {
             draft.folder(kind)?;
         }
         for archive in archives {
             let folder = draft.folder(&archive.folder)?;
-            unpack(from, archive, ring, &folder)
+            unpack(from, archive, entries, ring, &folder)
                 .with_context(|| format!("{} does not open", from.join(archive.kept_as()).display()))?;
             if kind == SERVERS {
                 arcadia_postgres::give(&folder, account)?;
@@ -137,17 +145,53 @@ fn put_archives(from: &Path, draft: &Draft, ring: &KeyRing, manifest: &Manifest)
     Ok(())
 }
 
-/// With the owners that the files had, where that is possible.
-fn unpack(from: &Path, archive: &Archived, ring: &KeyRing, folder: &Path) -> anyhow::Result<()> {
+/// With the owners that the files had, where that is possible. What is none of `kinds` is refused.
+fn unpack(
+    from: &Path,
+    archive: &Archived,
+    kinds: &[EntryType],
+    ring: &KeyRing,
+    folder: &Path,
+) -> anyhow::Result<()> {
     let sealed = ArchiveReader::open(from, &archive.kept_as(), ring)?;
     let shown = progress(&archive.name);
     let mut tree = tar::Archive::new(shown.wrap_read(sealed));
     tree.set_preserve_permissions(true);
     tree.set_preserve_ownerships(is_root());
     tree.set_overwrite(false);
-    tree.unpack(folder)?;
+    put_entries(&mut tree, kinds, folder)?;
     // Its end is what shows that it is whole.
     std::io::copy(&mut tree.into_inner(), &mut std::io::sink())?;
+    Ok(())
+}
+
+fn put_entries<R: Read>(
+    tree: &mut tar::Archive<R>,
+    kinds: &[EntryType],
+    folder: &Path,
+) -> anyhow::Result<()> {
+    let mut folders = Vec::new();
+    for entry in tree.entries()? {
+        let mut entry = entry?;
+        let kind = entry.header().entry_type();
+        if !kinds.contains(&kind) {
+            bail!("{:?} in it is a {kind:?}, which no backup has there; use another backup", entry.path()?);
+        }
+        if kind.is_dir() {
+            folders.push(entry);
+        } else {
+            put(&mut entry, folder)?;
+        }
+    }
+    // Last, and from the bottom up: nothing can be put into one that its own permissions close.
+    folders.sort_by(|a, b| b.path_bytes().cmp(&a.path_bytes()));
+    folders.iter_mut().try_for_each(|entry| put(entry, folder))
+}
+
+fn put<R: Read>(entry: &mut tar::Entry<'_, R>, folder: &Path) -> anyhow::Result<()> {
+    if !entry.unpack_in(folder)? {
+        bail!("{:?} in it leads out of its folder; use another backup", entry.path()?);
+    }
     Ok(())
 }
 
@@ -226,7 +270,7 @@ fn entry(manifest: &Manifest, name: &str) -> anyhow::Result<Entry> {
 fn checked_rows(draft: &Draft, ring: KeyRing, manifest: &Manifest) -> anyhow::Result<StoreReader> {
     let store = StoreReader::open(draft.path(), ring, Arc::new(SystemEntropy))?;
     store.check_pages()?;
-    store.check_rows()?;
+    store.check_rows().context("the rows in the backup are not whole; use another backup")?;
     let check = store.audit_verify()?;
     if check.first_broken.is_some() || check.records != manifest.audit_records {
         bail!("the audit log in the backup is not whole; use another backup");
@@ -237,11 +281,13 @@ fn checked_rows(draft: &Draft, ring: KeyRing, manifest: &Manifest) -> anyhow::Re
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
 
     use arcadia_store::Store;
 
     use super::*;
     use crate::host::SystemClock;
+    use crate::site::ArchiveWriter;
 
     fn manifest_of(schema: u32) -> Manifest {
         Manifest {
@@ -301,5 +347,64 @@ mod tests {
             assert!(told.is_err_and(|told| told.contains("changed while it was read")), "{}", part.name);
             fs::write(&path, good).unwrap();
         }
+    }
+
+    /// An archive of a directory, a file in it, and one entry more, unpacked into a folder of its own.
+    fn unpacked(folder: &Path, kinds: &[EntryType], kind: EntryType, name: &str) -> anyhow::Result<()> {
+        let ring = KeyRing::generate(&SystemEntropy).unwrap();
+        let archive = Archived::new(SERVERS, "pg-a", uuid::Uuid::nil());
+        fs::create_dir_all(folder.join(SERVERS)).unwrap();
+        fs::remove_file(folder.join(archive.kept_as())).ok();
+        let sealed = ArchiveWriter::create(folder, &archive.kept_as(), &ring, &SystemEntropy).unwrap();
+        let mut out = tar::Builder::new(sealed);
+        let entry = |kind: EntryType, name: &str, mode| {
+            let mut header = tar::Header::new_gnu();
+            header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_entry_type(kind);
+            header.set_mode(mode);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_mtime(0);
+            header.set_size(0);
+            if kind.is_symlink() || kind.is_hard_link() {
+                header.set_link_name("/etc/hostname").unwrap();
+            }
+            header.set_cksum();
+            header
+        };
+        out.append(&entry(EntryType::Directory, "base", 0o500), std::io::empty()).unwrap();
+        out.append(&entry(EntryType::Regular, "base/1", 0o600), std::io::empty()).unwrap();
+        out.append(&entry(kind, name, 0o600), std::io::empty()).unwrap();
+        out.into_inner().unwrap().finish().unwrap();
+        let again = tempfile::TempDir::new_in(folder).unwrap();
+        unpack(folder, &archive, kinds, &ring, again.path())?;
+        assert!(again.path().join("base/1").is_file() && again.path().join(name).symlink_metadata().is_ok());
+        // Nothing is removed from it otherwise, except by root.
+        fs::set_permissions(again.path().join("base"), fs::Permissions::from_mode(0o700)).unwrap();
+        Ok(())
+    }
+
+    #[test]
+    fn an_archive_has_what_a_backup_puts_there_and_nothing_else() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let kinds = [
+            (EntryType::Regular, true, true),
+            (EntryType::Directory, true, true),
+            (EntryType::Symlink, false, true),
+            (EntryType::Link, false, false),
+            (EntryType::Fifo, false, false),
+            (EntryType::Char, false, false),
+            (EntryType::Block, false, false),
+        ];
+        for (kind, server, machine) in kinds {
+            for (taken, kinds) in [(server, &SERVER_ENTRIES[..]), (machine, &MACHINE_ENTRIES[..])] {
+                let told = unpacked(folder.path(), kinds, kind, "base/x").map_err(|error| error.to_string());
+                assert_eq!(told.is_ok(), taken, "{kind:?} {told:?}");
+                assert!(taken || told.is_err_and(|told| told.contains("which no backup has there")));
+            }
+        }
+        let told = unpacked(folder.path(), &SERVER_ENTRIES, EntryType::Regular, "../x").unwrap_err();
+        assert!(told.to_string().contains("leads out of its folder"), "{told}");
+        assert!(!folder.path().join("x").exists());
     }
 }

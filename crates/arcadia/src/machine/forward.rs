@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arcadia_kernel::{Places, Waited};
-use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::time::Instant;
@@ -22,14 +21,6 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Rest after an accept that failed, for example because the process is out of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 const COPY_BYTES: usize = 8 * 1024;
-
-/// Each connection is two files, and the usual soft limit of 1024 is less than two ports carry.
-pub fn raise_file_limit() {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    // Without it fewer are carried at a time.
-    let _ = setrlimit(Resource::Nofile, limit);
-}
 
 /// Carries connections to a port of the machine to a Unix socket of the site, which is not bound to a network
 /// namespace. The socket may go and come back with the site; `otherwise` is what HTTP clients are told without it.

@@ -22,8 +22,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::forward::{CONNECTIONS_MAX, forward, raise_file_limit};
+use super::forward::{CONNECTIONS_MAX, forward};
 use super::record::{Folder, Record};
+use crate::host::raise_file_limit;
 use crate::net::{DATABASE_PORT, FIRST_DATABASE_ADDRESS};
 
 use super::{HIMDS_PORT, INIT, PROXY_PORT, enter, environment, loopback, mounts};

@@ -53,6 +53,11 @@ const WITHHELD: &[(&str, &str)] = &[
 const NOT_SERVED: &str =
     "it belongs to a service that this site does not serve, and is not passed on to the public cloud";
 
+/// The patterns of names that are never passed on. `*.` and a name is for all that is below it.
+pub fn withheld() -> impl Iterator<Item = &'static str> {
+    WITHHELD.iter().map(|(pattern, _)| *pattern)
+}
+
 /// Where a name leads.
 pub enum Route {
     Here,

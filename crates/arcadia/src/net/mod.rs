@@ -25,7 +25,7 @@ mod upstream;
 pub use authority::create_authority;
 pub use databases::{DATABASE_PORT, FIRST_DATABASE_ADDRESS, bind_databases, serve_databases};
 pub use drain::{Drain, Drainer};
-pub use hosts::{HostTable, fold_host};
+pub use hosts::{HostTable, fold_host, withheld};
 pub use limits::Limits;
 pub use listen::{bind_loopback, bind_tcp, bind_unix, serve_tcp, serve_tls, serve_unix};
 pub use outside::Outside;

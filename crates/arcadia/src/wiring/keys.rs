@@ -32,6 +32,9 @@ pub const VALUES_PER_DATA_KEY_MAX: u64 = 1 << 30;
 struct KeysInUse {
     root_key: String,
     data_key: u32,
+    /// All of the ring, so that it is a change when one leaves it. Empty when an earlier version wrote it.
+    #[serde(default)]
+    key_ids: Vec<u32>,
 }
 
 impl Record for KeysInUse {}
@@ -82,6 +85,7 @@ impl Keeper {
         if self.keys.ring.key_ids().len() > 1 && self.store.is_settled() {
             self.reseal().await?;
             self.retire_old_keys()?;
+            self.record_keys().await?;
         }
         Ok(())
     }
@@ -209,7 +213,9 @@ impl Keeper {
     /// A record of each change of the keys, also of one that was made while the site was stopped. Under the new key, it
     /// shows that the site has gone over to it.
     pub async fn record_keys(&self) -> anyhow::Result<()> {
-        let now = KeysInUse { root_key: self.keys.root.key.id(), data_key: self.keys.ring.current_key_id() };
+        let SiteKeys { root, ring, .. } = &self.keys;
+        let (data_key, key_ids) = (ring.current_key_id(), ring.key_ids());
+        let now = KeysInUse { root_key: root.key.id(), data_key, key_ids };
         let before = self.store.get(IN_USE, "site").await?;
         if before.is_some_and(|row| row.value == now) {
             return Ok(());

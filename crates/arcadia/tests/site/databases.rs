@@ -192,6 +192,36 @@ async fn a_server_that_cannot_be_copied_does_not_cost_the_backup() {
 }
 
 #[tokio::test]
+async fn a_server_that_was_put_back_has_its_data() {
+    let folder = TempDir::new().unwrap();
+    let mut site = Site::start();
+    server(&site).await;
+    let ask = |site: &Site, statement: &str| {
+        let begun = Instant::now();
+        loop {
+            let output = psql(site, &site.env(false)["PGHOSTADDR"]).args(["-c", statement]).output().unwrap();
+            if output.status.success() {
+                return String::from_utf8(output.stdout).unwrap();
+            }
+            // After it was put back it recovers first.
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert!(told.contains("is starting up") && begun.elapsed() < PATIENCE, "{told}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    ask(&site, "CREATE TABLE kept AS SELECT 7 AS n");
+    let backup = folder.path().join("backup");
+    let copied = site.command(&["backup", "--with-root-key", backup.to_str().unwrap()]);
+    assert!(copied.status.success(), "{copied:?}");
+    site.stop();
+    let mut again = Site::over(folder.path().join("again"));
+    let restored = again.command(&["restore", backup.to_str().unwrap()]);
+    assert!(restored.status.success(), "{restored:?}");
+    again.up(&["--offline"]);
+    assert_eq!(ask(&again, "SELECT n FROM kept"), "7\n");
+}
+
+#[tokio::test]
 async fn a_thousand_who_do_not_sign_in_keep_nobody_from_a_database() {
     raise_file_limit(CROWD);
     let site = Site::start();

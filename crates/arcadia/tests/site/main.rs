@@ -22,4 +22,5 @@ mod raw;
 mod records;
 mod strangers;
 mod support;
+mod tampered;
 mod tokens;

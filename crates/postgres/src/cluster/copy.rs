@@ -18,7 +18,7 @@ use tokio::net::UnixStream;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use super::files::own;
+use super::files::{odd, own};
 use super::process::{POLL, SOCKET};
 use super::{Account, orphan, sql};
 use crate::fault::ServerFault;
@@ -283,21 +283,22 @@ fn add_file<W: Write>(out: &mut Builder<W>, path: &Path, kept: &Path) -> Result<
     out.append_data(&mut header, kept, exactly).map_err(ServerFault::file(path))
 }
 
-/// Gives a server's directory that was put back, and all that is in it, to the user that servers run as.
-pub fn give(directory: &Path, account: Option<Account>) -> Result<(), ServerFault> {
-    for name in names(directory)? {
-        let path = directory.join(name);
-        if path.is_dir() {
-            give(&path, account)?;
-        } else {
-            own(&path, account)?;
-        }
+/// Gives a server's directory that was put back, and all that is in it, to the user that servers run as. Fails where
+/// something else than directories and plain files is in it, and never follows a link out of it.
+pub fn give(path: &Path, account: Option<Account>) -> Result<(), ServerFault> {
+    let found = fs::symlink_metadata(path).map_err(ServerFault::file(path))?;
+    if found.is_dir() {
+        names(path)?.iter().try_for_each(|name| give(&path.join(name), account))?;
+    } else if !found.is_file() {
+        return Err(odd(path));
     }
-    own(directory, account)
+    own(path, account)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use arcadia_kernel::ArmId;
     use serde_json::{Value, json};
 
@@ -329,5 +330,33 @@ mod tests {
         assert!(ServerData::of(&resource(SERVERS[1], server.clone())).unwrap().is_some());
         server["ready"] = false.into();
         assert!(ServerData::of(&resource(SERVERS[1], server)).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_a_link_leads_to_is_not_given_away() {
+        let (folder, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (base, kept) = (folder.path().join("base"), outside.path().join("kept"));
+        fs::create_dir(&base).unwrap();
+        for file in [&base.join("1"), &kept] {
+            fs::write(file, "").unwrap();
+        }
+        let me = fs::metadata(&kept).unwrap();
+        let is_root = rustix::process::geteuid().is_root();
+        // Who is not root may give only to itself.
+        let account = Account { uid: if is_root { 4321 } else { me.uid() }, gid: me.gid() };
+        give(folder.path(), Some(account)).unwrap();
+        assert_eq!(fs::metadata(base.join("1")).unwrap().uid(), account.uid);
+        for target in [outside.path(), &kept] {
+            let link = base.join("link");
+            std::os::unix::fs::symlink(target, &link).unwrap();
+            let fault = give(folder.path(), Some(account)).unwrap_err();
+            assert!(fault.to_string().contains("base/link: neither a directory"), "{fault}");
+            own(&link, Some(account)).unwrap();
+            assert_eq!(fs::symlink_metadata(&link).unwrap().uid(), account.uid);
+            fs::remove_file(link).unwrap();
+            for path in [outside.path(), &kept] {
+                assert_eq!(fs::metadata(path).unwrap().uid(), me.uid(), "{}", path.display());
+            }
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Gid, Uid};
+use rustix::fs::{AtFlags, CWD, Gid, Uid};
 
 use super::Account;
 use crate::fault::ServerFault;
@@ -35,10 +35,20 @@ pub(crate) fn private_file(path: &Path, text: &str, owner: Option<Account>) -> R
     own(path, owner)
 }
 
+/// Of a link the link itself, never what it leads to.
 pub(crate) fn own(path: &Path, owner: Option<Account>) -> Result<(), ServerFault> {
     let Some(Account { uid, gid }) = owner else { return Ok(()) };
-    rustix::fs::chown(path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+    let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+    rustix::fs::chownat(CWD, path, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
         .map_err(|error| ServerFault::file(path)(error.into()))
+}
+
+/// A server's directory has directories and plain files in it.
+pub(crate) fn odd(path: &Path) -> ServerFault {
+    ServerFault::file(path)(io::Error::new(
+        io::ErrorKind::InvalidData,
+        "neither a directory nor a plain file",
+    ))
 }
 
 /// Copies a directory of directories and plain files, sharing blocks where the file system can.
@@ -54,8 +64,7 @@ pub(crate) fn copy_tree(from: &Path, to: &Path, owner: Option<Account>) -> Resul
             fs::copy(&source, &target).map_err(ServerFault::file(&target))?;
             own(&target, owner)?;
         } else {
-            let odd = io::Error::new(io::ErrorKind::InvalidData, "neither a directory nor a plain file");
-            return Err(ServerFault::file(&source)(odd));
+            return Err(odd(&source));
         }
     }
     Ok(())

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 
+use arcadia_crypto::CHUNK_TAG_BYTES;
 use arcadia_kernel::AuditStamp;
 use arcadia_store::{Batch, CommitError};
 use uuid::Uuid;
@@ -11,12 +12,14 @@ use uuid::Uuid;
 use super::fault::FirstFault;
 use super::files::Files;
 use super::segments::{self, Found, HEADER_BYTES};
-use super::{ByteStore, BytesFault, PLACES, Place, blocking};
+use super::{ByteStore, BytesFault, PACKED_BYTES_MAX, PLACES, Place, blocking};
 use crate::records::GRACE_SECONDS;
 
 const LOOK_UPS_PER_READ: usize = 1000;
 /// A segment whose living records are fewer bytes than one in so many is rewritten.
 const DEAD_FACTOR: u64 = 4;
+/// A record of more is not one that was written here, but for the few bytes too many that one may be moved with.
+const SEALED_BYTES_MAX: usize = PACKED_BYTES_MAX + CHUNK_TAG_BYTES + HEADER_BYTES;
 
 /// Segments that are to be looked at.
 pub(super) struct Dirty {
@@ -240,8 +243,10 @@ impl ByteStore {
                 places.extend(place.map(|place| (*id, place.value)));
             }
         }
+        // One whose length was changed on the disk is not read into memory: rows keep its segment where it is.
         let lives = |record: &Found| {
-            places.get(&record.id) == Some(&Place::Packed { segment, offset: record.offset })
+            record.sealed_bytes as usize <= SEALED_BYTES_MAX
+                && places.get(&record.id) == Some(&Place::Packed { segment, offset: record.offset })
         };
         Ok(found.into_iter().filter(lives).collect())
     }

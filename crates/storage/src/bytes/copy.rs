@@ -1,16 +1,19 @@
 //! A copy of the bytes that the rows of a store name, from one folder of blobs to another.
 //!
-//! The same for a backup and for a restore: whole segments and single files are copied, and every piece that a row
-//! names is opened with the key in that row. So a copy that was made is one that can be read.
+//! The same for a backup and for a restore: every piece that a row names is opened with the key in that row, and
+//! written to where the row has it. So a copy that was made is one that can be read, and nothing else is in it, whatever
+//! the files that it was made from have besides.
 
-use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, File};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use arcadia_crypto::CHUNK_TAG_BYTES;
 use arcadia_store::{StoreError, StoreReader};
+use rustix::fs::OFlags;
 use uuid::Uuid;
 
 use super::files::{Files, make_directory};
@@ -19,7 +22,7 @@ use super::segments::{self, HEADER_BYTES};
 use super::{CHUNK_BYTES, PLACES, Piece, Place};
 use crate::records::{BLOBS, BLOCKS, CONTENTS, Content};
 
-/// Segments that are held open at the same time.
+/// Segments that are held open at the same time, each twice: as it is, and the copy of it.
 const OPEN_SEGMENTS_MAX: usize = 64;
 
 /// What was copied.
@@ -66,7 +69,8 @@ pub fn copy_bytes(
         open: HashMap::new(),
         copied: CopiedBytes::default(),
     };
-    copy.segments()?;
+    let segments = copy.to.join("segments");
+    make(&segments)?;
     if let Some(row) = rows.get(FOLDER, ROW)? {
         folder::write(to, row.value.id).map_err(CopyFault::file(to))?;
     }
@@ -80,6 +84,11 @@ pub fn copy_bytes(
     };
     rows.each(CONTENTS, |part| part.blocks.into_iter().try_for_each(&mut block))?;
     rows.each(BLOCKS, block)?;
+    copy.open.clear();
+    for entry in fs::read_dir(&segments).map_err(CopyFault::file(&segments))? {
+        let path = entry.map_err(CopyFault::file(&segments))?.path();
+        segments::fill_holes(&path).map_err(CopyFault::file(&path))?;
+    }
     Ok(copy.copied)
 }
 
@@ -88,41 +97,22 @@ struct Copy<'a> {
     from: PathBuf,
     to: PathBuf,
     told: &'a mut dyn FnMut(u64),
-    /// Segments of the copy.
-    open: HashMap<u64, File>,
+    open: HashMap<u64, Segment>,
     copied: CopiedBytes,
 }
 
-impl Copy<'_> {
-    /// Segments are copied whole, as rows name places in them. One that is appended to meanwhile is copied as far
-    /// as it is by now, which is past everything that the rows name.
-    fn segments(&mut self) -> Result<(), CopyFault> {
-        let mut named = BTreeSet::new();
-        self.rows.each(PLACES, |place| {
-            if let Place::Packed { segment, .. } = place {
-                named.insert(segment);
-            }
-            Ok::<_, CopyFault>(())
-        })?;
-        let (from, to) = (self.from.join("segments"), self.to.join("segments"));
-        make(&to)?;
-        for segment in named {
-            let (source, target) = (segments::path(&from, segment), segments::path(&to, segment));
-            match fs::copy(&source, &target) {
-                Ok(bytes) => (self.told)(bytes),
-                // Missed below if a living row names it.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(CopyFault::file(&target)(error)),
-            }
-        }
-        Ok(())
-    }
+/// A segment, and the copy of it.
+struct Segment {
+    source: File,
+    target: File,
+}
 
+impl Copy<'_> {
     fn piece(&mut self, piece: &Piece, of: impl Fn() -> String) -> Result<(), CopyFault> {
         let damaged = |what| CopyFault::Damaged { of: of(), piece: piece.id, what };
         let place = self.rows.get(PLACES, &piece.id)?.map(|row| row.value);
         let read = match place {
-            Some(Place::Packed { segment, offset }) => self.check_packed(piece, segment, offset),
+            Some(Place::Packed { segment, offset }) => self.copy_packed(piece, segment, offset),
             Some(Place::File) => self.copy_file(piece),
             None => Err(Unread::Damaged("their place is not known")),
         };
@@ -141,25 +131,41 @@ impl Copy<'_> {
         }
     }
 
-    /// Opens a packed piece in the copy of its segment.
-    fn check_packed(&mut self, piece: &Piece, segment: u64, offset: u64) -> Result<bool, Unread> {
-        let path = segments::path(&self.to.join("segments"), segment);
+    /// With a header made anew: the one that is there is under no seal.
+    fn copy_packed(&mut self, piece: &Piece, segment: u64, offset: u64) -> Result<bool, Unread> {
+        // A packed piece is one chunk.
+        let sealed_bytes = sealed_bytes(piece.length.min(CHUNK_BYTES as u64));
+        let mut record = segments::header(piece.id, sealed_bytes as u32).to_vec();
+        record.resize(HEADER_BYTES + sealed_bytes, 0);
+        let [source, target] =
+            [&self.from, &self.to].map(|root| segments::path(&root.join("segments"), segment));
+        let open = self.segment(segment, &source, &target)?;
+        let (_, chunk) = record.split_at_mut(HEADER_BYTES);
+        open.source
+            .read_exact_at(chunk, offset + HEADER_BYTES as u64)
+            .map_err(|error| Unread::Failed(source, error))?;
+        open.target.write_all_at(&record, offset).map_err(|error| Unread::Failed(target, error))?;
+        (self.told)(record.len() as u64);
+        let key = piece.key().map_err(|_| Unread::Damaged("their key cannot be read"))?;
+        let mut chunk = record.split_off(HEADER_BYTES);
+        key.open(0, &mut chunk).map_err(|_| Unread::Damaged(CHANGED))?;
+        Ok(true)
+    }
+
+    fn segment(&mut self, segment: u64, source: &Path, target: &Path) -> Result<&Segment, Unread> {
         if self.open.len() >= OPEN_SEGMENTS_MAX && !self.open.contains_key(&segment) {
             self.open.clear();
         }
-        let file = match self.open.entry(segment) {
-            std::collections::hash_map::Entry::Occupied(open) => open.into_mut(),
-            std::collections::hash_map::Entry::Vacant(free) => {
-                free.insert(File::open(&path).map_err(|error| Unread::Failed(path.clone(), error))?)
-            }
+        let free = match self.open.entry(segment) {
+            Entry::Occupied(open) => return Ok(open.into_mut()),
+            Entry::Vacant(free) => free,
         };
-        // A packed piece is one chunk.
-        let mut chunk = vec![0; sealed_bytes(piece.length.min(CHUNK_BYTES as u64))];
-        file.read_exact_at(&mut chunk, offset + HEADER_BYTES as u64)
-            .map_err(|error| Unread::Failed(path, error))?;
-        let key = piece.key().map_err(|_| Unread::Damaged("their key cannot be read"))?;
-        key.open(0, &mut chunk).map_err(|_| Unread::Damaged(CHANGED))?;
-        Ok(true)
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        Ok(free.insert(Segment {
+            source: open_plain(source).map_err(|error| Unread::Failed(source.to_owned(), error))?,
+            target: options.open(target).map_err(|error| Unread::Failed(target.to_owned(), error))?,
+        }))
     }
 
     /// `false` when it was copied before, as a block that another row names as well.
@@ -170,7 +176,7 @@ impl Copy<'_> {
             return Ok(false);
         }
         let key = piece.key().map_err(|_| Unread::Damaged("their key cannot be read"))?;
-        let mut input = File::open(&source).map_err(|error| Unread::Failed(source.clone(), error))?;
+        let mut input = open_plain(&source).map_err(|error| Unread::Failed(source.clone(), error))?;
         let failed = |error| Unread::Failed(target.clone(), error);
         if let Some(shard) = target.parent() {
             make(shard).map_err(|fault| Unread::Failed(shard.to_owned(), io::Error::other(fault)))?;
@@ -197,6 +203,16 @@ const CHANGED: &str = "they were changed outside this program";
 enum Unread {
     Damaged(&'static str),
     Failed(PathBuf, io::Error),
+}
+
+/// A plain file and nothing else that has its name: a link leads elsewhere, a pipe never ends.
+fn open_plain(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a plain file")),
+    }
 }
 
 fn sealed_bytes(plain: u64) -> usize {

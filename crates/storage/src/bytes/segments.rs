@@ -19,6 +19,8 @@ use super::{BytesFault, Place};
 
 const MAGIC: [u8; 4] = *b"ARC1";
 pub(super) const HEADER_BYTES: usize = 24;
+/// Where in a header the length is.
+const LENGTH_AT: u64 = 20;
 /// A segment that has reached this size is not appended to any more.
 const SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const QUEUE_JOBS_MAX: usize = 1024;
@@ -133,6 +135,15 @@ pub(super) fn numbers(root: &Path) -> Result<Vec<u64>, BytesFault> {
     Ok(found)
 }
 
+/// What is before the sealed bytes of a record.
+pub(super) fn header(id: Uuid, sealed_bytes: u32) -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
+    header[..4].copy_from_slice(&MAGIC);
+    header[4..20].copy_from_slice(id.as_bytes());
+    header[20..].copy_from_slice(&sealed_bytes.to_be_bytes());
+    header
+}
+
 /// The records of a complete segment, up to its end or a torn tail or a damaged header, and its size in bytes.
 pub(super) fn scan(root: &Path, segment: u64) -> Result<(Vec<Found>, u64), BytesFault> {
     let failed = |error| BytesFault::io("read a segment", error);
@@ -171,6 +182,49 @@ pub(super) fn scan(root: &Path, segment: u64) -> Result<(Vec<Found>, u64), Bytes
         last.sealed_bytes = last.sealed_bytes.saturating_add(rest as u32);
     }
     Ok((found, size))
+}
+
+/// Makes a record of nobody of each hole in a segment to which only some records were written, each to its place, so that
+/// the ones behind it are found. It takes no room on the disk.
+pub(super) fn fill_holes(path: &Path) -> std::io::Result<()> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let size = file.metadata()?.len();
+    let (mut end, mut last) = (0, 0);
+    while end < size {
+        let start = written_from(&file, end)?;
+        let hole = u32::try_from(start - end).map_err(std::io::Error::other)?;
+        if let Some(rest) = hole.checked_sub(HEADER_BYTES as u32) {
+            file.write_all_at(&header(Uuid::nil(), rest), end)?;
+        } else if hole > 0 {
+            // The record before it was once moved with a few bytes too many.
+            let bytes = sealed_bytes_at(&file, last)?.saturating_add(hole);
+            file.write_all_at(&bytes.to_be_bytes(), last + LENGTH_AT)?;
+        }
+        end = start + HEADER_BYTES as u64 + u64::from(sealed_bytes_at(&file, start)?);
+        last = start;
+    }
+    Ok(())
+}
+
+/// Where the next byte is that is no zero, as every record begins with one.
+fn written_from(file: &File, mut from: u64) -> std::io::Result<u64> {
+    let mut bytes = [0; 16 * 1024];
+    loop {
+        let count = file.read_at(&mut bytes, from)?;
+        if count == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        if let Some(at) = bytes.iter().take(count).position(|byte| *byte != 0) {
+            return Ok(from + at as u64);
+        }
+        from += count as u64;
+    }
+}
+
+fn sealed_bytes_at(file: &File, record: u64) -> std::io::Result<u32> {
+    let mut length = [0; 4];
+    file.read_exact_at(&mut length, record + LENGTH_AT)?;
+    Ok(u32::from_be_bytes(length))
 }
 
 /// Open files by number, the one that was used last at the end.
@@ -258,10 +312,8 @@ impl Appender {
         let mut places = Vec::with_capacity(group.len());
         for job in group {
             places.push(Place::Packed { segment, offset: *size + out.len() as u64 });
-            out.extend_from_slice(&MAGIC);
-            out.extend_from_slice(job.id.as_bytes());
             let length = u32::try_from(job.sealed.len()).map_err(|_| BytesFault::Seal)?;
-            out.extend_from_slice(&length.to_be_bytes());
+            out.extend_from_slice(&header(job.id, length));
             out.extend_from_slice(&job.sealed);
         }
         file.write_all(&out).map_err(|error| BytesFault::io("write a segment", error))?;
@@ -316,6 +368,31 @@ mod tests {
         assert!(segments.read(1, 0, 100).unwrap().is_some());
         segments.remove(1).unwrap();
         assert_eq!(segments.read(1, 0, 100).unwrap(), None);
+    }
+
+    #[test]
+    fn holes_become_records_of_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = path(directory.path(), 1);
+        // A hole before the first, one after it, none, and one that is too small for a header.
+        let places = [(100, 10), (200, 0), (224, 20), (224 + 44 + 23, 5)];
+        let written = File::create(&file).unwrap();
+        for (number, (offset, bytes)) in (1..).zip(places) {
+            let header = header(Uuid::from_u128(number), bytes);
+            written.write_all_at(&[&header[..], &vec![7; bytes as usize]].concat(), offset).unwrap();
+        }
+        let size = written.metadata().unwrap().len();
+        fill_holes(&file).unwrap();
+        let (found, scanned) = scan(directory.path(), 1).unwrap();
+        let found: Vec<_> =
+            found.iter().map(|record| (record.id.as_u128(), record.offset, record.sealed_bytes)).collect();
+        let nobody = [(0, 0, 100 - 24), (0, 134, 200 - 134 - 24)];
+        let expected =
+            [nobody[0], (1, 100, 10), nobody[1], (2, 200, 0), (3, 224, 20 + 23), (4, 224 + 44 + 23, 5)];
+        assert_eq!(found, expected);
+        assert_eq!(scanned, size, "it is as long as it was");
+        fill_holes(&file).unwrap();
+        assert_eq!(scan(directory.path(), 1).unwrap().0.len(), expected.len());
     }
 
     #[test]

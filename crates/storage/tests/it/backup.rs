@@ -178,3 +178,83 @@ async fn nothing_is_removed_while_somebody_copies() {
     assert_eq!(world.files(), (0, 0));
     assert!(BytePin::take(&world.blobs().join("none")).unwrap().is_none());
 }
+
+/// The one segment in a folder of blobs.
+fn segment(blobs: &Path) -> std::path::PathBuf {
+    let mut files = std::fs::read_dir(blobs.join("segments")).unwrap().map(|entry| entry.unwrap().path());
+    let only = files.next().unwrap();
+    assert!(files.next().is_none());
+    only
+}
+
+fn pipe_at(path: &Path) {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+}
+
+/// No seal is over the headers of a segment, nor over what no row names.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_key_opens_is_not_copied() {
+    let keys = Keys::new();
+    let (world, member) = site(&keys).await;
+    let blobs = [("first", 10_000), ("dead", 10_000), ("last", 1000)];
+    for (seed, (name, size)) in blobs.into_iter().enumerate() {
+        world.put(&member, "acct1", &format!("/cc1/{name}"), content(size, seed)).await;
+    }
+    world.delete(&member, "acct1", "/cc1/dead").await;
+    let source = segment(&world.blobs().join("blobs"));
+    let (first, _) = copied(&world, &keys).await.unwrap();
+    let expected = std::fs::read(segment(&first.path().join("blobs"))).unwrap();
+    let good = std::fs::read(&source).unwrap();
+    assert_eq!(expected.len(), good.len());
+    // Header, bytes and tag.
+    let dead = 24 + 10_000 + 16;
+    assert!(good[dead + 24..2 * dead].iter().any(|byte| *byte != 0));
+    assert!(expected[dead + 24..2 * dead].iter().all(|byte| *byte == 0), "nothing of what was deleted");
+    let more = [&good[..], b"x"].concat();
+    let bent = |at: usize| {
+        let mut bent = good.clone();
+        bent[at] ^= 1;
+        bent
+    };
+    for (what, bytes) in [
+        ("a byte more", more),
+        ("magic", bent(0)),
+        ("an id", bent(4)),
+        ("a length", bent(20)),
+        ("what no row names", bent(dead + 30)),
+    ] {
+        std::fs::write(&source, bytes).unwrap();
+        let (to, _) = copied(&world, &keys).await.unwrap();
+        assert!(std::fs::read(segment(&to.path().join("blobs"))).unwrap() == expected, "{what}");
+    }
+    let away = source.with_extension("away");
+    std::fs::write(&source, &good).unwrap();
+    std::fs::rename(&source, &away).unwrap();
+    for (what, told) in [("a pipe", "not a plain file"), ("a link", "symbolic link")] {
+        match what {
+            "a pipe" => pipe_at(&source),
+            _ => std::os::unix::fs::symlink(&away, &source).unwrap(),
+        }
+        let refused = copied(&world, &keys).await.err().unwrap().to_string();
+        assert!(refused.contains(told) && refused.contains("segments/"), "{what}: {refused}");
+        std::fs::remove_file(&source).unwrap();
+    }
+    std::fs::rename(&away, &source).unwrap();
+
+    // The copy is tidied as any other: what lives in it moves once little does.
+    drop(world);
+    let again = World::on_disk(Arc::new(first), || keys.ring()).await;
+    let key = again.keys("acct1").await[0].clone();
+    let ask = |method: Method, name: &str| {
+        let ask = Ask::new(method, "acct1", &format!("/cc1/{name}"));
+        again.ask(ask.signed("acct1", &key, again.clock.epoch_seconds()))
+    };
+    assert_eq!(ask(Method::DELETE, "first").await.outcome(), "202");
+    for _ in 0..3 {
+        again.clock.advance_seconds(3601);
+        again.sweep().await;
+    }
+    assert!(!again.blobs().join("blobs/segments").join(source.file_name().unwrap()).exists());
+    assert!(ask(Method::GET, "last").await.bytes == content(1000, 2));
+}

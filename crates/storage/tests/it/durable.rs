@@ -207,6 +207,32 @@ async fn a_damaged_header_loses_neither_its_record_nor_those_behind_it() {
     }
 }
 
+/// A length on the disk may say anything; no piece that is packed is as long as this one.
+#[tokio::test]
+async fn a_record_that_claims_to_be_longer_than_any_is_not_moved() {
+    let (world, member) = World::with_account("acct1").await;
+    world.make_container(&member, "acct1", "cc1").await;
+    for number in 0..40 {
+        world.put(&member, "acct1", &format!("/cc1/{number}"), marked(10_000)).await;
+    }
+    let world = world.restarted().await;
+    for number in 1..40 {
+        world.delete(&member, "acct1", &format!("/cc1/{number}")).await;
+    }
+    let path = world.blobs().join("blobs/segments/0000000000000001.seg");
+    let mut segment = std::fs::read(&path).unwrap();
+    // As far as another record, so that it looks right.
+    let length = records(&segment)[8] as u32 - 24;
+    segment[20..24].copy_from_slice(&length.to_be_bytes());
+    std::fs::write(&path, &segment).unwrap();
+    for _ in 0..3 {
+        world.clock.advance_seconds(3601);
+        assert_eq!(world.sweep().await.segments, 0);
+    }
+    let world = world.restarted().await;
+    assert!(world.get(&member, "acct1", "/cc1/0").await.bytes == marked(10_000));
+}
+
 /// What nobody can open.
 fn link_to_itself(path: &Path) {
     std::os::unix::fs::symlink(path, path).unwrap();

@@ -52,6 +52,10 @@ impl SqliteReader {
         reader::range(&self.connection, prefix, None, after, limit).map_err(|error| failed("read", error))
     }
 
+    pub fn walk(&self, after: Option<&[u8]>, limit: usize) -> Result<RawPage, StoreError> {
+        reseal::walk(&self.connection, after, limit).map_err(|error| failed("read", error))
+    }
+
     pub fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditRow>, StoreError> {
         reader::audit(&self.connection, after, limit).map_err(|error| failed("read", error))
     }

@@ -78,6 +78,27 @@ async fn an_older_version_a_lost_row_and_one_that_was_deleted_are_noticed() {
     }
 }
 
+/// The mark of a row is of the end of its value, which is as it was.
+#[tokio::test]
+async fn a_value_that_was_altered_in_its_middle_is_noticed_when_all_rows_are_looked_at() {
+    let directory = tempfile::tempdir().unwrap();
+    changed(directory.path()).await;
+    let reader =
+        || StoreReader::open(&directory.path().join("site"), ring(directory.path()), Arc::new(SystemEntropy));
+    reader().unwrap().check_rows().unwrap();
+    let connection = Connection::open(directory.path().join("site/store.db")).unwrap();
+    // The last of them, so that all are looked at.
+    let (key, mut value): (Vec<u8>, Vec<u8>) = connection
+        .query_row("SELECT max(key), value FROM rows", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap();
+    let middle = value.len() / 2;
+    value[middle] ^= 1;
+    connection.execute("UPDATE rows SET value = ?2 WHERE key = ?1", (key, value)).unwrap();
+    let found = reader().unwrap().check_rows().unwrap_err();
+    assert!(matches!(found, StoreError::NotAuthentic { .. }), "{found}");
+    assert!(found.to_string().starts_with("a row of table notes does not open"), "{found}");
+}
+
 /// The head is that of the older file, too: nothing in there is newer. Only the anchor beside it knows.
 #[tokio::test]
 async fn a_whole_older_store_is_noticed_unless_its_anchor_went_with_it() {
