@@ -106,7 +106,7 @@ class World:
     def stop(self):
         """Raises when something of the site panicked, once everything is put away."""
         # A machine's log goes with the machine.
-        told = {line: None for line in panics(self.data)}
+        told = {line: None for line in panics(self.folder)}
         for other in self.others:
             try:
                 other.stop()
@@ -115,7 +115,7 @@ class World:
         for name in self.machines:
             self.program("machine", "delete", name)
         self.program("down")
-        told.update((line, None) for line in panics(self.data))
+        told.update((line, None) for line in panics(self.folder))
         if self.keep or told:
             print(f"kept: {self.folder}", file=sys.stderr)
         else:
@@ -164,11 +164,11 @@ class World:
         return self.on_machine(name, "env", *variables, self.az, *arguments, **options)
 
 
-def panics(data):
-    """The lines of a site's logs and its machines' that tell of a panic, each with the line after it. Nobody reads
-    these, and a task that panics is cut off without any client having to notice."""
+def panics(folder):
+    """The lines of the logs of all sites in a folder, and of their machines', that tell of a panic, each with the line
+    after it. Nobody reads these, and a task that panics is cut off without any client having to notice."""
     found = []
-    for log in sorted(glob.glob(f"{data}/log/*") + glob.glob(f"{data}/machines/*/holder.log")):
+    for log in sorted(glob.glob(f"{folder}/*/log/*") + glob.glob(f"{folder}/*/machines/*/holder.log")):
         with open(log, encoding="utf-8", errors="replace") as file:
             lines = file.read().splitlines() + [""]
         found += [f"{log}: {line} {lines[at + 1]}" for at, line in enumerate(lines) if "panicked at" in line]

@@ -56,6 +56,10 @@ def run(page):
         code, said = done.returncode, done.stdout
     except subprocess.TimeoutExpired as late:
         code, said = "none: the page took too long", str(late.stdout)
+    # What a site says in the background nobody reads, and no client need notice a task that panicked. A machine's log goes
+    # with the machine.
+    logs = [*pathlib.Path(folder).glob("*/log/*"), *pathlib.Path(folder).glob("*/machines/*/holder.log")]
+    said_aside = "".join(log.read_text(encoding="utf-8", errors="replace") for log in logs)
     for site in ("site", "guide-site"):
         data = pathlib.Path(folder, site)
         if data.is_dir():
@@ -63,11 +67,10 @@ def run(page):
             for machine in machines.iterdir() if machines.is_dir() else []:
                 subprocess.run(["arcadia", "--data", data, "machine", "delete", machine.name], env=env, capture_output=True)
             subprocess.run(["arcadia", "--data", data, "down"], env=env, capture_output=True)
-    # What a site says in the background nobody reads, and no client need notice a task that panicked.
     for log in pathlib.Path(folder).glob("*/log/*"):
-        told = log.read_text(encoding="utf-8", errors="replace")
-        if "panicked at" in told:
-            code, said = "none: the site panicked", told[told.index("panicked at"):][:2000]
+        said_aside += log.read_text(encoding="utf-8", errors="replace")
+    if "panicked at" in said_aside:
+        code, said = "none: the site or a machine panicked", said_aside[said_aside.index("panicked at"):][:2000]
     shutil.rmtree(folder, ignore_errors=True)
     return code, said
 

@@ -45,7 +45,7 @@ enum Task {
         #[arg(long)]
         keep: bool,
     },
-    /// Let eight threads race for each thing that is good once; half of the rounds over a store on disk.
+    /// Let eight threads race for each thing that is good once; half of the rounds over a store on disk, where there is one.
     Races {
         #[arg(long, default_value_t = 1000)]
         rounds: u32,

@@ -16,7 +16,7 @@ pub const DEFAULT_ROOT: &str = "/var/opt/azcmagent";
 ///
 /// | path | what | owner, mode |
 /// |---|---|---|
-/// | `agentconfig.json` | the connection; present exactly while the machine is connected | root 0644 |
+/// | `agentconfig.json` | the connection; present exactly while the machine is connected | root 0644; group himds 0640 where the proxy takes a password |
 /// | `certs/machine.key` | the machine's own key (PKCS#8 PEM) | himds 0600, in a folder of root's |
 /// | `certs/vmid` | the id that the key was made with | root 0600 |
 /// | `tokens/` | challenge files, each for one use | himds 0750, files 0440 |

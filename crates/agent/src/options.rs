@@ -118,6 +118,11 @@ impl AgentFault {
         Self::File { what, path: path.to_owned(), source }
     }
 
+    /// Whether a file is not for whoever runs this.
+    pub(crate) fn is_denied(&self) -> bool {
+        matches!(self, Self::File { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied)
+    }
+
     pub(crate) fn content(path: &std::path::Path, reason: impl ToString) -> Self {
         Self::Content { path: path.to_owned(), reason: reason.to_string() }
     }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use arcadia_client::NoProxy;
 
 use crate::extensions::INDEX_PATH;
 use crate::host::{variable, variable_os};
@@ -138,8 +139,8 @@ fn sources(names: &[&str], or_system: bool) -> Vec<PathBuf> {
 /// The shell's own list stays: the site's proxy does not connect to private hosts.
 fn no_proxy(names: &SiteNames, existing: Option<String>) -> String {
     let mut entries: Vec<String> = DIRECT.iter().map(|entry| (*entry).to_owned()).collect();
-    for entry in existing.unwrap_or_default().split([',', ' ']).map(str::trim) {
-        if !entry.is_empty() && !leads_around(names, entry) && !entries.iter().any(|known| known == entry) {
+    for entry in NoProxy::entries(&existing.unwrap_or_default()) {
+        if !leads_around(names, entry) && !entries.iter().any(|known| known == entry) {
             entries.push(entry.to_owned());
         }
     }
@@ -150,8 +151,7 @@ fn no_proxy(names: &SiteNames, existing: Option<String>) -> String {
 fn around_proxy(names: &SiteNames, existing: Option<String>) -> String {
     let ours = names.hosts().into_iter().map(|(pattern, _)| pattern.trim_start_matches('*').to_owned());
     let existing = existing.unwrap_or_default();
-    let theirs =
-        existing.split([',', ' ']).map(str::trim).filter(|entry| !entry.is_empty()).map(str::to_owned);
+    let theirs = NoProxy::entries(&existing).map(str::to_owned);
     let mut entries: Vec<String> = DIRECT.iter().map(|entry| (*entry).to_owned()).collect();
     for entry in ours.chain(theirs) {
         if !entries.contains(&entry) {
@@ -163,8 +163,10 @@ fn around_proxy(names: &SiteNames, existing: Option<String>) -> String {
 
 /// Whether an entry of NO_PROXY covers names that the site answers for, or withholds in place of the public cloud:
 /// `*`, `.windows.net`, `vault.azure.net`. Under a domain of its own, a shell may have its reasons to go to the cloud.
+/// What is only sent home, such as telemetry, does not cost an entry that covers much else (`.visualstudio.com`).
 fn leads_around(names: &SiteNames, entry: &str) -> bool {
-    let entry = entry.trim_start_matches('*').trim_start_matches('.').to_ascii_lowercase();
+    // Some clients take a run of stars and dots for one.
+    let entry = NoProxy::covered(entry.trim_start_matches(['*', '.']));
     let within = |inner: &str, outer: &str| {
         inner.strip_suffix(outer).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     };
@@ -175,7 +177,11 @@ fn leads_around(names: &SiteNames, entry: &str) -> bool {
     let is_azure = names.domain().is_none();
     entry.is_empty()
         || names.hosts().iter().any(|(pattern, _)| meets(pattern))
-        || is_azure && withheld().any(meets)
+        || is_azure
+            && withheld().any(|(pattern, is_stood_for)| match is_stood_for {
+                true => meets(pattern),
+                false => within(&entry, pattern.strip_prefix("*.").unwrap_or(pattern)),
+            })
 }
 
 fn text(path: PathBuf) -> anyhow::Result<String> {
@@ -199,6 +205,11 @@ mod tests {
         assert_eq!(no_proxy(Some(format!("{around},10.0.0.0/8"))), "localhost,127.0.0.1,10.0.0.0/8");
         let withheld = "graph.windows.net,.queue.core.windows.net,portal.azure.com,*.database.windows.net";
         assert_eq!(no_proxy(Some(format!("{withheld},example.com"))), "localhost,127.0.0.1,example.com");
+        // In every spelling that some client takes for one of these.
+        let spelled = "azure.com.\tmicrosoftonline.com.\n*.*.azure.com,.*.vault.azure.net";
+        assert_eq!(no_proxy(Some(spelled.to_owned())), "localhost,127.0.0.1");
+        let home = "dc.services.visualstudio.com,.visualstudio.com";
+        assert_eq!(no_proxy(Some(home.to_owned())), "localhost,127.0.0.1,.visualstudio.com");
         let own = super::no_proxy(
             &SiteNames::of_domain("site.test"),
             Some("v.vault.site.test,.test,azure.net".into()),

@@ -75,10 +75,10 @@ impl Answer {
     }
 }
 
-/// At most [`MESSAGE_BYTES_MAX`], without control characters but line breaks: it may reach a terminal.
+/// At most [`MESSAGE_BYTES_MAX`], without control characters but ends of lines: it may reach a terminal.
 pub(crate) fn bounded(text: &str) -> String {
     let mut out = String::new();
-    for c in text.chars().filter(|c| !c.is_control() || matches!(c, '\r' | '\n')) {
+    for c in text.chars().filter(|c| !c.is_control() || *c == '\n') {
         if out.len() + c.len_utf8() > MESSAGE_BYTES_MAX {
             break;
         }

@@ -314,7 +314,7 @@ mod tests {
     #[test]
     fn nothing_in_a_device_answer_moves_the_cursor() {
         let json = r#"{"user_code":"A\u001b[2K","device_code":"d","verification_url":"https://h\u0007",
-            "message":"\u009b1m\nx"}"#;
+            "message":"\u009b1m\r\nx"}"#;
         let code: DeviceCode = serde_json::from_str(json).unwrap();
         let shown = (code.user_code.as_str(), code.verification_uri.as_str(), code.message.as_str());
         assert_eq!(shown, ("A[2K", "https://h", "1m\nx"));

@@ -104,9 +104,18 @@ pub(crate) const ENTRIES_MAX: usize = 256;
 
 impl NoProxy {
     pub fn parse(list: &str) -> Self {
-        let entries = list.split(|c: char| c == ',' || c.is_whitespace());
-        let entries = entries.map(|entry| folded(entry.trim_start_matches("*.").trim_start_matches('.')));
+        let entries = Self::entries(list).map(Self::covered);
         Self(entries.filter(|entry| !entry.is_empty()).take(ENTRIES_MAX).collect())
+    }
+
+    /// The entries of a list as they are written.
+    pub fn entries(list: &str) -> impl Iterator<Item = &str> {
+        list.split(|c: char| c == ',' || c.is_whitespace()).filter(|entry| !entry.is_empty())
+    }
+
+    /// What an entry covers, with all below it: a name in lower case, or `*`.
+    pub fn covered(entry: &str) -> String {
+        folded(entry.trim_start_matches("*.").trim_start_matches('.'))
     }
 
     /// Whether `host`, a name or an address without brackets, is reached without the proxy.

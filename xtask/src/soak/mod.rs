@@ -248,6 +248,9 @@ impl Soak {
     }
 
     async fn verify(&mut self, site: &Site, round: u64, look: Look) -> Result<Vec<String>> {
+        // Before writers look, as some of them change things again then, beside the walk over the log.
+        let recorded = self.writers.iter().filter(|writer| writer.is_recorded());
+        let acknowledged = recorded.map(|writer| writer.counts().acknowledged).sum();
         let mut tasks = Vec::new();
         for (place, mut writer) in std::mem::take(&mut self.writers).into_iter().enumerate() {
             let mut tools = self.tools(site, round, place + 100)?;
@@ -278,8 +281,6 @@ impl Soak {
         let records = told.split(' ').next().filter(|_| audit.status.success());
         match records.and_then(|count| count.parse().ok()) {
             Some(records) => {
-                let recorded = self.writers.iter().filter(|writer| writer.is_recorded());
-                let acknowledged = recorded.map(|writer| writer.counts().acknowledged).sum();
                 let now = Recorded { records, acknowledged };
                 problems.extend(self.recorded.missing(now));
                 self.recorded = now;

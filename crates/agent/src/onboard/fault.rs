@@ -68,8 +68,7 @@ impl OnboardFault {
 
 impl From<AgentFault> for OnboardFault {
     fn from(fault: AgentFault) -> Self {
-        let denied = matches!(&fault, AgentFault::File { source, .. }
-            if source.kind() == std::io::ErrorKind::PermissionDenied);
+        let denied = fault.is_denied();
         let failure = match &fault {
             _ if denied => Failure::NotRoot,
             AgentFault::Client(_) => Failure::BadArguments,

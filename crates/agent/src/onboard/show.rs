@@ -23,8 +23,14 @@ pub struct Field {
 /// How this machine is connected: from the daemon when it runs, else from what it left. Needs no rights.
 pub async fn show(options: &AgentOptions) -> Result<Vec<Field>, OnboardFault> {
     let layout = options.layout();
-    let config = AgentConfig::read(&layout.config())?;
+    let config = AgentConfig::read(&layout.config());
     let asked = ask_daemon(options).await;
+    // Where the proxy takes a password, not everybody may read it; the daemon still tells most of it.
+    let config = match config {
+        Err(fault) if asked.is_some() && fault.is_denied() => None,
+        Err(fault) => return Err(fault.into()),
+        Ok(config) => config,
+    };
     let himds = if asked.is_some() { "running" } else { "stopped" };
     let status = asked.unwrap_or_else(|| {
         let (clock, entropy) = (options.clock.clone(), options.entropy.clone());
@@ -38,22 +44,34 @@ pub async fn show(options: &AgentOptions) -> Result<Vec<Field>, OnboardFault> {
         Value::String(text) => text.clone(),
         _ => String::new(),
     };
-    let of = |read: fn(&AgentConfig) -> String| config.as_ref().map(read).unwrap_or_default();
+    let of = |key: &str, read: fn(&AgentConfig) -> String| config.as_ref().map_or_else(|| text(key), read);
     let field = |title, key, value| Field { title, key, value };
     let namespace = |_: &AgentConfig| "Microsoft.HybridCompute".to_owned();
     let detected = |name: &str| facts.detected.get(name).cloned().unwrap_or_default();
     Ok(vec![
-        field("Resource Name", "resourceName", of(|config| config.resource_name.clone())),
-        field("Resource Group Name", "resourceGroup", of(|config| config.resource_group.clone())),
-        field("Resource Namespace", "resourceNamespace", of(namespace)),
-        field("Resource Id", "resourceId", of(|config| config.resource_id.clone())),
-        field("Subscription ID", "subscriptionId", of(|config| config.subscription_id.to_string())),
-        field("Tenant ID", "tenantId", of(|config| config.tenant_id.to_string())),
-        field("VM ID", "vmId", of(|config| config.vm_id.to_string())),
-        field("Correlation ID", "correlationId", of(|config| config.correlation_id.to_string())),
+        field("Resource Name", "resourceName", of("resourceName", |config| config.resource_name.clone())),
+        field(
+            "Resource Group Name",
+            "resourceGroup",
+            of("resourceGroup", |config| config.resource_group.clone()),
+        ),
+        field("Resource Namespace", "resourceNamespace", of("resourceNamespace", namespace)),
+        field("Resource Id", "resourceId", of("resourceId", |config| config.resource_id.clone())),
+        field(
+            "Subscription ID",
+            "subscriptionId",
+            of("subscriptionId", |config| config.subscription_id.to_string()),
+        ),
+        field("Tenant ID", "tenantId", of("tenantId", |config| config.tenant_id.to_string())),
+        field("VM ID", "vmId", of("vmId", |config| config.vm_id.to_string())),
+        field(
+            "Correlation ID",
+            "correlationId",
+            of("correlationId", |config| config.correlation_id.to_string()),
+        ),
         field("Location", "location", text("location")),
-        field("Cloud", "cloud", of(|config| config.cloud.clone())),
-        field("Identity Key Store", "identityKeyStore", of(|_| "Default".to_owned())),
+        field("Cloud", "cloud", of("cloud", |config| config.cloud.clone())),
+        field("Identity Key Store", "identityKeyStore", of("identityKeyStore", |_| "Default".to_owned())),
         field("Agent Version", "agentVersion", AGENT_VERSION.to_owned()),
         field("Agent Logfile", "agentLogfile", layout.log_file().display().to_string()),
         field("Agent Status", "status", text("status")),
@@ -61,17 +79,17 @@ pub async fn show(options: &AgentOptions) -> Result<Vec<Field>, OnboardFault> {
         field("Agent Error Code", "errorCode", text("errorCode")),
         field("Agent Error Details", "errorDetails", text("errorDetails")),
         field("Agent Error Timestamp", "errorTimestamp", text("errorTimestamp")),
-        field("Using HTTPS Proxy", "httpsProxy", of(AgentConfig::proxy_shown)),
+        field("Using HTTPS Proxy", "httpsProxy", of("httpsProxy", AgentConfig::proxy_shown)),
         field(
             "Proxy Bypass List",
             "proxyBypassList",
-            of(|config| config.no_proxy.clone().unwrap_or_default()),
+            of("proxyBypassList", |config| config.no_proxy.clone().unwrap_or_default()),
         ),
         field("Cloud Provider", "cloudProvider", detected("cloudprovider")),
         field("Manufacturer", "manufacturer", detected("manufacturer")),
         field("Model", "model", detected("model")),
         field("Agent Service (himds)", "himdsStatus", himds.to_owned()),
-        field("Portal Page", "portalPage", of(portal_page)),
+        field("Portal Page", "portalPage", of("portalPage", portal_page)),
     ])
 }
 

@@ -53,9 +53,10 @@ const WITHHELD: &[(&str, &str)] = &[
 const NOT_SERVED: &str =
     "it belongs to a service that this site does not serve, and is not passed on to the public cloud";
 
-/// The patterns of names that are never passed on. `*.` and a name is for all that is below it.
-pub fn withheld() -> impl Iterator<Item = &'static str> {
-    WITHHELD.iter().map(|(pattern, _)| *pattern)
+/// The patterns of names that are never passed on, each with whether the site stands for the service. `*.` and a name is for
+/// all that is below it.
+pub fn withheld() -> impl Iterator<Item = (&'static str, bool)> {
+    WITHHELD.iter().map(|(pattern, why)| (*pattern, *why == NOT_SERVED))
 }
 
 /// Where a name leads.

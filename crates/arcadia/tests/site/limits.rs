@@ -168,18 +168,19 @@ fn slow_body(door: &Door, head: &str, bytes: &[u8]) -> (String, Duration) {
 async fn slow_clients_are_cut() {
     let site = Site::start();
     let door = Door::of(&site);
-    let connect = door.connect().unwrap();
-    let handshake = door.tunnel(ARM_HOST).unwrap();
-    let mut partial = door.tunnel(ARM_HOST).unwrap();
-    partial.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").unwrap();
-    let mut request = door.tls(ARM_HOST, b"http/1.1").unwrap();
-    request.write_all(format!("GET / HTTP/1.1\r\nHost: {ARM_HOST}\r\nX: ").as_bytes()).unwrap();
     let wire = site.client();
     let token = wire.admin_token(ARM_SCOPE).await;
     let change = format!(
         "PUT /subscriptions/{}{GROUP} HTTP/1.1\r\nHost: {ARM_HOST}\r\nAuthorization: Bearer {token}\r\n",
         wire.subscription()
     );
+    // From here on their time runs.
+    let connect = door.connect().unwrap();
+    let handshake = door.tunnel(ARM_HOST).unwrap();
+    let mut partial = door.tunnel(ARM_HOST).unwrap();
+    partial.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").unwrap();
+    let mut request = door.tls(ARM_HOST, b"http/1.1").unwrap();
+    request.write_all(format!("GET / HTTP/1.1\r\nHost: {ARM_HOST}\r\nX: ").as_bytes()).unwrap();
     let (took, told) = std::thread::scope(|scope| {
         let bodies = [&b""[..], b" "].map(|bytes| {
             let (door, change) = (&door, &change);

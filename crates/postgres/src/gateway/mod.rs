@@ -111,7 +111,11 @@ impl Gateway {
             Err(_) => tracing::debug!(%address, "no start-up packet in time"),
             Ok(Err(error)) => tracing::debug!(%address, %error, "no session"),
             Ok(Ok(Opening::Cancel(mut stream, key))) => {
-                self.cancellations.cancel(&self.postgres, &key).await;
+                {
+                    // Who waits for the server does not give way to newcomers.
+                    let _serving = progress.serving();
+                    self.cancellations.cancel(&self.postgres, &key).await;
+                }
                 part(&mut stream).await;
             }
             Ok(Ok(Opening::Refused(mut stream, refusal))) => tell(&mut stream, &refusal).await,

@@ -24,7 +24,7 @@ const TLS_HANDSHAKE: u8 = 0x16;
 
 pub(super) enum Opening {
     /// The process number and secret of a session whose query shall end. Clients take the end of the stream for the news
-    /// that it was told to.
+    /// that it was told to, or that the server has not listened for some seconds.
     Cancel(Stream, Vec<u8>),
     Refused(Stream, Refusal),
     Session {

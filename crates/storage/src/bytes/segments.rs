@@ -209,8 +209,11 @@ pub(super) fn fill_holes(path: &Path) -> std::io::Result<()> {
 /// Where the next byte is that is no zero, as every record begins with one.
 fn written_from(file: &File, mut from: u64) -> std::io::Result<u64> {
     let mut bytes = [0; 16 * 1024];
+    // As a rule a record follows at once.
+    let mut length = 1;
     loop {
-        let count = file.read_at(&mut bytes, from)?;
+        let count = file.read_at(&mut bytes[..length], from)?;
+        length = bytes.len();
         if count == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }

