@@ -44,34 +44,24 @@ pub async fn show(options: &AgentOptions) -> Result<Vec<Field>, OnboardFault> {
         Value::String(text) => text.clone(),
         _ => String::new(),
     };
-    let of = |key: &str, read: fn(&AgentConfig) -> String| config.as_ref().map_or_else(|| text(key), read);
     let field = |title, key, value| Field { title, key, value };
+    let kept = |title, key, read: fn(&AgentConfig) -> String| {
+        field(title, key, config.as_ref().map_or_else(|| text(key), read))
+    };
     let namespace = |_: &AgentConfig| "Microsoft.HybridCompute".to_owned();
     let detected = |name: &str| facts.detected.get(name).cloned().unwrap_or_default();
     Ok(vec![
-        field("Resource Name", "resourceName", of("resourceName", |config| config.resource_name.clone())),
-        field(
-            "Resource Group Name",
-            "resourceGroup",
-            of("resourceGroup", |config| config.resource_group.clone()),
-        ),
-        field("Resource Namespace", "resourceNamespace", of("resourceNamespace", namespace)),
-        field("Resource Id", "resourceId", of("resourceId", |config| config.resource_id.clone())),
-        field(
-            "Subscription ID",
-            "subscriptionId",
-            of("subscriptionId", |config| config.subscription_id.to_string()),
-        ),
-        field("Tenant ID", "tenantId", of("tenantId", |config| config.tenant_id.to_string())),
-        field("VM ID", "vmId", of("vmId", |config| config.vm_id.to_string())),
-        field(
-            "Correlation ID",
-            "correlationId",
-            of("correlationId", |config| config.correlation_id.to_string()),
-        ),
+        kept("Resource Name", "resourceName", |config| config.resource_name.clone()),
+        kept("Resource Group Name", "resourceGroup", |config| config.resource_group.clone()),
+        kept("Resource Namespace", "resourceNamespace", namespace),
+        kept("Resource Id", "resourceId", |config| config.resource_id.clone()),
+        kept("Subscription ID", "subscriptionId", |config| config.subscription_id.to_string()),
+        kept("Tenant ID", "tenantId", |config| config.tenant_id.to_string()),
+        kept("VM ID", "vmId", |config| config.vm_id.to_string()),
+        kept("Correlation ID", "correlationId", |config| config.correlation_id.to_string()),
         field("Location", "location", text("location")),
-        field("Cloud", "cloud", of("cloud", |config| config.cloud.clone())),
-        field("Identity Key Store", "identityKeyStore", of("identityKeyStore", |_| "Default".to_owned())),
+        kept("Cloud", "cloud", |config| config.cloud.clone()),
+        kept("Identity Key Store", "identityKeyStore", |_| "Default".to_owned()),
         field("Agent Version", "agentVersion", AGENT_VERSION.to_owned()),
         field("Agent Logfile", "agentLogfile", layout.log_file().display().to_string()),
         field("Agent Status", "status", text("status")),
@@ -79,17 +69,13 @@ pub async fn show(options: &AgentOptions) -> Result<Vec<Field>, OnboardFault> {
         field("Agent Error Code", "errorCode", text("errorCode")),
         field("Agent Error Details", "errorDetails", text("errorDetails")),
         field("Agent Error Timestamp", "errorTimestamp", text("errorTimestamp")),
-        field("Using HTTPS Proxy", "httpsProxy", of("httpsProxy", AgentConfig::proxy_shown)),
-        field(
-            "Proxy Bypass List",
-            "proxyBypassList",
-            of("proxyBypassList", |config| config.no_proxy.clone().unwrap_or_default()),
-        ),
+        kept("Using HTTPS Proxy", "httpsProxy", AgentConfig::proxy_shown),
+        kept("Proxy Bypass List", "proxyBypassList", |config| config.no_proxy.clone().unwrap_or_default()),
         field("Cloud Provider", "cloudProvider", detected("cloudprovider")),
         field("Manufacturer", "manufacturer", detected("manufacturer")),
         field("Model", "model", detected("model")),
         field("Agent Service (himds)", "himdsStatus", himds.to_owned()),
-        field("Portal Page", "portalPage", of("portalPage", portal_page)),
+        kept("Portal Page", "portalPage", portal_page),
     ])
 }
 
