@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use arcadia_kernel::Fault;
 
+/// A server's word for it.
+const DISK_FULL: &str = "53100";
+
 /// A fault of a server or of its files. Logged in full; a client learns only what [`Fault`] says.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerFault {
@@ -28,6 +31,8 @@ pub enum ServerFault {
         "{path} leads out of the server's directory, and a copy of it would not be whole; drop the tablespace"
     )]
     Tablespace { path: PathBuf },
+    #[error("{} has too little space free", .path.display())]
+    NoRoom { path: PathBuf },
     #[error("a task of the server's broke off")]
     Broken,
 }
@@ -45,6 +50,15 @@ impl ServerFault {
         move |source| Self::File { path, source }
     }
 
+    /// Whether it was the disk that is full, for this program or for the server.
+    fn is_for_want_of_room(&self) -> bool {
+        match self {
+            Self::NoRoom { .. } => true,
+            Self::File { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+            _ => self.code() == Some(DISK_FULL),
+        }
+    }
+
     /// The five characters of a refusal by the server.
     pub(crate) fn code(&self) -> Option<&str> {
         match self {
@@ -58,6 +72,7 @@ impl From<ServerFault> for Fault {
     fn from(fault: ServerFault) -> Self {
         match fault {
             ServerFault::NotInstalled => not_installed(),
+            fault if fault.is_for_want_of_room() => no_room().caused_by(fault),
             other => Fault::internal(other),
         }
     }
@@ -69,6 +84,14 @@ pub(crate) fn not_installed() -> Fault {
         "PostgreSqlNotInstalled",
         "PostgreSQL is not installed on the machine that runs this site. Install it there with 'apt-get install \
          postgresql' (or your system's package) and retry.",
+    )
+}
+
+/// 409: an operation that meets it ends, and leaves nothing behind that would take the rest of the space.
+fn no_room() -> Fault {
+    Fault::conflict(
+        "InsufficientStorage",
+        "There is not enough free space on the disk of this site's database servers. Free some there and retry.",
     )
 }
 

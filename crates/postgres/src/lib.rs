@@ -18,7 +18,7 @@ mod records;
 mod scram;
 mod snapshot;
 
-pub use cluster::{Account, Installation, Place, RunningCopy, ServerData, give};
+pub use cluster::{Account, Installation, Place, RunningCopy, ServerData, give, logs_of_waiting};
 pub use fault::ServerFault;
 pub use gateway::{Gateway, Trust};
 pub use kinds::kinds;

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::process::ExitCode;
 
 use arcadia_kernel::Clock as _;
+use arcadia_postgres::logs_of_waiting;
 use clap::Args;
 use serde_json::json;
 
@@ -86,6 +87,7 @@ fn describe(data: &DataDir, state: &State) -> serde_json::Value {
                 "version": running.version,
                 "startedAt": running.started_at,
                 "addresses": addresses(running),
+                "databasesNotReady": logs_of_waiting(&data.postgres_folder()),
                 "offline": running.offline,
                 "names": names,
                 "dataDirectory": directory,
@@ -137,6 +139,9 @@ fn show(data: &DataDir, state: &State) {
             }
             if let Some(databases) = running.postgres {
                 row("databases", databases);
+            }
+            for log in logs_of_waiting(&data.postgres_folder()) {
+                row("", format!("a database server is not ready; {} says why", log.display()));
             }
             row("socket", running.proxy_socket.display());
             row("roots", data.ca_file().display());

@@ -15,8 +15,9 @@ use tempfile::TempDir;
 
 use crate::support::{ARM, ARM_SCOPE, SECRETS_OFFICER, Site, VAULT_SCOPE, Wire};
 
-/// Set in the child to the directory that it may mount on.
+/// Set in the child to the folder that its disk is mounted on.
 const MOUNT: &str = "ARCADIA_SITE_SMALL_DISK";
+const SURVIVED: &str = "survived a full disk";
 /// Blobs leave 64 MiB free for the database.
 const DISK_BYTES: usize = 160 * 1024 * 1024;
 const WRITES_MAX: usize = 2000;
@@ -58,29 +59,47 @@ fn verified(site: &Site) {
     assert!(verified.status.success(), "{verified:?}");
 }
 
-/// Runs the test below in a mount namespace of its own, where it may mount a small disk.
 #[test]
 fn a_full_disk_is_told_and_survived() {
-    let folder = TempDir::new().unwrap();
-    let mut command = Command::new("unshare");
-    // Who is not root becomes it, in a user namespace.
-    command.arg(if rustix::process::geteuid().is_root() { "-m" } else { "-rm" });
-    command.arg(std::env::current_exe().unwrap());
-    command.args(["broken_disk::on_a_small_disk", "--exact", "--nocapture", "--test-threads=1"]);
-    let output = command.env(MOUNT, folder.path()).output().unwrap();
-    assert!(output.status.success(), "{}", told(&output));
-    assert!(told(&output).contains("survived a full disk"), "{}", told(&output));
+    with_a_small_disk("broken_disk::on_a_small_disk", DISK_BYTES);
 }
 
-/// The child of the test above; does nothing when it is not told where to mount.
-#[tokio::test]
+/// Runs another test of this program with a disk of its own, of so many bytes, which nobody else sees.
+pub fn with_a_small_disk(test: &str, bytes: usize) {
+    let folder = TempDir::new().unwrap();
+    let mut command = Command::new("unshare");
+    // Who is not root mounts as the root of a user namespace, and is itself again in one inside.
+    let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+    let (mounts, again) = if user.is_root() {
+        ("-m", String::new())
+    } else {
+        let (user, group) = (user.as_raw(), group.as_raw());
+        ("-rm", format!("unshare --user --map-user={user} --map-group={group}"))
+    };
+    let script = format!("mount -t tmpfs -o size={bytes} small \"${MOUNT}\" && exec {again} \"$@\"");
+    command.args([mounts, "sh", "-c", &script, "sh"]).arg(std::env::current_exe().unwrap());
+    command.args([test, "--exact", "--nocapture", "--test-threads=1"]);
+    let output = command.env(MOUNT, folder.path()).output().unwrap();
+    let told = told(&output);
+    assert!(output.status.success() && told.contains(SURVIVED), "{told}");
+}
+
+/// The disk of a test that runs with one of its own.
 #[allow(clippy::disallowed_methods, reason = "a re-executed test binary is told its task in the environment")]
+pub fn small_disk() -> Option<PathBuf> {
+    std::env::var_os(MOUNT).map(PathBuf::from)
+}
+
+/// What such a test says when it came to its end.
+#[allow(clippy::print_stdout, reason = "it is looked for by the test that runs it")]
+pub fn survived(what: &str) {
+    println!("{SURVIVED}: {what}");
+}
+
+/// The child of the first test; does nothing when it has no disk of its own.
+#[tokio::test]
 async fn on_a_small_disk() {
-    let Ok(mount) = std::env::var(MOUNT) else { return };
-    let size = format!("size={DISK_BYTES}");
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "small", &mount]).status().unwrap();
-    assert!(mounted.success());
-    let disk = PathBuf::from(mount);
+    let Some(disk) = small_disk() else { return };
     let mut site = Site::over(disk.join("data"));
     site.up(&["--offline"]);
     let wire = site.client();
@@ -146,7 +165,7 @@ async fn on_a_small_disk() {
     all_there(&site.client(), &token, written).await;
     verified(&site);
     site.stop();
-    writeln!(std::io::stdout(), "survived a full disk after {written} writes").unwrap();
+    survived(&format!("{written} writes"));
 }
 
 async fn fill(wire: &Wire, token: &str, disk: &Path) -> (usize, (u16, String)) {

@@ -21,7 +21,7 @@ const STARTUP: Duration = Duration::from_secs(15);
 const TRIES: usize = 5;
 
 /// Sends a change that takes time, and waits until the resource is there.
-async fn made(wire: &Wire, token: &str, id: &str, body: Value) {
+pub async fn made(wire: &Wire, token: &str, id: &str, body: Value) {
     let url = format!("{ARM}{id}?api-version=2025-08-01");
     wire.must("PUT", &url, token, Some(body)).await;
     let begun = Instant::now();
@@ -37,26 +37,30 @@ async fn made(wire: &Wire, token: &str, id: &str, body: Value) {
     }
 }
 
-async fn server(site: &Site) {
-    let wire = site.client();
-    let token = wire.admin_token(ARM_SCOPE).await;
-    let group = format!("/subscriptions/{}/resourceGroups/rg", wire.subscription());
-    let body = json!({ "location": "uksouth" });
-    wire.must("PUT", &format!("{ARM}{group}?api-version=2024-11-01"), &token, Some(body)).await;
-    let server = format!("{group}/providers/Microsoft.DBforPostgreSQL/flexibleServers/pg-crowd");
+pub fn server_body() -> Value {
     let properties = json!({
         "createMode": "Create", "administratorLogin": "arcadmin", "administratorLoginPassword": PASSWORD,
         "authConfig": { "activeDirectoryAuth": "Disabled", "passwordAuth": "Enabled" },
         "network": { "publicNetworkAccess": "Enabled" },
     });
     let sku = json!({ "name": "Standard_B1ms", "tier": "Burstable" });
-    let body = json!({ "location": "uksouth", "sku": sku, "properties": properties });
-    made(&wire, &token, &server, body).await;
+    json!({ "location": "uksouth", "sku": sku, "properties": properties })
+}
+
+/// A group, a server in it, and everybody on this computer allowed to it.
+pub async fn server(site: &Site) {
+    let wire = site.client();
+    let token = wire.admin_token(ARM_SCOPE).await;
+    let group = format!("/subscriptions/{}/resourceGroups/rg", wire.subscription());
+    let body = json!({ "location": "uksouth" });
+    wire.must("PUT", &format!("{ARM}{group}?api-version=2024-11-01"), &token, Some(body)).await;
+    let server = format!("{group}/providers/Microsoft.DBforPostgreSQL/flexibleServers/pg-crowd");
+    made(&wire, &token, &server, server_body()).await;
     let rule = json!({ "properties": { "startIpAddress": "127.0.0.1", "endIpAddress": "127.255.255.254" } });
     made(&wire, &token, &format!("{server}/firewallRules/here"), rule).await;
 }
 
-fn psql(site: &Site, address: &str) -> Command {
+pub fn psql(site: &Site, address: &str) -> Command {
     let mut command = Command::new("psql");
     command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("PGPASSWORD", PASSWORD);
     command.env("PGHOSTADDR", address).env("PGSSLROOTCERT", site.data.join("ca.pem"));

@@ -9,6 +9,7 @@ mod broken_disk;
 mod crowd;
 mod databases;
 mod extensions;
+mod full_databases;
 mod hostile;
 mod interference;
 mod keys;

@@ -91,6 +91,11 @@ impl Site {
         self.data.with_extension("errors")
     }
 
+    /// What it complained of so far.
+    pub fn told(&self) -> String {
+        std::fs::read_to_string(self.errors()).unwrap_or_default()
+    }
+
     pub fn pid(&self) -> i32 {
         self.child.as_ref().unwrap().id() as i32
     }
@@ -180,7 +185,7 @@ impl Drop for Site {
             let _ = child.kill();
             let _ = child.wait();
         }
-        let errors = std::fs::read_to_string(self.errors()).unwrap_or_default();
+        let errors = self.told();
         eprint!("{errors}");
         // Whatever else was found: a task that panics is cut off, and no client need notice.
         assert!(std::thread::panicking() || !errors.contains("panicked at"), "the site panicked: {errors}");

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arcadia_kernel::{Entropy, GIVE_WAY_AFTER, Places, Progress};
+use arcadia_store::{RESERVE_BYTES, free_bytes};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -30,11 +31,14 @@ pub use copy::{RunningCopy, ServerData, give};
 pub use install::{Account, Installation};
 
 use crate::fault::ServerFault;
+use process::log_of;
 
 /// Clients of one server at the same time; the server itself takes a few more, for the site.
 pub(crate) const SESSIONS_MAX: usize = 90;
 /// What the name of a directory begins with whose server no row names.
 const LOST: &str = "lost-";
+/// What a new server's files take, with room for its log to grow a little. So much its template takes as well.
+const SERVER_BYTES: u64 = 80 * 1024 * 1024;
 /// How long a server may take until it accepts connections (it may have to recover first).
 const READY_SECONDS_MAX: u64 = 60;
 
@@ -52,6 +56,18 @@ pub struct Place {
 impl Place {
     pub(crate) fn installed(&self) -> Result<&Installation, ServerFault> {
         self.installation.as_ref().ok_or(ServerFault::NotInstalled)
+    }
+
+    /// Refuses one more server where it would take space that the site's store or its other servers need to go on.
+    pub(crate) fn check_room(&self) -> Result<(), ServerFault> {
+        let folder =
+            if self.folder.is_dir() { &*self.folder } else { self.folder.parent().unwrap_or(&self.folder) };
+        let free = free_bytes(folder).map_err(ServerFault::file(folder))?;
+        let trees = if template::path(self)?.is_dir() { 1 } else { 2 };
+        if free < trees * SERVER_BYTES + RESERVE_BYTES {
+            return Err(ServerFault::NoRoom { path: folder.to_owned() });
+        }
+        Ok(())
     }
 
     pub(crate) fn directory(&self, instance: Uuid) -> PathBuf {
@@ -138,17 +154,31 @@ impl Clusters {
         major_of(&self.place.directory(instance))
     }
 
-    /// Makes a server's directory, where it is not there yet. Durable when this returns.
+    /// Makes a server's directory, where it is not there yet. Durable when this returns; leaves nothing behind when it
+    /// fails, least of all on a disk that is full.
     pub(crate) async fn create(&self, instance: Uuid) -> Result<(), ServerFault> {
         if self.exists(instance) {
             return Ok(());
         }
-        let (place, directory) = (self.place.clone(), self.place.directory(instance));
+        self.place.check_room()?;
+        let made = self.make(&self.place.directory(instance)).await;
+        if made.is_err() {
+            self.remove_directory(&files::unfinished(&self.place.directory(instance))).await?;
+        }
+        made
+    }
+
+    async fn make(&self, directory: &Path) -> Result<(), ServerFault> {
+        let (place, directory) = (self.place.clone(), directory.to_owned());
         let template = template::path(&place)?;
         {
             let _alone = self.template.lock().await;
             if !template.is_dir() {
-                return template::found(&place, &directory, &*self.entropy).await;
+                let founded = template::found(&place, &directory, &*self.entropy).await;
+                if founded.is_err() {
+                    self.remove_directory(&files::unfinished(&template)).await?;
+                }
+                return founded;
             }
         }
         tokio::task::spawn_blocking(move || template::copy_to(&place, &template, &directory))
@@ -206,7 +236,7 @@ impl Clusters {
         let removed = tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(ServerFault::file(&path)(error)),
             _ => {
-                let _ = std::fs::remove_file(path.with_extension("log"));
+                let _ = std::fs::remove_file(log_of(&path));
                 Ok(())
             }
         });
@@ -234,7 +264,7 @@ impl Clusters {
         let aside = self.place.folder.join(format!("{LOST}{name}"));
         match std::fs::rename(path, &aside) {
             Ok(()) => {
-                let _ = std::fs::rename(path.with_extension("log"), aside.with_extension("log"));
+                let _ = std::fs::rename(log_of(path), log_of(&aside));
                 tracing::error!(
                     path = %aside.display(),
                     "the data of a database server that no row names was put aside, as when the end of the store was \
@@ -262,6 +292,18 @@ impl Clusters {
             cluster.stop().await;
         }
     }
+}
+
+/// The logs of the servers of a site that runs which do not take connections: they start, recover, or cannot.
+pub fn logs_of_waiting(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let servers = entries.filter(|entry| Uuid::try_parse(&entry.file_name().to_string_lossy()).is_ok());
+    let waiting = servers
+        .map(|entry| entry.path())
+        .filter(|path| !(orphan::runs_in(path) && process::says_ready(path, |_| true)));
+    let mut logs: Vec<_> = waiting.map(|path| log_of(&path)).collect();
+    logs.sort();
+    logs
 }
 
 /// The version that made a server's files, and the only one that reads them.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -42,6 +42,11 @@ pub(super) struct Supervised {
     pub directory: File,
     pub program: PathBuf,
     pub account: Option<Account>,
+}
+
+/// What a server says, by its directory.
+pub(super) fn log_of(path: &Path) -> PathBuf {
+    path.with_extension("log")
 }
 
 /// Gives a program nothing of the site's environment.
@@ -114,13 +119,13 @@ impl Supervised {
     fn log(&self) -> io::Result<File> {
         use std::os::unix::fs::OpenOptionsExt as _;
         self.cut_log()?;
-        let path = self.path.with_extension("log");
+        let path = log_of(&self.path);
         std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)
     }
 
     /// The server only ever appends, so what it writes next follows what is kept.
     fn cut_log(&self) -> io::Result<()> {
-        let path = self.path.with_extension("log");
+        let path = log_of(&self.path);
         if !std::fs::metadata(&path).is_ok_and(|found| found.len() > LOG_BYTES_MAX) {
             return Ok(());
         }
@@ -185,11 +190,16 @@ impl Supervised {
 
     /// Whether the server says in its lock file that it takes connections, and the file is this process's.
     fn is_ready(&self, pid: u32) -> bool {
-        let text = std::fs::read_to_string(self.path.join(LOCK)).unwrap_or_default();
-        let mut lines = text.lines();
-        lines.next().is_some_and(|line| line.trim() == pid.to_string())
-            && lines.nth(STATUS_LINE - 2).is_some_and(|status| status.trim() == "ready")
+        says_ready(&self.path, |number| number == pid.to_string())
     }
+}
+
+/// Whether the lock file in a server's directory is of such a process, and says that it takes connections.
+pub(super) fn says_ready(path: &Path, is_of: impl Fn(&str) -> bool) -> bool {
+    let text = std::fs::read_to_string(path.join(LOCK)).unwrap_or_default();
+    let mut lines = text.lines();
+    lines.next().is_some_and(|line| is_of(line.trim()))
+        && lines.nth(STATUS_LINE - 2).is_some_and(|status| status.trim() == "ready")
 }
 
 pub(super) const STOP_SIGNALS: [(Signal, u64); 3] = [

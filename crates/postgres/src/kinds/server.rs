@@ -127,6 +127,7 @@ pub(super) async fn found(
     if postgres.clusters.place.installation.is_none() {
         return Err(not_installed());
     }
+    postgres.clusters.place.check_room()?;
     let given = |name: &str| asked.text(name).map(|text| text.filter(|text| !text.is_empty()));
     let login = given("administratorLogin")?.unwrap_or(if password_auth { "" } else { LOGIN_DEFAULT });
     check_login(login)?;

@@ -40,12 +40,6 @@ impl Files {
         Ok(Self { root: root.to_owned() })
     }
 
-    pub fn free_bytes(&self) -> Result<u64, BytesFault> {
-        let status = rustix::fs::statvfs(&self.root)
-            .map_err(|error| BytesFault::io("ask for free space", error.into()))?;
-        Ok(status.f_bavail.saturating_mul(status.f_frsize))
-    }
-
     pub fn path(&self, id: Uuid) -> PathBuf {
         Self::path_in(&self.root, id)
     }

@@ -2,10 +2,9 @@
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use super::{ByteStore, BytesFault};
+use arcadia_store::{RESERVE_BYTES, free_bytes};
 
-/// Space that is left free on the disk, for the database and its log.
-const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
+use super::{ByteStore, BytesFault};
 
 /// What an upload has announced and not written yet. It counts for whoever comes later too: the bytes of many that
 /// come at once are not on the disk when the first of them is let in.
@@ -22,7 +21,9 @@ impl ByteStore {
 
     fn has_room(&self, bytes: u64) -> Result<(), BytesFault> {
         let needed = bytes.saturating_add(RESERVE_BYTES);
-        if self.files.free_bytes()? < needed { Err(BytesFault::Full) } else { Ok(()) }
+        let free =
+            free_bytes(self.files.root()).map_err(|error| BytesFault::io("ask for free space", error))?;
+        if free < needed { Err(BytesFault::Full) } else { Ok(()) }
     }
 }
 
@@ -85,7 +86,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let bytes = opened(&folder).await;
         // Either of two fits, and both do not.
-        let much = (bytes.files.free_bytes().unwrap() - RESERVE_BYTES) / 5 * 3;
+        let much = (free_bytes(bytes.files.root()).unwrap() - RESERVE_BYTES) / 5 * 3;
         let first = bytes.upload(much).unwrap();
         assert!(matches!(bytes.upload(much), Err(BytesFault::Full)));
         drop(first);
@@ -132,7 +133,7 @@ mod tests {
         const ROUNDS: usize = 2000;
         let folder = tempfile::tempdir().unwrap();
         let bytes = opened(&folder).await;
-        let much = (bytes.files.free_bytes().unwrap() - RESERVE_BYTES) / 5 * 3;
+        let much = (free_bytes(bytes.files.root()).unwrap() - RESERVE_BYTES) / 5 * 3;
         let (arrived, let_in) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let meet = |count| {
             arrived.fetch_add(1, Ordering::AcqRel);
