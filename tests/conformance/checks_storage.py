@@ -87,6 +87,43 @@ def containers(world):
     equal(by_login(world, "container", "delete", "-n", "more").json()["deleted"], True)
 
 
+@check("storage: az storage account blob-service-properties show, update; file-service-properties show")
+def services(world):
+    at = ["-n", ACCOUNT, "-g", "arc-hack"]
+    shown = az(world, "account", "blob-service-properties", "show", *at).json()
+    equal((shown["id"], shown["sku"]["name"]), (f"{world.account_id}/blobServices/default", "Standard_LRS"))
+    equal((shown["cors"]["corsRules"], shown["deleteRetentionPolicy"]["enabled"]), ([], False))
+    update = ["account", "blob-service-properties", "update", *at]
+    off = az(world, *update, "--enable-versioning", "false", "--enable-delete-retention", "false").json()
+    equal(off["id"], shown["id"])
+    az(world, *update, "--enable-versioning", "true").fails("isVersioningEnabled")
+    az(world, *update, "--enable-delete-retention", "true", "--delete-retention-days", "7").fails("deleteRetentionPolicy")
+    files = az(world, "account", "file-service-properties", "show", *at).json()
+    equal(files["shareDeleteRetentionPolicy"]["enabled"], False)
+
+
+@check("storage: az storage container-rm create, show, exists, list, update, delete")
+def containers_rm(world):
+    at = ["--storage-account", ACCOUNT, "-g", "arc-hack"]
+    rm = lambda verb, *arguments: az(world, "container-rm", verb, *at, *arguments)  # noqa: E731
+    made = rm("create", "-n", "by-rm", "--metadata", "key1=value1").json()
+    equal((made["id"], made["metadata"]), (f"{world.account_id}/blobServices/default/containers/by-rm", {"key1": "value1"}))
+    rm("create", "-n", "by-rm", "--fail-on-exist").fails("already exists")
+    equal(rm("create", "-n", "by-rm").json()["metadata"], {"key1": "value1"})
+    rm("create", "-n", "open", "--public-access", "blob").fails("PublicAccessNotPermitted")
+    shown = rm("show", "-n", "by-rm").json()
+    equal((shown["etag"], shown["publicAccess"], shown["leaseState"]), (made["etag"], "None", "Available"))
+    equal([rm("exists", "-n", name).json()["exists"] for name in ("by-rm", "nope")], [True, False])
+    equal(rm("update", "-n", "by-rm", "--metadata", "key2=value2").json()["metadata"], {"key2": "value2"})
+    equal(by_login(world, "container", "metadata", "show", "-n", "by-rm").json(), {"key2": "value2"})
+    equal(rm("list", "--query", "[].name").json(), ["by-rm", "uploads"])
+    equal(rm("list", "--include-deleted", "--query", "[].name").json(), ["by-rm", "uploads"])
+    rm("delete", "-n", "by-rm", "--yes").ok()
+    rm("delete", "-n", "by-rm", "--yes").ok()
+    rm("show", "-n", "by-rm").fails("ContainerNotFound")
+    equal(by_login(world, "container", "list", "--query", "[].name").json(), ["uploads"])
+
+
 @check("storage: az storage blob upload, list, show, exists, download, delete by login")
 def blobs(world):
     path = file_of(world, "f.txt", b"hello arcadia\n")

@@ -30,6 +30,11 @@ pub(crate) fn container_exists() -> Fault {
     Fault::conflict("ContainerAlreadyExists", "The specified container already exists.")
 }
 
+pub(crate) fn public_access_not_permitted() -> Fault {
+    let message = "Public access is not permitted on this storage account.";
+    Fault::conflict("PublicAccessNotPermitted", message)
+}
+
 pub(crate) fn blob_not_found() -> Fault {
     Fault::not_found("BlobNotFound", "The specified blob does not exist.")
 }

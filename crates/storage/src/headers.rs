@@ -4,6 +4,7 @@ use arcadia_crypto::b64_decode;
 use arcadia_kernel::{EntropyExt as _, Fault, HeaderName, HeaderValue, Reply, RequestHead, header};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::{DateTimeParser, DateTimePrinter};
+use serde_json::{Map, Value};
 
 use crate::faults;
 use crate::records::{Blob, Container, ContentHeaders, Metadata};
@@ -69,30 +70,61 @@ pub(crate) fn new_etag(entropy: &dyn arcadia_kernel::Entropy) -> String {
     format!("0x8D{:013X}", entropy.uuid().as_u128() >> 76)
 }
 
-/// `x-ms-meta-*`. HTTP does not tell the case of names, so they are in lower case.
-pub(crate) fn metadata(head: &RequestHead) -> Result<Metadata, Fault> {
-    let mut found = Metadata::new();
-    let mut bytes = 0;
-    for (name, value) in &head.headers {
-        let Some(name) = name.as_str().strip_prefix(META) else { continue };
+/// Metadata while it is read. The rules and the bound are the same for headers and for the resource manager's JSON.
+#[derive(Default)]
+struct Gathered {
+    found: Metadata,
+    bytes: usize,
+}
+
+impl Gathered {
+    /// `false` when the name was there before. `name` is in lower case.
+    fn add(&mut self, name: &str, value: &str) -> Result<bool, Fault> {
         let first = name.chars().next();
         let is_identifier = first.is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
             && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         if !is_identifier {
-            let message = "The metadata specified is invalid. It has characters that are not permitted.";
-            return Err(Fault::bad_request("InvalidMetadata", message));
+            return Err(invalid_metadata());
         }
-        let value = value.to_str().map_err(|_| faults::invalid_header(name, ""))?;
-        bytes += name.len() + value.len();
-        if bytes > METADATA_BYTES_MAX {
+        self.bytes += name.len() + value.len();
+        if self.bytes > METADATA_BYTES_MAX {
             let message = "The size of the specified metadata exceeds the maximum size permitted.";
             return Err(Fault::bad_request("MetadataTooLarge", message));
         }
-        if found.insert(name.to_owned(), value.trim().to_owned()).is_some() {
+        Ok(self.found.insert(name.to_owned(), value.trim().to_owned()).is_none())
+    }
+}
+
+fn invalid_metadata() -> Fault {
+    let message = "The metadata specified is invalid. It has characters that are not permitted.";
+    Fault::bad_request("InvalidMetadata", message)
+}
+
+/// `x-ms-meta-*`. HTTP does not tell the case of names, so they are in lower case.
+pub(crate) fn metadata(head: &RequestHead) -> Result<Metadata, Fault> {
+    let mut gathered = Gathered::default();
+    for (name, value) in &head.headers {
+        let Some(name) = name.as_str().strip_prefix(META) else { continue };
+        let value = value.to_str().map_err(|_| faults::invalid_header(name, ""))?;
+        if !gathered.add(name, value)? {
             return Err(faults::invalid_header(&format!("{META}{name}"), value));
         }
     }
-    Ok(found)
+    Ok(gathered.found)
+}
+
+/// An object of strings that headers can have. Names are in lower case here too: the data plane shows and sets the same
+/// metadata, and would tell no other.
+pub(crate) fn metadata_of_json(object: &Map<String, Value>) -> Result<Metadata, Fault> {
+    let mut gathered = Gathered::default();
+    for (name, value) in object.iter().filter(|(_, value)| !value.is_null()) {
+        let value = value.as_str().ok_or_else(invalid_metadata)?;
+        let is_header = HeaderValue::from_str(value).is_ok_and(|value| value.to_str().is_ok());
+        if !is_header || !gathered.add(&name.to_ascii_lowercase(), value)? {
+            return Err(invalid_metadata());
+        }
+    }
+    Ok(gathered.found)
 }
 
 /// A header's value. One that is no text is a fault and not taken for absent, nor is the first of several taken for

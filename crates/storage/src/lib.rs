@@ -3,7 +3,8 @@
 //! [`Storage`] is both: the service behind the accounts' host names (rows: [`blob_ops`]) and what the kind
 //! [`Accounts`] changes through the resource manager. A request proves itself with a bearer token, and roles
 //! decide, or with a signature by one of the account's keys, which may do everything within that account.
-//! Containers are reached by control actions and blobs by data actions, as the built-in roles have them.
+//! Containers are reached by control actions and blobs by data actions, as the built-in roles have them; so the resource
+//! manager serves containers too, which are the same rows.
 //!
 //! Rows name blobs and hold their properties; their bytes are in files of their own (`bytes`), sealed, and
 //! durable before the row that names them. What is deleted is unreachable at once and removed by

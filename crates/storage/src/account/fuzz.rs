@@ -1,9 +1,10 @@
-//! Fuzz target for what an account may be set to.
+//! Fuzz target for what an account, its services and its containers may be set to.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::properties::AccountProperties;
+use super::services::{self, check_blob_service, check_file_service, container_asked};
 
 const INSTANCE: Uuid = Uuid::from_u128(1);
 const LATER_INSTANCE: Uuid = Uuid::from_u128(2);
@@ -61,6 +62,7 @@ arcadia_fuzz::target!(account_body, |data: &[u8]| nothing_is_ignored_that_should
 fn nothing_is_ignored_that_should_be_enforced(data: &[u8]) {
     let mut lines = data.splitn(2, |byte| *byte == b'\n').map(serde_json::from_slice::<Value>);
     let Some(Ok(first @ Value::Object(_))) = lines.next() else { return };
+    services_ignore_nothing(&first);
     let Ok(made) = AccountProperties::over(&first, None, INSTANCE) else { return };
     checked(&first, &made, None);
     let shown = made.shown();
@@ -71,6 +73,47 @@ fn nothing_is_ignored_that_should_be_enforced(data: &[u8]) {
     let Ok(changed) = AccountProperties::over(&second, Some(&made), LATER_INSTANCE) else { return };
     checked(&second, &changed, Some(&made));
     assert_eq!(changed.instance, INSTANCE);
+}
+
+/// The same of a service or a container: a body that is taken names nothing that is not so.
+fn services_ignore_nothing(body: &Value) {
+    let account = services::tests::account();
+    let body = &json!({ "properties": body });
+    for taken in [check_blob_service(body, &account), check_file_service(body, &account)] {
+        assert!(taken.is_err() || all_off(body), "{body}");
+    }
+    let Ok(metadata) = container_asked(body) else { return };
+    assert_eq!(metadata.is_some(), body["properties"]["metadata"].is_object(), "{body}");
+    let bytes: usize = metadata.iter().flatten().map(|(name, value)| name.len() + value.len()).sum();
+    assert!(bytes <= 8192, "{body}");
+    if let Some(metadata) = metadata {
+        let again = json!({ "properties": { "metadata": metadata } });
+        assert_eq!(container_asked(&again).unwrap(), Some(metadata), "{again}");
+    }
+    let mut rest = body["properties"].clone();
+    for name in [
+        "metadata",
+        "publicAccess",
+        "lastModifiedTime",
+        "leaseStatus",
+        "leaseState",
+        "defaultEncryptionScope",
+    ] {
+        rest[name] = Value::Null;
+    }
+    assert!(all_off(&rest), "{body}");
+}
+
+/// Nothing is switched on, and nothing is named or counted.
+fn all_off(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Number(number) => number.as_u64() == Some(0),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.values().all(all_off),
+        Value::Bool(true) => false,
+    }
 }
 
 /// What was asked for is what is shown now, or what was before; nothing was asked for that is not served.

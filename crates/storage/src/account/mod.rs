@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod fuzz;
 pub(crate) mod properties;
+pub(crate) mod services;
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -10,6 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use arcadia_arm::Resource;
 use arcadia_kernel::ArmId;
 use arcadia_store::Change;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::records::AccountKeys;
@@ -59,6 +61,11 @@ impl Account {
     pub(crate) fn instance(&self) -> Uuid {
         self.properties.instance
     }
+}
+
+/// As clients see it.
+pub(crate) fn sku_shown(name: &str) -> Value {
+    json!({ "name": name, "tier": name.split('_').next().unwrap_or("Standard") })
 }
 
 /// Every live account by name, and their keys by instance.

@@ -196,16 +196,16 @@ fn refuse_unserved(asked: &Value) -> Result<(), Fault> {
 }
 
 /// Those that say something; JSON's null says what leaving them out does.
-fn fields(object: &Value) -> impl Iterator<Item = (&str, &Value)> {
+pub(super) fn fields(object: &Value) -> impl Iterator<Item = (&str, &Value)> {
     let fields = object.as_object().into_iter().flatten();
     fields.map(|(name, value)| (name.as_str(), value)).filter(|(_, value)| !value.is_null())
 }
 
-fn object<'a>(name: &str, value: &'a Value) -> Result<&'a Value, Fault> {
+pub(super) fn object<'a>(name: &str, value: &'a Value) -> Result<&'a Value, Fault> {
     if value.is_object() { Ok(value) } else { Err(invalid(name, "an object")) }
 }
 
-fn invalid(name: &str, expected: &str) -> Fault {
+pub(super) fn invalid(name: &str, expected: &str) -> Fault {
     let message = format!("The value for the property '{name}' is not valid; it is {expected}.");
     Fault::bad_request("InvalidRequestPropertyValue", message)
 }

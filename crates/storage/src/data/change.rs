@@ -65,7 +65,7 @@ impl Found {
 }
 
 impl Storage {
-    pub(super) async fn container(&self, account: &Account, name: &str) -> Result<Row<Container>, Fault> {
+    pub(crate) async fn container(&self, account: &Account, name: &str) -> Result<Row<Container>, Fault> {
         let key = (account.instance(), name.to_owned());
         self.store.get(CONTAINERS, &key).await?.ok_or_else(faults::container_not_found)
     }

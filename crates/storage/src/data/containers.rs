@@ -8,9 +8,36 @@ use super::{DeleteContainer, ReadContainer, WriteContainer};
 use crate::account::Account;
 use crate::conditions::{Conditions, State};
 use crate::headers::{add_container, add_version, check_served, metadata, new_etag};
-use crate::records::{CONTAINERS, Container, NAMES, Refuse};
+use crate::records::{CONTAINERS, Container, Metadata, NAMES, Refuse};
 use crate::{Storage, faults};
 
+/// What a container is after a change, and whether the change made it.
+pub(crate) struct Written {
+    pub container: Container,
+    pub created: bool,
+}
+
+impl Container {
+    pub(crate) fn new(name: &str, metadata: Metadata, permit: &Permit<WriteContainer>) -> Self {
+        Self {
+            name: name.to_owned(),
+            instance: permit.entropy().uuid(),
+            etag: new_etag(permit.entropy()),
+            modified: permit.epoch_seconds(),
+            metadata,
+        }
+    }
+
+    pub(crate) fn with_metadata(&self, metadata: Metadata, permit: &Permit<WriteContainer>) -> Self {
+        Self { etag: new_etag(permit.entropy()), modified: permit.epoch_seconds(), metadata, ..self.clone() }
+    }
+
+    pub(crate) fn state(&self) -> State<'_> {
+        State { etag: &self.etag, modified: self.modified }
+    }
+}
+
+/// Changes that the data plane and the resource manager make alike.
 impl Storage {
     /// A batch that is only committed while the account is live and still the same one.
     async fn change_of(&self, account: &Account) -> Result<Batch, Fault> {
@@ -21,10 +48,72 @@ impl Storage {
         batch.require_revision(NAMES, account.name(), claim.revision);
         Ok(batch)
     }
+
+    /// Makes a container, or changes it, to what `plan` says of the one that is there; nothing leaves it as it is.
+    pub(crate) async fn write_container(
+        &self,
+        account: &Account,
+        name: &str,
+        permit: &Permit<WriteContainer>,
+        plan: impl Fn(Option<&Container>) -> Result<Option<Container>, Fault> + Send,
+    ) -> Result<Written, Fault> {
+        let key = (account.instance(), name.to_owned());
+        let mut attempts = self.store.attempts();
+        loop {
+            let row = self.store.get(CONTAINERS, &key).await?;
+            let planned = plan(row.as_ref().map(|row| &row.value))?;
+            let created = row.is_none();
+            let (mut batch, container) = match (row, planned) {
+                (None, None) => return Err(faults::container_not_found()),
+                (Some(row), None) => return Ok(Written { container: row.value, created }),
+                (Some(row), Some(container)) => {
+                    let mut batch = Batch::new();
+                    batch.require_revision(CONTAINERS, &key, row.revision);
+                    (batch, container)
+                }
+                (None, Some(container)) => {
+                    let mut batch = self.change_of(account).await?;
+                    batch.require_absent(CONTAINERS, &key);
+                    (batch, container)
+                }
+            };
+            batch.put(CONTAINERS, &key, &container)?;
+            if attempts.commit(permit.stamp(), batch).await?.is_some() {
+                return Ok(Written { container, created });
+            }
+        }
+    }
+
+    /// The container and its name are gone at once; what it holds is unreachable then, and is removed by the sweep.
+    /// Gives whether there was one.
+    pub(crate) async fn delete_container(
+        &self,
+        account: &Account,
+        name: &str,
+        permit: &Permit<DeleteContainer>,
+        conditions: &Conditions,
+    ) -> Result<bool, Fault> {
+        let key = (account.instance(), name.to_owned());
+        let leaving = Leaving { now: permit.epoch_seconds(), entropy: permit.entropy() };
+        let mut attempts = self.store.attempts();
+        loop {
+            let Some(row) = self.store.get(CONTAINERS, &key).await? else { return Ok(false) };
+            conditions.check_change(row.value.state())?;
+            let mut batch = Batch::new();
+            batch.require_revision(CONTAINERS, &key, row.revision);
+            batch.delete(CONTAINERS, &key);
+            leaving.leave(&mut batch, 0, Refuse::Container(row.value.instance))?;
+            if attempts.commit(permit.stamp(), batch).await?.is_some() {
+                return Ok(true);
+            }
+        }
+    }
 }
 
-fn state(container: &Container) -> State<'_> {
-    State { etag: &container.etag, modified: container.modified }
+fn written(status: StatusCode, container: &Container) -> Reply {
+    let mut reply = Reply::empty(status);
+    add_version(&mut reply, &container.etag, container.modified);
+    reply
 }
 
 pub(super) async fn create(
@@ -34,8 +123,7 @@ pub(super) async fn create(
 ) -> Result<Reply, Fault> {
     check_served(&request)?;
     if request.headers.contains_key("x-ms-blob-public-access") {
-        let message = "Public access is not permitted on this storage account.";
-        return Err(Fault::conflict("PublicAccessNotPermitted", message));
+        return Err(faults::public_access_not_permitted());
     }
     if let Some(name) = ["x-ms-default-encryption-scope", "x-ms-deny-encryption-scope-override"]
         .into_iter()
@@ -43,29 +131,12 @@ pub(super) async fn create(
     {
         return Err(faults::unsupported_header(name));
     }
-    let account = &at.target.account;
-    let container = Container {
-        name: request.param("container").to_owned(),
-        instance: permit.entropy().uuid(),
-        etag: new_etag(permit.entropy()),
-        modified: permit.epoch_seconds(),
-        metadata: metadata(&request)?,
-    };
-    let key = (account.instance(), container.name.clone());
-    let mut attempts = at.store.attempts();
-    loop {
-        let mut batch = at.change_of(account).await?;
-        if at.store.get(CONTAINERS, &key).await?.is_some() {
-            return Err(faults::container_exists());
-        }
-        batch.require_absent(CONTAINERS, &key);
-        batch.put(CONTAINERS, &key, &container)?;
-        if attempts.commit(permit.stamp(), batch).await?.is_some() {
-            let mut reply = Reply::empty(StatusCode::CREATED);
-            add_version(&mut reply, &container.etag, container.modified);
-            return Ok(reply);
-        }
-    }
+    let (name, metadata) = (request.param("container"), metadata(&request)?);
+    let made = at.write_container(&at.target.account, name, &permit, |current| match current {
+        Some(_) => Err(faults::container_exists()),
+        None => Ok(Some(Container::new(name, metadata.clone(), &permit))),
+    });
+    Ok(written(StatusCode::CREATED, &made.await?.container))
 }
 
 /// Properties and metadata; the latter alone is the same answer with fewer names to look at.
@@ -76,7 +147,7 @@ pub(super) async fn properties(
 ) -> Result<Reply, Fault> {
     let conditions = Conditions::of(&request)?;
     let container = at.container(&at.target.account, request.param("container")).await?.value;
-    conditions.check_read(state(&container))?;
+    conditions.check_read(container.state())?;
     let mut reply = Reply::empty(StatusCode::OK);
     add_container(&mut reply, &container);
     Ok(reply)
@@ -89,47 +160,24 @@ pub(super) async fn set_metadata(
 ) -> Result<Reply, Fault> {
     let conditions = Conditions::of(&request)?;
     let metadata = metadata(&request)?;
-    let key = (at.target.account.instance(), request.param("container").to_owned());
-    let mut attempts = at.store.attempts();
-    loop {
-        let row = at.container(&at.target.account, &key.1).await?;
-        conditions.check_change(state(&row.value))?;
-        let container = Container {
-            etag: new_etag(permit.entropy()),
-            modified: permit.epoch_seconds(),
-            metadata: metadata.clone(),
-            ..row.value
-        };
-        let mut batch = Batch::new();
-        batch.require_revision(CONTAINERS, &key, row.revision);
-        batch.put(CONTAINERS, &key, &container)?;
-        if attempts.commit(permit.stamp(), batch).await?.is_some() {
-            let mut reply = Reply::empty(StatusCode::OK);
-            add_version(&mut reply, &container.etag, container.modified);
-            return Ok(reply);
-        }
-    }
+    let name = request.param("container");
+    let changed = at.write_container(&at.target.account, name, &permit, |current| {
+        let current = current.ok_or_else(faults::container_not_found)?;
+        conditions.check_change(current.state())?;
+        Ok(Some(current.with_metadata(metadata.clone(), &permit)))
+    });
+    Ok(written(StatusCode::OK, &changed.await?.container))
 }
 
-/// The container and its name are gone at once; what it holds is unreachable then, and is removed by the sweep.
 pub(super) async fn delete(
     at: At<Storage>,
     permit: Permit<DeleteContainer>,
     request: Request,
 ) -> Result<Reply, Fault> {
     let conditions = Conditions::of(&request)?;
-    let key = (at.target.account.instance(), request.param("container").to_owned());
-    let leaving = Leaving { now: permit.epoch_seconds(), entropy: permit.entropy() };
-    let mut attempts = at.store.attempts();
-    loop {
-        let row = at.container(&at.target.account, &key.1).await?;
-        conditions.check_change(state(&row.value))?;
-        let mut batch = Batch::new();
-        batch.require_revision(CONTAINERS, &key, row.revision);
-        batch.delete(CONTAINERS, &key);
-        leaving.leave(&mut batch, 0, Refuse::Container(row.value.instance))?;
-        if attempts.commit(permit.stamp(), batch).await?.is_some() {
-            return Ok(Reply::empty(StatusCode::ACCEPTED));
-        }
+    let name = request.param("container");
+    if !at.delete_container(&at.target.account, name, &permit, &conditions).await? {
+        return Err(faults::container_not_found());
     }
+    Ok(Reply::empty(StatusCode::ACCEPTED))
 }

@@ -72,11 +72,7 @@ impl Asked {
         let results_text = text("maxresults")?;
         let results_max = match results_text.as_str() {
             "" => RESULTS_MAX,
-            number => match number.parse::<i64>().map(usize::try_from) {
-                Ok(Ok(number)) if number > 0 => number.min(RESULTS_MAX),
-                Ok(_) => return Err(faults::query_out_of_range("maxresults", number, 1, RESULTS_MAX)),
-                Err(_) => return Err(faults::invalid_query("maxresults", number)),
-            },
+            number => results("maxresults", number, RESULTS_MAX)?,
         };
         let include = text("include")?.to_ascii_lowercase();
         if let Some(unknown) = include.split(',').find(|name| !INCLUDABLE.contains(&name.trim())) {
@@ -96,8 +92,7 @@ impl Asked {
 
     /// Where the first read starts: whatever comes last of the marker, the prefix and the first name.
     fn start(&self) -> Option<Continuation> {
-        let named = [&self.prefix, &self.start_from].into_iter().filter(|text| !text.is_empty());
-        named.map(|text| at(text)).chain(self.marker.clone()).max_by(|one, other| one.0.cmp(&other.0))
+        first([&self.prefix, &self.start_from], self.marker.clone())
     }
 
     /// Whether a page with so many items is at its end.
@@ -118,6 +113,21 @@ impl Asked {
             }
         }
     }
+}
+
+/// How many items a page may have: what is asked for by the name of a query parameter, and `max` at the most.
+pub(crate) fn results(name: &str, text: &str, max: usize) -> Result<usize, Fault> {
+    match text.parse::<i64>().map(usize::try_from) {
+        Ok(Ok(number)) if number > 0 => Ok(number.min(max)),
+        Ok(_) => Err(faults::query_out_of_range(name, text, 1, max)),
+        Err(_) => Err(faults::invalid_query(name, text)),
+    }
+}
+
+/// Where a read starts: whatever comes last of the marker and the texts that are not empty.
+pub(crate) fn first<const N: usize>(texts: [&str; N], marker: Option<Continuation>) -> Option<Continuation> {
+    let named = texts.into_iter().filter(|text| !text.is_empty()).map(at);
+    named.chain(marker).max_by(|one, other| one.0.cmp(&other.0))
 }
 
 /// The last component of a key that starts with `text`, as the store writes it: a read after this starts with the
@@ -183,7 +193,12 @@ pub(super) async fn containers(
     let mut out = begin(&request, None, HEAD_BYTES + asked.results_max.min(ROWS_PER_READ) * LINE_BYTES);
     asked.echo(&mut out);
     out.push_str("<Containers>");
-    let next = at.page_of_containers(&asked, at.target.account.instance(), &mut out).await?;
+    let account = at.target.account.instance();
+    let next = at.page_of_containers(account, &asked.prefix, asked.start(), asked.results_max, |container| {
+        write_container(&mut out, container, asked.with_metadata);
+        out.len() < PAGE_BYTES_MAX
+    });
+    let next = next.await?;
     out.push_str("</Containers>");
     next_marker(&mut out, &request, next.as_ref());
     Ok(answer(out))
@@ -289,34 +304,36 @@ pub(super) async fn blobs(at: At<Storage>, _: Permit<ReadBlob>, request: Request
 }
 
 impl Storage {
-    /// Writes a page of containers. Gives where the next one begins.
-    async fn page_of_containers(
+    /// Gives `take` a page of containers, each until it says that there is room for no more. Gives where the next page
+    /// begins.
+    pub(crate) async fn page_of_containers(
         &self,
-        asked: &Asked,
         account: uuid::Uuid,
-        out: &mut String,
+        prefix: &str,
+        mut start: Option<Continuation>,
+        results_max: usize,
+        mut take: impl FnMut(&Container) -> bool + Send,
     ) -> Result<Option<Continuation>, Fault> {
-        let mut start = asked.start();
-        let mut count = 0;
+        let (mut count, mut has_room) = (0, true);
         loop {
-            let limit = ROWS_PER_READ.min(asked.results_max - count);
+            let limit = ROWS_PER_READ.min(results_max - count);
             let page = self.store.range(CONTAINERS, &(account,), start.as_ref(), limit).await?;
             for row in page.items {
                 let container = row.value;
-                if !container.name.starts_with(&asked.prefix) {
+                if !container.name.starts_with(prefix) {
                     return Ok(None);
                 }
-                if asked.is_full(count, out) {
+                if !has_room {
                     return Ok(start);
                 }
                 start = Some(after(&container.name));
-                write_container(out, &container, asked.with_metadata);
+                has_room = take(&container);
                 count += 1;
             }
             if page.next.is_none() {
                 return Ok(None);
             }
-            if asked.is_full(count, out) {
+            if !has_room || count == results_max {
                 return Ok(start);
             }
         }

@@ -14,6 +14,7 @@ use arcadia_kernel::{Method, Op, action, op, op_streamed};
 use crate::Storage;
 
 pub(crate) use change::DraftLocks;
+pub(crate) use lists::{first, results};
 #[cfg(test)]
 pub(crate) use read::parse_range;
 

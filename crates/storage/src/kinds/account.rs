@@ -7,10 +7,10 @@ use arcadia_kernel::{EntropyExt as _, Fault, Op, StatusCode};
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
-use super::{keys, names};
+use super::{containers, keys, names, services};
 use crate::Storage;
-use crate::account::ACCOUNT_TYPE;
 use crate::account::properties::{AccountProperties, not_served};
+use crate::account::{ACCOUNT_TYPE, sku_shown};
 use crate::records::{Garbage, KEYS, NAMES, NameClaim, Refuse};
 
 const SKUS: [&str; 8] = [
@@ -133,6 +133,8 @@ impl ResourceKind for Accounts {
     fn extra_ops(self: Arc<Self>) -> Vec<Op<Arm>> {
         let mut rows = keys::ops(&self.0);
         rows.extend(names::ops(&self.0));
+        rows.extend(services::ops(&self.0));
+        rows.extend(containers::ops(&self.0));
         rows
     }
 }
@@ -143,10 +145,7 @@ fn sku(asked: Option<&Value>, current: Option<&Resource>) -> Result<Option<Value
     let name = asked.or(before).and_then(|sku| sku["name"].as_str());
     let known = name.and_then(|name| SKUS.iter().find(|known| known.eq_ignore_ascii_case(name)));
     match known {
-        Some(known) => {
-            let tier = known.split('_').next().unwrap_or("Standard");
-            Ok(Some(json!({ "name": known, "tier": tier })))
-        }
+        Some(known) => Ok(Some(sku_shown(known))),
         None => {
             let message = format!("The property 'sku.name' must be one of {}.", SKUS.join(", "));
             Err(Fault::bad_request("InvalidRequestPropertyValue", message))

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use arcadia_arm::Arm;
 use arcadia_crypto::b64;
-use arcadia_kernel::{ArmId, At, Entropy, Fault, Json, Method, Op, Permit, Reply, Request, action, op};
+use arcadia_kernel::{At, Entropy, Fault, Json, Method, Op, Permit, Reply, Request, action, op};
 use arcadia_store::Batch;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::account_at;
 use crate::Storage;
-use crate::account::Account;
 use crate::records::{AccountKey, AccountKeys, KEYS};
 
 action!(ListKeys, Control, "Microsoft.Storage/storageAccounts/listkeys/action");
@@ -53,19 +53,6 @@ fn new_key(name: &str, created: Timestamp, entropy: &dyn Entropy) -> AccountKey 
     AccountKey { name: name.to_owned(), value: b64(&bytes), created }
 }
 
-fn found(storage: &Storage, id: &ArmId) -> Result<Arc<Account>, Fault> {
-    let account = storage.accounts.by_name(id.name()).filter(|account| account.id == *id);
-    account.ok_or_else(|| {
-        let message = format!(
-            "The Resource 'Microsoft.Storage/storageAccounts/{}' under resource group '{}' was not found. For more \
-             details please go to https://aka.ms/ARMResourceNotFoundFix",
-            id.name(),
-            id.resource_group().unwrap_or("<null>"),
-        );
-        Fault::not_found("ResourceNotFound", message)
-    })
-}
-
 fn shown(keys: &AccountKeys) -> Value {
     let keys = keys.keys.iter().map(|key| {
         json!({
@@ -79,7 +66,7 @@ fn shown(keys: &AccountKeys) -> Value {
 }
 
 async fn list_keys(storage: Arc<Storage>, permit: Permit<ListKeys>, _: Request) -> Result<Reply, Fault> {
-    let account = found(&storage, permit.scope())?;
+    let account = account_at(&storage, permit.scope())?;
     let keys = storage.store.get(KEYS, &account.instance()).await?;
     let keys = keys.ok_or_else(|| Fault::internal("a live account has no keys"))?;
     Reply::ok(&shown(&keys.value))
@@ -90,7 +77,7 @@ async fn regenerate_key(
     permit: Permit<RegenerateKey>,
     which: Json<Which>,
 ) -> Result<Reply, Fault> {
-    let account = found(&storage, permit.scope())?;
+    let account = account_at(&storage, permit.scope())?;
     let mut attempts = storage.store.attempts();
     loop {
         let row = storage.store.get(KEYS, &account.instance()).await?;

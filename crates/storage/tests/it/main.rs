@@ -8,6 +8,7 @@ mod backup;
 mod blobs;
 mod blocks;
 mod conditions;
+mod containers_rm;
 mod durable;
 mod folder;
 mod fuzz;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arcadia_crypto::{KeyRing, SystemEntropy, b64};
 use arcadia_kernel::Method;
 use arcadia_races::{block_on, race, rounds};
+use serde_json::{Value, json};
 
 use crate::support::*;
 
@@ -66,5 +67,44 @@ fn an_upload_that_loses_leaves_no_file() {
         });
         assert_eq!(winners(&outcomes), 1, "round {round}: {outcomes:?}");
         assert_eq!(world.files().0, round, "round {round}");
+    }
+}
+
+/// By the resource manager and by the data plane at once: one container, made once, and whoever puts metadata last is
+/// the one who is seen.
+#[test]
+fn a_container_is_made_by_one_of_both_sides() {
+    let (world, member) = block_on(World::with_account("acct1"));
+    for round in 0..rounds() {
+        let name = format!("cc{round}");
+        let outcomes = race(async |number| {
+            if number % 2 == 0 {
+                let path = format!("/{name}?restype=container");
+                return world.ask(Ask::new(Method::PUT, "acct1", &path).by(&member)).await.outcome();
+            }
+            let body = json!({ "properties": { "metadata": { "number": number.to_string() } } });
+            world.manage(Method::PUT, &world.container("acct1", &name), body).await.status.to_string()
+        });
+        assert_eq!(winners(&outcomes), 1, "round {round}: {outcomes:?}");
+        for (number, outcome) in outcomes.iter().enumerate() {
+            let allowed =
+                if number % 2 == 0 { ["201", "409 ContainerAlreadyExists"] } else { ["201", "200"] };
+            assert!(allowed.contains(&&**outcome), "round {round}: {outcomes:?}");
+        }
+        let shown = block_on(world.manage(Method::GET, &world.container("acct1", &name), Value::Null)).json();
+        let number = shown["properties"]["metadata"]["number"].as_str().map(|text| text.parse::<usize>());
+        assert!(matches!(number, Some(Ok(number)) if number % 2 == 1), "round {round}: {shown}");
+        let gone = race(async |number| {
+            if number % 2 == 0 {
+                return world.delete(&member, "acct1", &format!("/{name}?restype=container")).await.outcome();
+            }
+            world
+                .manage(Method::DELETE, &world.container("acct1", &name), Value::Null)
+                .await
+                .status
+                .to_string()
+        });
+        let deleted = gone.iter().filter(|outcome| ["200", "202"].contains(&&***outcome)).count();
+        assert_eq!(deleted, 1, "round {round}: {gone:?}");
     }
 }

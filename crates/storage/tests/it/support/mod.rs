@@ -336,6 +336,11 @@ impl World {
             headers: vec![("authorization".to_owned(), caller.bearer("https://management.azure.com/"))],
             body: if body.is_null() { Bytes::new() } else { body.to_string().into() },
         };
+        self.ask_arm(ask).await
+    }
+
+    /// One request to the resource manager, whatever it is.
+    pub async fn ask_arm(&self, ask: Ask) -> Answer {
         let body = full_body(ask.body.clone());
         send(self.arm.clone(), ask, body).await
     }
@@ -401,6 +406,10 @@ impl World {
     /// How many rows a table of the store has.
     pub async fn rows(&self, table: &'static str) -> usize {
         self.stored(table).await.len()
+    }
+
+    pub fn arm_rows(&self) -> Vec<OpInfo> {
+        self.arm.catalogue()
     }
 
     pub fn data_rows(&self) -> Vec<OpInfo> {
