@@ -80,6 +80,15 @@ def show(world):
     world.on_machine(MACHINE, "azcmagent", "show", user="arcadmin").ok()
 
 
+@check("a command on the machine has nobody's credentials")
+def no_credentials(world):
+    callers = {name: value for name, value in world.env.items() if value in (world.client, world.secret, world.password)}
+    equal(len(callers), 5)
+    found = world.on_machine(MACHINE, "env", env={"AZURE_USERNAME": world.user}).text().splitlines()
+    equal([line for line in found if line.split("=")[0] in {*callers, "AZURE_USERNAME", "ARCADIA_USER"}], [])
+    equal([line for line in found if line == f"AZURE_TENANT_ID={world.tenant}"], [f"AZURE_TENANT_ID={world.tenant}"])
+
+
 @check("the machine's resource, by az resource show")
 def resource(world):
     found = world.run_az(

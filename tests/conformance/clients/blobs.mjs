@@ -4,9 +4,6 @@ import { ManagedIdentityCredential } from "@azure/identity";
 import { BlobServiceClient, StorageSharedKeyCredential, getBlobServiceAccountAudience } from "@azure/storage-blob";
 
 const { BLOB_URL, BLOB_ACCOUNT, BLOB_KEY } = process.env;
-for (const name of Object.keys(process.env)) {
-  if (name.startsWith("AZURE_CLIENT")) delete process.env[name];
-}
 const byKey = process.argv.includes("--key");
 const credential = byKey ? new StorageSharedKeyCredential(BLOB_ACCOUNT, BLOB_KEY) : new ManagedIdentityCredential();
 const service = new BlobServiceClient(BLOB_URL, credential);

@@ -128,8 +128,6 @@ async def asynchronous():
         await container.delete_container()
 
 
-for variable in [name for name in os.environ if name.startswith(("AZURE_CLIENT", "AZURE_TENANT"))]:
-    del os.environ[variable]
 with BlobServiceClient(URL, ManagedIdentityCredential()) as client:
     box = client.get_container_client("sdkbox")
     attempt("makes a container", box.create_container)

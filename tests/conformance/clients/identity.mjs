@@ -3,9 +3,6 @@ import { DefaultAzureCredential, ManagedIdentityCredential } from "@azure/identi
 import { SecretClient } from "@azure/keyvault-secrets";
 
 const { VAULT_URL, SECRET_NAME, SECRET_VALUE } = process.env;
-for (const name of Object.keys(process.env)) {
-  if (name.startsWith("AZURE_CLIENT")) delete process.env[name];
-}
 let failed = false;
 
 async function attempt(name, action) {

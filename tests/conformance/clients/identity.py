@@ -55,9 +55,6 @@ def other_identity():
 if "--refused" in sys.argv:
     attempt("is refused the challenge file", refused)
 else:
-    # Without the variables of a service principal that the workstation's shell may have handed down.
-    for variable in [name for name in os.environ if name.startswith(("AZURE_CLIENT", "AZURE_TENANT"))]:
-        del os.environ[variable]
     attempt("reads the secret", lambda: read(ManagedIdentityCredential()))
     attempt("DefaultAzureCredential reads the secret", lambda: read(DefaultAzureCredential()))
     attempt("may not write", forbidden)

@@ -52,7 +52,7 @@ pub enum Command {
     /// Run a command on a machine, as root there. Its exit status is returned.
     ///
     /// The machine has its own 127.0.0.1, /var/opt/azcmagent, /opt/azcmagent, /etc/hosts, users and processes;
-    /// all other files are this host's.
+    /// all other files are this host's. The environment is the caller's without its proxies and credentials.
     #[command(after_help = "Examples:\n  \
         arcadia machine exec ubuntu-01 -- azcmagent show\n  \
         arcadia machine exec ubuntu-01 --user arcadmin -- id")]

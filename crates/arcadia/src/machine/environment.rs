@@ -11,8 +11,25 @@ pub const BIN: &str = "/opt/azcmagent/bin";
 /// The roots that clients on the machine trust: a copy of the site's file that every user can read.
 pub const CA_BUNDLE: &str = "/opt/azcmagent/share/ca-bundle.pem";
 
-/// Proxies of the caller's shell. None of them can be reached from the machine, which has no network.
-pub const REMOVED: [&str; 4] = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
+/// Of the caller's shell: proxies, none of which can be reached from the machine, which has no network; and whom the
+/// caller is, which clients prefer to the machine's own identity.
+pub const REMOVED: [&str; 15] = [
+    "HTTP_PROXY",
+    "http_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+    "AZURE_CLIENT_ID",
+    "AZURE_CLIENT_SECRET",
+    "AZURE_CLIENT_CERTIFICATE_PATH",
+    "AZURE_CLIENT_CERTIFICATE_PASSWORD",
+    "AZURE_FEDERATED_TOKEN_FILE",
+    "AZURE_USERNAME",
+    "AZURE_PASSWORD",
+    "ARM_CLIENT_ID",
+    "ARM_CLIENT_SECRET",
+    "ARCADIA_USER",
+    "ARCADIA_PASSWORD",
+];
 
 /// Names and values that are added to the caller's. `domain` is the one of a site with names of its own.
 pub fn variables(domain: Option<&str>) -> Vec<(&'static str, String)> {
