@@ -143,6 +143,40 @@ def blobs(world):
     by_login(world, "blob", "show", *at).fails("BlobNotFound")
 
 
+@check("storage: az storage blob copy start, cancel and set-tier")
+def copies(world):
+    content = b"to be copied\n"
+    path = file_of(world, "source.txt", content)
+    source, target = ["-c", "uploads", "-n", "from/source +&%.txt"], ["-c", "uploads", "-n", "copy.txt"]
+    by_login(world, "blob", "upload", *source, "-f", path, "--metadata", "a=b").ok()
+    url = f"{URL}/uploads/from/source%20%2B%26%25.txt"
+    start = ["blob", "copy", "start", "--destination-container", "uploads", "--destination-blob", "copy.txt"]
+    copied = by_login(world, *start, "--source-uri", url).json()
+    equal(copied["copy_status"], "success")
+    shown = by_login(world, "blob", "show", *target).json()
+    equal((shown["properties"]["copy"]["id"], shown["properties"]["copy"]["source"]), (copied["copy_id"], url))
+    equal((shown["properties"]["copy"]["progress"], shown["metadata"]), (f"{len(content)}/{len(content)}", {"a": "b"}))
+    by_login(world, "blob", "delete", *source).ok()
+    by_login(world, "blob", "download", *target, "-f", "dl.txt").ok()
+    equal(content_of(world, "dl.txt"), content)
+    by_login(world, *start, "--source-uri", url).fails("CannotVerifyCopySource")
+    by_login(world, *start, "--source-uri", "https://example.com/box/b").fails("CannotVerifyCopySource")
+    key = ["--account-name", ACCOUNT, "--account-key", world.account_key]
+    within = ["--source-container", "uploads", "--source-blob", "copy.txt", "--tier", "Cold"]
+    equal(az(world, *start[:-1], "again.txt", *within, *key).json()["copy_status"], "success")
+    again = ["-c", "uploads", "-n", "again.txt"]
+    equal(by_login(world, "blob", "show", *again).json()["properties"]["blobTier"], "Cold")
+    cancel = ["blob", "copy", "cancel", "--destination-container", "uploads", "--destination-blob", "copy.txt"]
+    by_login(world, *cancel, "--copy-id", copied["copy_id"]).fails("no pending copy operation")
+    for tier in ("Cool", "Cold", "Hot"):
+        by_login(world, "blob", "set-tier", *target, "--tier", tier).ok()
+        properties = by_login(world, "blob", "show", *target).json()["properties"]
+        equal((properties["blobTier"], properties["etag"]), (tier, shown["properties"]["etag"]))
+    by_login(world, "blob", "set-tier", *target, "--tier", "Archive").fails("InvalidBlobTier")
+    for at in (target, again):
+        by_login(world, "blob", "delete", *at).ok()
+
+
 @check("storage: az storage blob upload and download with the account key")
 def by_key(world):
     path = file_of(world, "k.txt", b"by key\n")
@@ -237,17 +271,17 @@ def words(world):
 
 @check("storage: azure-storage-blob for Python on the machine")
 def python_sdk(world):
-    return outcomes(world.on_machine(MACHINE, "env", *words(world), *python(world, "blobs.py")), 14)
+    return outcomes(world.on_machine(MACHINE, "env", *words(world), *python(world, "blobs.py")), 16)
 
 
 @check("storage: @azure/storage-blob for JavaScript on the machine")
 def javascript_sdk(world):
-    return outcomes(world.on_machine(MACHINE, "env", *words(world), *node(world, "blobs.mjs")), 8)
+    return outcomes(world.on_machine(MACHINE, "env", *words(world), *node(world, "blobs.mjs")), 10)
 
 
 @check("storage: @azure/storage-blob for JavaScript with the account key")
 def javascript_key(world):
-    return outcomes(world.run(node(world, "blobs.mjs", "--key"), env=variables(world)), 6)
+    return outcomes(world.run(node(world, "blobs.mjs", "--key"), env=variables(world)), 8)
 
 
 @check("storage: blobs outlive a kill -9 of the site in the middle of uploads")

@@ -7,6 +7,29 @@ use crate::headers::{one, parse_date};
 
 const IF_TAGS: HeaderName = HeaderName::from_static("x-ms-if-tags");
 const LEASE_ID: HeaderName = HeaderName::from_static("x-ms-lease-id");
+const SOURCE_IF_TAGS: HeaderName = HeaderName::from_static("x-ms-source-if-tags");
+const SOURCE_LEASE_ID: HeaderName = HeaderName::from_static("x-ms-source-lease-id");
+
+/// The headers that a kind of conditions is in.
+struct Names {
+    if_match: HeaderName,
+    if_none_match: HeaderName,
+    modified_since: HeaderName,
+    unmodified_since: HeaderName,
+}
+
+static OF_TARGET: Names = Names {
+    if_match: header::IF_MATCH,
+    if_none_match: header::IF_NONE_MATCH,
+    modified_since: header::IF_MODIFIED_SINCE,
+    unmodified_since: header::IF_UNMODIFIED_SINCE,
+};
+static OF_SOURCE: Names = Names {
+    if_match: HeaderName::from_static("x-ms-source-if-match"),
+    if_none_match: HeaderName::from_static("x-ms-source-if-none-match"),
+    modified_since: HeaderName::from_static("x-ms-source-if-modified-since"),
+    unmodified_since: HeaderName::from_static("x-ms-source-if-unmodified-since"),
+};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Tags {
@@ -40,15 +63,30 @@ impl Conditions {
             // There are no leases, so no lease can be the one that is named.
             return Err(faults::lease_not_present(head.param("blob").is_empty()));
         }
+        Self::named(head, &OF_TARGET)
+    }
+
+    /// What must hold of the blob that is copied.
+    pub fn of_source(head: &RequestHead) -> Result<Self, Fault> {
+        if head.headers.contains_key(SOURCE_IF_TAGS) {
+            return Err(faults::unsupported_header(SOURCE_IF_TAGS.as_str()));
+        }
+        if head.headers.contains_key(SOURCE_LEASE_ID) {
+            return Err(faults::lease_not_present(false));
+        }
+        Self::named(head, &OF_SOURCE)
+    }
+
+    fn named(head: &RequestHead, names: &Names) -> Result<Self, Fault> {
         let date = |name: &HeaderName| {
             let Some(text) = condition(head, name)? else { return Ok(None) };
             parse_date(text).map(Some).ok_or_else(|| faults::invalid_header(name.as_str(), text))
         };
         Ok(Self {
-            if_match: tags(head, &header::IF_MATCH)?,
-            if_none_match: tags(head, &header::IF_NONE_MATCH)?,
-            modified_since: date(&header::IF_MODIFIED_SINCE)?,
-            unmodified_since: date(&header::IF_UNMODIFIED_SINCE)?,
+            if_match: tags(head, &names.if_match)?,
+            if_none_match: tags(head, &names.if_none_match)?,
+            modified_since: date(&names.modified_since)?,
+            unmodified_since: date(&names.unmodified_since)?,
         })
     }
 
@@ -66,6 +104,24 @@ impl Conditions {
     pub fn check_change(&self, state: State<'_>) -> Result<(), Fault> {
         self.check_unchanged(state)?;
         if self.is_known(state) { Err(faults::condition_not_met()) } else { Ok(()) }
+    }
+
+    /// For the source of a copy.
+    pub fn check_source(&self, state: State<'_>) -> Result<(), Fault> {
+        self.check_change(state).map_err(|_| faults::source_condition_not_met())
+    }
+
+    /// For an operation that knows no conditions on the blob's version.
+    pub fn check_none(head: &RequestHead) -> Result<(), Fault> {
+        Self::of(head)?;
+        let Names { if_match, if_none_match, modified_since, unmodified_since } = &OF_TARGET;
+        match [if_match, if_none_match, modified_since, unmodified_since]
+            .into_iter()
+            .find(|name| head.headers.contains_key(*name))
+        {
+            Some(name) => Err(faults::conditions_not_supported(name.as_str())),
+            None => Ok(()),
+        }
     }
 
     /// For an operation that makes a blob or replaces it.

@@ -1,6 +1,8 @@
 //! Refusals in the Blob service's words.
 
-use arcadia_kernel::{Fault, StatusCode};
+use arcadia_kernel::{Fault, HeaderName, HeaderValue, StatusCode};
+
+const CANNOT_VERIFY: &str = "CannotVerifyCopySource";
 
 pub(crate) fn authentication_failed(detail: &str) -> Fault {
     let message = "Server failed to authenticate the request. Make sure the value of Authorization header is formed \
@@ -48,6 +50,69 @@ pub(crate) fn condition_not_met() -> Fault {
     Fault::new(StatusCode::PRECONDITION_FAILED, "ConditionNotMet", message)
 }
 
+pub(crate) fn source_condition_not_met() -> Fault {
+    let message = "The source condition specified using HTTP conditional header(s) is not met.";
+    Fault::new(StatusCode::PRECONDITION_FAILED, "SourceConditionNotMet", message)
+}
+
+pub(crate) fn conditions_not_supported(name: &str) -> Fault {
+    Fault::bad_request("ConditionHeadersNotSupported", "Condition headers are not supported.")
+        .extra("HeaderName", name)
+}
+
+/// What a request for the source itself would have been told, in the words for sources of copies.
+pub(crate) fn copy_source(status: StatusCode, code: &str, message: &str) -> Fault {
+    let fault = Fault::new(status, CANNOT_VERIFY, message)
+        .extra("CopySourceStatusCode", status.as_str())
+        .extra("CopySourceErrorCode", code)
+        .extra("CopySourceErrorMessage", message);
+    [("x-ms-copy-source-status-code", status.as_str()), ("x-ms-copy-source-error-code", code)]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, HeaderValue::from_str(value).ok()?)))
+        .fold(fault, |fault, (name, value)| fault.header(HeaderName::from_static(name), value))
+}
+
+pub(crate) fn copy_source_absent(code: &str, message: &str) -> Fault {
+    copy_source(StatusCode::NOT_FOUND, code, message)
+}
+
+pub(crate) fn copy_source_denied() -> Fault {
+    let Fault { status, code, message, .. } = permission_mismatch();
+    copy_source(status, &code, &message)
+}
+
+/// A source with a signature of its own.
+pub(crate) fn copy_source_signed() -> Fault {
+    let message = "Server failed to authenticate the request. Shared access signatures are not served by this site; a \
+                   copy reads its source with the token or the account key of the request.";
+    copy_source(StatusCode::FORBIDDEN, "AuthenticationFailed", message)
+}
+
+/// Accounts are reached with TLS alone.
+pub(crate) fn copy_source_without_tls() -> Fault {
+    let message = "The account being accessed does not support http.";
+    copy_source(StatusCode::BAD_REQUEST, "AccountRequiresHttps", message)
+}
+
+/// Nobody was asked, so there is no answer of a source to pass on.
+pub(crate) fn copy_source_elsewhere() -> Fault {
+    let message = "Could not verify the copy source. This site copies from its own storage accounts only.";
+    Fault::conflict(CANNOT_VERIFY, message)
+}
+
+pub(crate) fn no_pending_copy() -> Fault {
+    Fault::conflict("NoPendingCopyOperation", "There is currently no pending copy operation.")
+}
+
+pub(crate) fn invalid_tier() -> Fault {
+    Fault::bad_request("InvalidBlobTier", "The specified blob tier is invalid.")
+}
+
+pub(crate) fn missing_query(name: &str) -> Fault {
+    let message = "A query parameter that's mandatory for this request is not specified.";
+    Fault::bad_request("MissingRequiredQueryParameter", message).extra("QueryParameterName", name)
+}
+
 pub(crate) fn unsatisfiable_condition() -> Fault {
     let message = "The request includes an unsatisfiable condition for this operation.";
     Fault::bad_request("UnsatisfiableCondition", message)
@@ -66,6 +131,12 @@ pub(crate) fn lease_not_present(with_container: bool) -> Fault {
 pub(crate) fn not_modified() -> Fault {
     let message = "The condition specified using HTTP conditional header(s) is not met.";
     Fault::new(StatusCode::NOT_MODIFIED, "ConditionNotMet", message)
+}
+
+/// A name of a length that none has.
+pub(crate) fn out_of_range() -> Fault {
+    let message = "The specified resource name length is not within the permissible limits.";
+    Fault::bad_request("OutOfRangeInput", message)
 }
 
 pub(crate) fn invalid_resource_name() -> Fault {

@@ -6,8 +6,12 @@ use arcadia_crypto::{b64, hmac_sha256};
 use arcadia_kernel::{ArmId, HeaderMap, HeaderName, HeaderValue, Method, Params, Query, RequestHead};
 use uuid::Uuid;
 
+use crate::StorageNames;
 use crate::conditions::{Conditions, State};
-use crate::headers::{check_served, content_headers, http_date, metadata, parse_date, tier};
+use crate::data::Source;
+use crate::headers::{
+    check_copy_served, check_served, content_headers, http_date, metadata, parse_date, tier,
+};
 use crate::paths::{blob_scope, check_blob, check_container, container_scope, split};
 use crate::records::{AccountKey, AccountKeys};
 use crate::shared_key::{Order, string_to_sign};
@@ -125,8 +129,15 @@ fn headers_are_bounded(data: &[u8]) {
     if let Some((first, Some(last))) = crate::data::parse_range(&text) {
         assert!(first <= last);
     }
+    if let Ok(source) = Source::parse(&StorageNames::azure(), &text) {
+        // What is shown of a source leads to the same blob again.
+        assert!(source.shown.len() <= text.len() && source.shown.starts_with("https://"));
+        assert_eq!(Source::parse(&StorageNames::azure(), &source.shown).unwrap(), source);
+    }
     let Some(head) = head(&text) else { return };
     let _ = check_served(&head);
+    let _ = check_copy_served(&head);
+    let _ = Conditions::of_source(&head);
     let _ = tier(&head);
     if let Ok(metadata) = metadata(&head) {
         assert!(metadata.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() <= 8 * 1024);

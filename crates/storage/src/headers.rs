@@ -6,16 +6,19 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822::{DateTimeParser, DateTimePrinter};
 use serde_json::{Map, Value};
 
+use crate::data::COPY_SOURCE;
 use crate::faults;
-use crate::records::{Blob, Container, ContentHeaders, Metadata};
+use crate::records::{Blob, Container, ContentHeaders, Copied, Metadata};
 
 const METADATA_BYTES_MAX: usize = 8 * 1024;
 const HEADER_CHARS_MAX: usize = 1024;
 const META: &str = "x-ms-meta-";
+/// The status of a copy: each is done when it is answered.
+pub(crate) const COPY_DONE: &str = "success";
 const TIERS: [&str; 3] = ["Hot", "Cool", "Cold"];
 /// What would change how a blob is stored or kept and is not served: refused, never passed over.
 const REFUSED: [&str; 13] = [
-    "x-ms-copy-source",
+    COPY_SOURCE,
     "x-ms-content-crc64",
     "x-ms-encryption-key",
     "x-ms-encryption-scope",
@@ -28,6 +31,24 @@ const REFUSED: [&str; 13] = [
     "x-ms-expiry-option",
     "x-ms-range-get-content-crc64",
     "x-ms-proposed-lease-id",
+];
+
+/// What a copy cannot have besides: its content headers are the source's, tags and seals are not there, and nothing
+/// waits to be read again.
+const REFUSED_OF_COPIES: [&str; 13] = [
+    "x-ms-rehydrate-priority",
+    "x-ms-seal-blob",
+    "x-ms-copy-source-tag-option",
+    "x-ms-copy-source-blob-properties",
+    "x-ms-source-content-crc64",
+    "x-ms-source-encryption-key",
+    "x-ms-file-request-intent",
+    "x-ms-blob-content-type",
+    "x-ms-blob-content-encoding",
+    "x-ms-blob-content-language",
+    "x-ms-blob-content-disposition",
+    "x-ms-blob-content-md5",
+    "x-ms-blob-cache-control",
 ];
 
 /// What is the same of every blob.
@@ -46,6 +67,15 @@ pub(crate) fn check_served(head: &RequestHead) -> Result<(), Fault> {
         return Ok(());
     }
     match REFUSED.iter().find(|name| head.headers.contains_key(**name)) {
+        Some(name) => Err(faults::unsupported_header(name)),
+        None => Ok(()),
+    }
+}
+
+/// The same for a copy.
+pub(crate) fn check_copy_served(head: &RequestHead) -> Result<(), Fault> {
+    let mut refused = REFUSED.iter().filter(|name| **name != COPY_SOURCE).chain(&REFUSED_OF_COPIES);
+    match refused.find(|name| head.headers.contains_key(**name)) {
         Some(name) => Err(faults::unsupported_header(name)),
         None => Ok(()),
     }
@@ -170,6 +200,10 @@ pub(crate) fn content_headers(head: &RequestHead, standard_too: bool) -> Result<
 
 pub(crate) fn tier(head: &RequestHead) -> Result<Option<String>, Fault> {
     let Some(asked) = text(head, "x-ms-access-tier")? else { return Ok(None) };
+    if asked.eq_ignore_ascii_case("Archive") {
+        // It would have to be unreadable until it is brought back.
+        return Err(faults::invalid_tier());
+    }
     let known = TIERS.iter().find(|tier| tier.eq_ignore_ascii_case(&asked));
     known
         .map(|tier| Some((*tier).to_owned()))
@@ -261,7 +295,25 @@ pub(crate) fn add_blob(reply: &mut Reply, blob: &Blob, account_tier: &str, whole
     if blob.tier.is_none() {
         add(reply, "x-ms-access-tier-inferred", "true");
     }
+    if let Some(changed) = blob.tier_changed {
+        add(reply, "x-ms-access-tier-change-time", &http_date(changed));
+    }
+    if let Some(copied) = &blob.copied {
+        add_copied(reply, copied, blob.length);
+    }
     add_metadata(reply, &blob.metadata);
+}
+
+fn add_copied(reply: &mut Reply, copied: &Copied, length: u64) {
+    for (name, value) in [
+        ("x-ms-copy-id", &copied.id.to_string()),
+        ("x-ms-copy-source", &copied.source),
+        ("x-ms-copy-progress", &format!("{length}/{length}")),
+        ("x-ms-copy-completion-time", &http_date(copied.at)),
+    ] {
+        add(reply, name, value);
+    }
+    add(reply, "x-ms-copy-status", COPY_DONE);
 }
 
 #[cfg(test)]

@@ -44,6 +44,11 @@ impl StorageNames {
         format!("https://{name}.{}", self.blob_suffix)
     }
 
+    /// The port that follows the hosts, where it is not the usual one.
+    pub(crate) fn blob_port(&self) -> Option<&str> {
+        self.blob_suffix.split_once(':').map(|(_, port)| port)
+    }
+
     /// The account that a host names, lower case: exactly one label below the suffix.
     pub(crate) fn account_name<'a>(&self, host: &'a str) -> Option<&'a str> {
         let suffix = self.blob_suffix.split(':').next().unwrap_or(&self.blob_suffix);

@@ -30,8 +30,10 @@ pub(crate) fn split(path: &str) -> Option<Vec<String>> {
 
 /// 3 to 63 lower-case letters, digits and single hyphens, first and last no hyphen.
 pub(crate) fn check_container(name: &str) -> Result<(), Fault> {
-    let fits = (CONTAINER_NAME_MIN..=CONTAINER_NAME_MAX).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+    if !(CONTAINER_NAME_MIN..=CONTAINER_NAME_MAX).contains(&name.chars().count()) {
+        return Err(faults::out_of_range());
+    }
+    let fits = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         && !name.starts_with('-')
         && !name.ends_with('-')
         && !name.contains("--");
@@ -100,9 +102,13 @@ mod tests {
 
     #[test]
     fn names_that_are_refused() {
-        for name in ["ab", "Abc", "a--b", "-abc", "abc-", "a/b", "..", "a.b", "$root", &"a".repeat(64)] {
-            assert!(check_container(name).is_err(), "{name}");
+        for name in ["Abc", "a--b", "-abc", "abc-", "a/b", "...", "a.b", "$root", "$logs", "$web", "äöü"] {
+            assert_eq!(check_container(name).unwrap_err().code, "InvalidResourceName", "{name}");
         }
+        for name in ["", "a", "ab", "..", "A", "äö", &"a".repeat(64), &"A".repeat(64)] {
+            assert_eq!(check_container(name).unwrap_err().code, "OutOfRangeInput", "{name}");
+        }
+        assert!(check_container("abc").is_ok() && check_container(&"a".repeat(63)).is_ok());
         for name in ["", "a\0b", "a\nb", "\u{ffff}", &"a".repeat(1025)] {
             assert!(check_blob(name).is_err(), "{name:?}");
         }

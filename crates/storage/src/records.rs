@@ -86,7 +86,22 @@ pub(crate) struct Blob {
     pub metadata: Metadata,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tier: Option<String>,
+    /// When the tier was last chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier_changed: Option<i64>,
+    /// What the blob was copied from, until something else is put in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copied: Option<Copied>,
     pub content: Content,
+}
+
+/// The copy that made a blob. It was done when it was answered, and had all of the blob's bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Copied {
+    pub id: Uuid,
+    /// A URL without a query.
+    pub source: String,
+    pub at: i64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::account::{Account, AccountIndex, PROVIDER};
 use crate::bytes::{ByteStore, BytesFault};
+use crate::data::Source;
 use crate::records::{AccountKey, BLOBS, Blob, CONTAINERS, Container, KEYS};
 use crate::xml::{DECLARATION, element};
 use crate::{StorageNames, data, faults, paths, shared_key};
@@ -114,6 +115,15 @@ impl Storage {
         self.accounts.by_name(self.names.account_name(&head.host)?)
     }
 
+    /// Whether a request reads nothing of another account.
+    fn copies_within(&self, account: &Account, head: &RequestHead) -> bool {
+        head.headers.get_all(data::COPY_SOURCE).iter().all(|source| {
+            let source = source.to_str().ok().and_then(|text| Source::parse(&self.names, text).ok());
+            // What is no source is refused, whoever asks.
+            source.is_none_or(|source| source.account.eq_ignore_ascii_case(account.name()))
+        })
+    }
+
     fn by_key(&self, head: &RequestHead, credential: &str, now: i64) -> Result<Proven, Fault> {
         let unknown = || faults::authentication_failed("The account does not exist.");
         let account = self.account_of(head).ok_or_else(unknown)?;
@@ -183,7 +193,11 @@ impl Service for Storage {
     }
 
     fn audiences(&self, head: &RequestHead) -> Vec<Cow<'_, str>> {
-        let own = self.account_of(head).map(|account| self.names.blob_origin(account.name()).into());
+        // A token for one account opens no other, as the source of a copy neither.
+        let own = self
+            .account_of(head)
+            .filter(|account| self.copies_within(account, head))
+            .map(|account| self.names.blob_origin(account.name()).into());
         self.names.audiences.iter().map(Cow::from).chain(own).collect()
     }
 

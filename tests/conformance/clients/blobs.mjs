@@ -52,6 +52,27 @@ await attempt("a blob that is there is not replaced", async () => {
   }
   throw new Error("it was replaced");
 });
+await attempt("copies and their status", async () => {
+  const source = container.getBlockBlobClient("large");
+  const blob = container.getBlockBlobClient("copy");
+  const copied = await (await blob.beginCopyFromURL(source.url)).pollUntilDone();
+  const found = await blob.getProperties();
+  equal([copied.copyStatus, found.copyStatus, found.copyId, found.copySource], ["success", "success", copied.copyId, source.url]);
+  equal((await blob.downloadToBuffer()).equals(await source.downloadToBuffer()), true);
+  equal((await blob.syncCopyFromURL(source.url)).copyStatus, "success");
+  const status = await blob.beginCopyFromURL(`${source.url}none`).then(() => 202, (error) => error.statusCode);
+  equal(status, 404);
+});
+await attempt("tiers", async () => {
+  const blob = container.getBlockBlobClient("copy");
+  const { etag } = await blob.getProperties();
+  for (const tier of ["Cool", "Cold", "Hot"]) {
+    await blob.setAccessTier(tier);
+    const found = await blob.getProperties();
+    equal([found.accessTier, found.etag], [tier, etag]);
+  }
+  await blob.delete();
+});
 if (!byKey) {
   await attempt("a token for this account alone", async () => {
     const own = new BlobServiceClient(BLOB_URL, credential, { audience: getBlobServiceAccountAudience(BLOB_ACCOUNT) });

@@ -87,6 +87,38 @@ def conditions(container):
     raise AssertionError("a stale tag was taken")
 
 
+def copies(container):
+    source = container.upload_blob("copy source +&%", LARGE, metadata={"who": "machine"}, overwrite=True)
+    blob = container.get_blob_client("copy")
+    copied = blob.start_copy_from_url(source.url)
+    found = blob.get_blob_properties()
+    equal((copied["copy_status"], found.copy.status, found.copy.id), ("success", "success", copied["copy_id"]))
+    equal((found.copy.source, found.copy.progress), (source.url, f"{len(LARGE)}/{len(LARGE)}"))
+    equal((found.metadata, blob.download_blob().readall() == LARGE), ({"who": "machine"}, True))
+    listed = next(iter(container.list_blobs("copy", include=["copy"])))
+    equal((listed.name, listed.copy.id), ("copy", copied["copy_id"]))
+    waited = blob.start_copy_from_url(source.url, metadata={"who": "else"}, requires_sync=True)
+    equal((waited["copy_status"], blob.get_blob_properties().metadata), ("success", {"who": "else"}))
+    refused(409, "NoPendingCopyOperation", blob.abort_copy, waited["copy_id"])
+    refused(404, "CannotVerifyCopySource", blob.start_copy_from_url, source.url + "none")
+    refused(409, "CannotVerifyCopySource", blob.start_copy_from_url, "https://example.com/b")
+    tag = {"etag": "0x8D0", "match_condition": MatchConditions.IfNotModified}
+    refused(412, "SourceConditionNotMet", blob.start_copy_from_url, source.url, **{f"source_{k}": v for k, v in tag.items()})
+    for gone in (source, blob):
+        gone.delete_blob()
+
+
+def tiers(container):
+    blob = container.upload_blob("tiers", b"x", overwrite=True)
+    before = blob.get_blob_properties()
+    for tier in ("Cool", "Cold", "Hot"):
+        blob.set_standard_blob_tier(tier)
+        found = blob.get_blob_properties()
+        equal((found.blob_tier, found.etag, found.last_modified), (tier, before.etag, before.last_modified))
+    refused(400, "InvalidBlobTier", blob.set_standard_blob_tier, "Archive")
+    blob.delete_blob()
+
+
 def deletes(container):
     container.delete_blob("top")
     try:
@@ -139,6 +171,8 @@ with BlobServiceClient(URL, ManagedIdentityCredential()) as client:
     attempt("a large blob in parallel blocks and ranges", lambda: large(client))
     attempt("lists, pages and folders", lambda: lists(box))
     attempt("conditions", lambda: conditions(box))
+    attempt("copies and their status", lambda: copies(box))
+    attempt("tiers", lambda: tiers(box))
     attempt("deletes", lambda: deletes(box))
 attempt("a token for another audience is refused", lambda: wrong_audience("https://vault.azure.net"))
 attempt("a token for this account alone", own_audience)

@@ -5,7 +5,7 @@ use arcadia_kernel::{At, Fault, Permit, Reply, Request, RequestHead, StatusCode,
 
 use super::change::{Leaving, detached};
 use super::input::{receive, refused};
-use super::{DeleteBlob, WriteBlob};
+use super::{COPY_SOURCE, DeleteBlob, WriteBlob, copy};
 use crate::bytes::Stored;
 use crate::conditions::{Conditions, State};
 use crate::headers::{self, add, add_version, check_md5, check_served, content_headers, new_etag};
@@ -51,6 +51,9 @@ pub(super) async fn put(
     permit: Permit<WriteBlob>,
     mut body: Streamed,
 ) -> Result<Reply, Fault> {
+    if body.head.headers.contains_key(COPY_SOURCE) && !body.head.headers.contains_key(BLOB_TYPE) {
+        return copy::copy(at, permit, body).await;
+    }
     let described = match first_look(&at, &body.head).await {
         Ok(described) => described,
         Err(fault) => return Err(refused(fault, &mut body).await),
@@ -75,12 +78,11 @@ async fn commit(
     permit: &Permit<WriteBlob>,
     head: &RequestHead,
     described: Described,
-    mut stored: Stored,
+    stored: Stored,
 ) -> Result<Reply, Fault> {
     let now = permit.epoch_seconds();
-    let leaving = Leaving { now, entropy: permit.entropy() };
     let md5 = b64(&stored.md5);
-    let mut blob = Blob {
+    let blob = Blob {
         name: head.param("blob").to_owned(),
         etag: new_etag(permit.entropy()),
         created: now,
@@ -88,14 +90,34 @@ async fn commit(
         length: stored.length,
         headers: ContentHeaders { content_md5: Some(md5.clone()), ..described.headers },
         metadata: described.metadata,
+        tier_changed: described.tier.is_some().then_some(now),
         tier: described.tier,
+        copied: None,
         content: stored.piece.clone().map_or(Content::Empty, Content::One),
     };
+    let blob = replace(at, permit, head.param("container"), &described.conditions, blob, stored).await?;
+    let mut reply = Reply::empty(StatusCode::CREATED);
+    add_version(&mut reply, &blob.etag, blob.modified);
+    add(&mut reply, "content-md5", &md5);
+    add(&mut reply, "x-ms-request-server-encrypted", "true");
+    Ok(reply)
+}
+
+/// Puts a blob and its bytes in the place of what is there. Gives it as it is kept.
+pub(super) async fn replace(
+    at: &At<Storage>,
+    permit: &Permit<WriteBlob>,
+    container: &str,
+    conditions: &Conditions,
+    mut blob: Blob,
+    mut stored: Stored,
+) -> Result<Blob, Fault> {
+    let leaving = Leaving { now: blob.modified, entropy: permit.entropy() };
     let mut attempts = at.store.attempts();
     loop {
-        let (found, mut batch) = at.plan(&at.target.account, head.param("container"), &blob.name).await?;
-        described.conditions.check_put(found.state())?;
-        blob.created = now;
+        let (found, mut batch) = at.plan(&at.target.account, container, &blob.name).await?;
+        conditions.check_put(found.state())?;
+        blob.created = blob.modified;
         if let Some(before) = &found.blob {
             blob.created = before.value.created;
             leaving.content(&mut batch, &before.value.content)?;
@@ -104,11 +126,7 @@ async fn commit(
         stored.keep(&mut batch)?;
         batch.put(BLOBS, &found.key, &blob)?;
         if attempts.commit(permit.stamp(), batch).await?.is_some() {
-            let mut reply = Reply::empty(StatusCode::CREATED);
-            add_version(&mut reply, &blob.etag, blob.modified);
-            add(&mut reply, "content-md5", &md5);
-            add(&mut reply, "x-ms-request-server-encrypted", "true");
-            return Ok(reply);
+            return Ok(blob);
         }
         stored.not_kept();
     }
@@ -152,7 +170,7 @@ pub(super) async fn set_metadata(
     Ok(reply)
 }
 
-/// Replaces all of the content headers: those that are not sent are cleared.
+/// Replaces all of the content headers: those that are not sent are cleared. A blob that was copied is a copy no longer.
 pub(super) async fn set_properties(
     at: At<Storage>,
     permit: Permit<WriteBlob>,
@@ -166,7 +184,11 @@ pub(super) async fn set_properties(
         return Err(faults::unsupported_header(name));
     }
     let headers = content_headers(&request, false)?;
-    change(&at, &permit, &request, |blob| blob.headers = headers.clone()).await
+    change(&at, &permit, &request, |blob| {
+        blob.headers = headers.clone();
+        blob.copied = None;
+    })
+    .await
 }
 
 pub(super) async fn delete(

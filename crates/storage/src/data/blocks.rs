@@ -212,6 +212,8 @@ pub(super) async fn put_list(
             headers: described.headers.clone(),
             metadata: described.metadata.clone(),
             tier: described.tier.clone(),
+            tier_changed: described.tier.is_some().then_some(now),
+            copied: None,
             content: write_parts(&mut batch, permit.entropy().uuid(), chosen)?,
         };
         batch.put(BLOBS, &found.key, &blob)?;

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use arcadia_kernel::{At, Continuation, Fault, Permit, Reply, Request, RequestHead, StatusCode};
 
 use super::{ReadBlob, ReadContainer};
-use crate::headers::http_date;
-use crate::records::{BLOBS, Blob, CONTAINERS, Container, Metadata};
+use crate::headers::{COPY_DONE, http_date};
+use crate::records::{BLOBS, Blob, CONTAINERS, Container, Copied, Metadata};
 use crate::xml::{DECLARATION, element, escape};
 use crate::{Storage, faults};
 
@@ -52,6 +52,7 @@ struct Asked {
     results_max: usize,
     results_text: String,
     with_metadata: bool,
+    with_copies: bool,
 }
 
 impl Asked {
@@ -78,6 +79,7 @@ impl Asked {
         if let Some(unknown) = include.split(',').find(|name| !INCLUDABLE.contains(&name.trim())) {
             return Err(faults::invalid_query("include", unknown));
         }
+        let includes = |wanted: &str| include.split(',').any(|name| name.trim() == wanted);
         Ok(Self {
             prefix: text("prefix")?,
             start_from: text("startFrom")?,
@@ -86,7 +88,8 @@ impl Asked {
             marker_text,
             results_max,
             results_text,
-            with_metadata: include.split(',').any(|name| name.trim() == "metadata"),
+            with_metadata: includes("metadata"),
+            with_copies: includes("copy"),
         })
     }
 
@@ -248,6 +251,15 @@ impl Lines<'_> {
         element(&mut self.out, name, &self.date.1);
     }
 
+    fn copied(&mut self, copied: &Copied, length: u64) {
+        let out = &mut self.out;
+        let _ = write!(out, "<CopyId>{}</CopyId>", copied.id);
+        element(out, "CopySource", &copied.source);
+        element(out, "CopyStatus", COPY_DONE);
+        let _ = write!(out, "<CopyProgress>{length}/{length}</CopyProgress>");
+        self.date("CopyCompletionTime", copied.at);
+    }
+
     fn blob(&mut self, blob: &Blob) {
         self.count += 1;
         let headers = &blob.headers;
@@ -276,10 +288,17 @@ impl Lines<'_> {
         if blob.tier.is_none() {
             out.push_str("<AccessTierInferred>true</AccessTierInferred>");
         }
-        out.push_str(
-            "<LeaseStatus>unlocked</LeaseStatus><LeaseState>available</LeaseState>\
-             <ServerEncrypted>true</ServerEncrypted></Properties>",
-        );
+        if let Some(changed) = blob.tier_changed {
+            self.date("AccessTierChangeTime", changed);
+        }
+        self.out.push_str("<LeaseStatus>unlocked</LeaseStatus><LeaseState>available</LeaseState>");
+        if self.asked.with_copies
+            && let Some(copied) = &blob.copied
+        {
+            self.copied(copied, blob.length);
+        }
+        let out = &mut self.out;
+        out.push_str("<ServerEncrypted>true</ServerEncrypted></Properties>");
         if self.asked.with_metadata {
             write_metadata(out, &blob.metadata);
         }

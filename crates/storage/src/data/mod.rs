@@ -5,9 +5,12 @@ mod blobs;
 mod blocks;
 mod change;
 mod containers;
+mod copy;
 mod input;
 mod lists;
 mod read;
+mod source;
+mod tier;
 
 use arcadia_kernel::{Method, Op, action, op, op_streamed};
 
@@ -17,6 +20,7 @@ pub(crate) use change::DraftLocks;
 pub(crate) use lists::{first, results};
 #[cfg(test)]
 pub(crate) use read::parse_range;
+pub(crate) use source::{COPY_SOURCE, Source};
 
 action!(
     /// What a container is: its properties, its metadata, and the list of containers.
@@ -80,6 +84,7 @@ fn container_ops() -> Vec<Op<Storage>> {
     ]
 }
 
+/// Put Blob is Copy Blob where the request names a source and no type: rows are told apart by method, path and query.
 fn blob_rows() -> Vec<Op<Storage>> {
     vec![
         op_streamed("PutBlob", Method::PUT, BLOB, blobs::put).body_bytes_max(PUT_BODY_BYTES_MAX),
@@ -90,6 +95,8 @@ fn blob_rows() -> Vec<Op<Storage>> {
         op("SetBlobMetadata", Method::PUT, BLOB, blobs::set_metadata).when_query("comp", Some("metadata")),
         op("SetBlobProperties", Method::PUT, BLOB, blobs::set_properties)
             .when_query("comp", Some("properties")),
+        op("SetBlobTier", Method::PUT, BLOB, tier::set).when_query("comp", Some("tier")),
+        op("AbortCopyBlob", Method::PUT, BLOB, copy::abort).when_query("comp", Some("copy")),
         op_streamed("PutBlock", Method::PUT, BLOB, blocks::put)
             .when_query("comp", Some("block"))
             .body_bytes_max(BLOCK_BODY_BYTES_MAX),

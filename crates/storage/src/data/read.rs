@@ -108,7 +108,7 @@ pub(crate) fn parse_range(text: &str) -> Option<(u64, Option<u64>)> {
 
 impl Storage {
     /// The parts of pieces that hold the bytes `from..until` of a blob.
-    async fn spans(&self, blob: &Blob, from: u64, until: u64) -> Result<Vec<Span>, Fault> {
+    pub(super) async fn spans(&self, blob: &Blob, from: u64, until: u64) -> Result<Vec<Span>, Fault> {
         let pieces: Vec<_> = match &blob.content {
             Content::Empty => Vec::new(),
             Content::One(piece) => vec![piece.clone()],

@@ -161,7 +161,7 @@ async fn what_is_not_understood_is_refused() {
         ("x-ms-content-crc64", "AAAAAAAAAAA=", "400 UnsupportedHeader"),
         ("x-ms-encryption-key", "x", "400 UnsupportedHeader"),
         ("x-ms-tags", "a=b", "400 UnsupportedHeader"),
-        ("x-ms-access-tier", "Archive", "400 InvalidHeaderValue"),
+        ("x-ms-access-tier", "Archive", "400 InvalidBlobTier"),
         ("x-ms-lease-id", "x", "412 LeaseNotPresentWithBlobOperation"),
         ("x-ms-meta-a-b", "x", "400 InvalidMetadata"),
         ("x-ms-meta-a", &"x".repeat(9000), "400 MetadataTooLarge"),
@@ -256,8 +256,20 @@ async fn hostile_names() {
     }
     let longest = format!("/cc1/{}", "%C3%A4".repeat(1024));
     assert_eq!(world.put(&member, "acct1", &longest, "x").await.outcome(), "201");
-    for container in ["C1", "a--b", "ab", "-ab", "..", "$root", "a.b", "a%2Fb"] {
+    let create = async |container: &str| {
         let ask = Ask::new(Method::PUT, "acct1", &format!("/{container}?restype=container")).by(&member);
-        assert_eq!(world.ask(ask).await.outcome(), "400 InvalidResourceName", "{container}");
+        world.ask(ask).await
+    };
+    for container in ["Cc1", "a--b", "-ab", "...", "$root", "$web", "$logs", "a.b", "a%2Fb", "%C3%A4bc"] {
+        assert_eq!(create(container).await.outcome(), "400 InvalidResourceName", "{container}");
+    }
+    for container in ["ab", "a", "..", "C1", &"a".repeat(64)] {
+        let refused = create(container).await;
+        assert_eq!(refused.outcome(), "400 OutOfRangeInput", "{container}");
+        assert!(
+            refused
+                .text()
+                .contains("The specified resource name length is not within the permissible limits.")
+        );
     }
 }

@@ -233,11 +233,19 @@ async fn what_a_container_cannot_be_is_refused() {
             assert_eq!(outcome(&refused), refusal, "{method} {properties}");
         }
     }
-    for name in ["ab", "Cc1", "a--b", "-abc", "$root", "a.b", &"a".repeat(64)] {
+    for (name, code) in [
+        ("ab", "OutOfRangeInput"),
+        ("Cc1", "InvalidResourceName"),
+        ("a--b", "InvalidResourceName"),
+        ("-abc", "InvalidResourceName"),
+        ("$root", "InvalidResourceName"),
+        ("a.b", "InvalidResourceName"),
+        (&"a".repeat(64), "OutOfRangeInput"),
+    ] {
         let path = world.container("acct1", name);
         for method in [Method::GET, Method::PUT, Method::PATCH, Method::DELETE] {
             let refused = world.manage(method.clone(), &path, json!({})).await;
-            assert_eq!(outcome(&refused), "400 InvalidResourceName", "{method} {name}");
+            assert_eq!(outcome(&refused), format!("400 {code}"), "{method} {name}");
         }
     }
     let target = format!("{path}?api-version={VERSION}");

@@ -85,6 +85,18 @@ fn requests_keep_their_promises(data: &[u8]) {
                 );
                 assert_eq!(read.header("etag"), answer.header("etag"));
             }
+            if method == Method::PUT && answer.status == 202 {
+                let copy = site.world.get(&site.member, "acct1", &target).await;
+                assert_eq!((copy.status, copy.header("x-ms-copy-status")), (200, "success"), "{request}");
+                for name in ["etag", "x-ms-copy-id"] {
+                    assert_eq!(copy.header(name), answer.header(name), "{request}");
+                }
+                assert_eq!(
+                    copy.header("x-ms-copy-progress"),
+                    format!("{0}/{0}", copy.bytes.len()),
+                    "{request}"
+                );
+            }
         }
     });
 }
