@@ -17,13 +17,17 @@ type Step = (&'static str, fn(&Path) -> Result<Tally>);
 /// Without it nothing else is tried.
 const ROOM: &str = "room on the disk";
 
+const TOOLS: &str = "tools";
+/// What comes after it needs the tools.
+const BUILD: &str = "build";
+
 const STEPS: [Step; 14] = [
     (ROOM, room),
-    ("tools", tools),
+    (TOOLS, tools),
     ("format", format),
     ("tidy", tidy_up),
     ("lints", lints),
-    ("build", build),
+    (BUILD, build),
     ("tests", tests),
     ("databases on a newer PostgreSQL", newer_databases),
     ("extensions for az", extensions),
@@ -50,10 +54,7 @@ pub fn run(root: &Path, only: &[String]) -> Result<ExitCode> {
     let began = Instant::now();
     let mut sum = Tally::default();
     let mut summary = Vec::new();
-    for (name, step) in STEPS {
-        if !only.is_empty() && !only.iter().any(|word| name.contains(word.as_str())) {
-            continue;
-        }
+    for (name, step) in chosen(only) {
         say(format_args!("\n==== {name}"));
         let began = Instant::now();
         let tally = step(root).unwrap_or_else(|error| {
@@ -75,6 +76,14 @@ pub fn run(root: &Path, only: &[String]) -> Result<ExitCode> {
     let sum = sum.with_status(true);
     say(sum);
     Ok(if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The steps whose names contain one of the words, and the tools that they need; all of them without words.
+fn chosen(only: &[String]) -> Vec<Step> {
+    let is_named = |name: &str| only.is_empty() || only.iter().any(|word| name.contains(word.as_str()));
+    let needs_tools =
+        STEPS.iter().rev().take_while(|(name, _)| *name != BUILD).any(|(name, _)| is_named(name));
+    STEPS.into_iter().filter(|(name, _)| is_named(name) || *name == TOOLS && needs_tools).collect()
 }
 
 /// Says so at once where the disk would be full half an hour later, as a failure of whatever writes just then.
@@ -206,4 +215,22 @@ fn passes(command: &mut Command) -> Result<Tally> {
 fn counts(command: &mut Command) -> Result<Tally> {
     let (lines, succeeded) = stream(command)?;
     Ok(Tally::of_lines(&lines).with_status(succeeded))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_needs_the_tools_has_them_installed() {
+        let names = |words: &[&str]| -> Vec<&str> {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            chosen(&words).into_iter().map(|(name, _)| name).collect()
+        };
+        assert_eq!(names(&[]).len(), STEPS.len());
+        assert_eq!(names(&["conformance"]), [TOOLS, "conformance with real clients"]);
+        assert_eq!(names(&["tests"]), [TOOLS, "tests"]);
+        assert_eq!(names(&["format", "tidy"]), ["format", "tidy"]);
+        assert_eq!(names(&["nothing"]), [""; 0]);
+    }
 }
