@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -44,8 +44,22 @@ pub struct AuditEvent {
     /// The role assignment that allowed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub assignment: Option<Arc<str>>,
+    /// What else was decided for the request, such as the right to read what it copies.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<AlsoDecided>,
     #[serde(flatten)]
     pub outcome: Outcome,
+}
+
+/// A further right that a request needed.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AlsoDecided {
+    pub action: String,
+    pub scope: ArmId,
+    /// The role assignment that gave it. Without one it was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub assignment: Option<Arc<str>>,
 }
 
 /// The audit log could not be written; no answer may leave.
@@ -78,13 +92,24 @@ pub struct AuditStamp(Arc<Inner>);
 struct Inner {
     facts: StampFacts,
     commits: AtomicU32,
+    learned: Mutex<Learned>,
+}
+
+/// What came out while the request was carried out.
+#[derive(Default)]
+struct Learned {
     /// Whom an open operation found its caller to be, or to claim to be.
-    found: Mutex<Option<Caller>>,
+    caller: Option<Caller>,
+    also: Vec<AlsoDecided>,
 }
 
 impl AuditStamp {
     pub(crate) fn new(facts: StampFacts) -> Self {
-        Self(Arc::new(Inner { facts, commits: AtomicU32::new(0), found: Mutex::default() }))
+        Self(Arc::new(Inner { facts, commits: AtomicU32::new(0), learned: Mutex::default() }))
+    }
+
+    fn learned(&self) -> MutexGuard<'_, Learned> {
+        self.0.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The record for a commit that is about to be written. Call [`PendingRecord::written`] once it is durable.
@@ -101,14 +126,25 @@ impl AuditStamp {
     /// ones; where the dispatcher knew the caller, nothing changes.
     pub fn identify(&self, caller: Caller) {
         if self.0.facts.caller.kind == CallerKind::Anonymous {
-            *self.0.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(caller);
+            self.learned().caller = Some(caller);
+        }
+    }
+
+    /// Puts a further decision on record. What was decided twice counts once, the request's own right that holds still
+    /// among it.
+    pub(crate) fn note(&self, decided: AlsoDecided) {
+        let facts = &self.0.facts;
+        let is_own = decided.scope == facts.scope && decided.action == facts.action;
+        let mut learned = self.learned();
+        if !(is_own && decided.assignment.is_some() || learned.also.contains(&decided)) {
+            learned.also.push(decided);
         }
     }
 
     pub(crate) fn event(&self, outcome: Outcome) -> AuditEvent {
         let facts = &self.0.facts;
-        let found = self.0.found.lock().unwrap_or_else(PoisonError::into_inner);
-        let caller = found.as_ref().unwrap_or(&*facts.caller);
+        let learned = self.learned();
+        let caller = learned.caller.as_ref().unwrap_or(&*facts.caller);
         AuditEvent {
             time: facts.clock.now(),
             request_id: facts.request_id,
@@ -122,6 +158,7 @@ impl AuditStamp {
             caller_name: caller.name.clone(),
             remote: facts.remote,
             assignment: facts.assignment.clone(),
+            also: learned.also.clone(),
             outcome,
         }
     }

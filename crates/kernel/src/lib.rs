@@ -33,7 +33,7 @@ mod strangers;
 pub use action::{Action, Open, Plane, SignedIn, SystemWork};
 pub use address::counted_address;
 pub use arm_id::{ArmId, ArmIdError};
-pub use audit::{AuditEvent, AuditFault, AuditSink, AuditStamp, Outcome, PendingRecord};
+pub use audit::{AlsoDecided, AuditEvent, AuditFault, AuditSink, AuditStamp, Outcome, PendingRecord};
 pub use auth::{AuthFailure, Authenticator, Proven, TokenFault, VerifiedToken, trim_audience};
 pub use caller::{Caller, CallerKind};
 pub use clock::{Clock, Entropy, EntropyExt, FixedClock};

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::{Action, ArmId, AuditStamp, Caller, Decider, Decision, Denial, Entropy, Gate, Plane, Question};
+use crate::{
+    Action, AlsoDecided, ArmId, AuditStamp, Caller, Decider, Decision, Denial, Entropy, Gate, Plane, Question,
+};
 
 /// Proof that the caller may do `A` on [`Permit::scope`]. Only the dispatcher makes one, after deciding.
 pub struct Permit<A> {
@@ -72,10 +74,17 @@ impl<A: Action> Permit<A> {
         matches!(self.ask(action, plane, scope), Decision::Allowed { .. })
     }
 
-    /// A permit for a further action that the same request needs.
+    /// A permit for a further action that the same request needs. Granted or not, the request's record says so.
     pub fn also<B: Action>(&self, scope: &ArmId) -> Result<Permit<B>, Denial> {
         let action = B::name();
-        match self.ask(&action, B::PLANE, scope) {
+        let decision = self.ask(&action, B::PLANE, scope);
+        let assignment = match &decision {
+            Decision::Allowed { by } => Some(by.clone()),
+            Decision::Denied(_) => None,
+        };
+        let decided = AlsoDecided { action: action.clone().into_owned(), scope: scope.clone(), assignment };
+        self.grant.stamp.note(decided);
+        match decision {
             Decision::Allowed { by } => {
                 let grant = Grant { scope: scope.clone(), by: Some(by), ..self.grant.clone() };
                 Ok(Permit::new(grant))

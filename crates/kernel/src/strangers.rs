@@ -115,6 +115,7 @@ impl StrangersBounded {
             caller_name: nobody.name,
             remote: None,
             assignment: None,
+            also: Vec::new(),
             outcome: Outcome::LeftOut { requests, since },
         };
         let written = self.inner.append(event).await;
@@ -185,6 +186,7 @@ mod tests {
             caller_name: String::new(),
             remote: Some(remote.parse().unwrap()),
             assignment: None,
+            also: Vec::new(),
             outcome: Outcome::Answered { status: 400 },
         }
     }

@@ -115,14 +115,20 @@ fn line(sequence: u64, event: &AuditEvent) -> String {
     };
     // What was recorded came from callers: no control characters to the terminal.
     let plain = |text: &str| text.chars().filter(|c| !c.is_control()).collect::<String>();
-    format!(
+    let mut line = format!(
         "{sequence:>8} {:.3} {outcome:<8} {:<24} {} {DIM}{}{RESET} {}",
         event.time,
         plain(&event.operation),
         plain(&event.caller_name),
         plain(&event.action),
         plain(event.scope.as_str())
-    )
+    );
+    for decided in &event.also {
+        let verdict = if decided.assignment.is_some() { "also" } else { "but not" };
+        let (action, scope) = (plain(&decided.action), plain(decided.scope.as_str()));
+        line.push_str(&format!(" {verdict} {DIM}{action}{RESET} {scope}"));
+    }
+    line
 }
 
 /// The same for programs: `firstBroken` is a record's number, `rows` what is wrong with the rows.

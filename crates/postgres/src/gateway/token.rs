@@ -139,6 +139,7 @@ impl Gateway {
             caller_name: name,
             remote: Some(peer.address),
             assignment: None,
+            also: Vec::new(),
             outcome,
         };
         self.trust.audit.append(event).await.map_err(|fault| {

@@ -320,6 +320,11 @@ async fn copies_and_tiers_are_in_the_audit_log() {
     assert_eq!((&*event.operation, &*event.action, &event.outcome), ("PutBlob", action, &Outcome::Committed));
     assert!(event.scope.to_string().ends_with("/cc1/blobs/c"), "{}", event.scope);
     assert_eq!(event.request_id.to_string(), copied.header("x-ms-request-id"));
+    // Whose bytes were read is on record as well, and by which right.
+    let [source] = &event.also[..] else { panic!("{:?}", event.also) };
+    assert_eq!(source.action, "Microsoft.Storage/storageAccounts/blobServices/containers/blobs/read");
+    assert!(source.scope.to_string().ends_with("/cc1/blobs/b"), "{}", source.scope);
+    assert!(source.assignment.is_some() && source.assignment == event.assignment, "{event:?}");
     let ask = Ask::new(Method::PUT, "acct1", "/cc1/c?comp=tier").by(&member);
     world.ask(ask.with("x-ms-access-tier", "Cool")).await;
     let event = last().await;
@@ -332,7 +337,9 @@ async fn copies_and_tiers_are_in_the_audit_log() {
     world.make_container(&member, "acct1", "cc2").await;
     world.grant(&writer, BLOB_CONTRIBUTOR, &world.container("acct1", "cc2")).await;
     assert_eq!(world.copy(&writer, "/cc2/c", "/cc1/b").await.outcome(), NOT_YOURS);
-    assert!(matches!(last().await.outcome, Outcome::Denied { .. }));
+    let event = last().await;
+    assert!(matches!(event.outcome, Outcome::Denied { .. }));
+    assert!(matches!(&event.also[..], [source] if source.assignment.is_none()), "{event:?}");
 }
 
 /// What was written before there were copies is read, and what is no copy is written as before.
