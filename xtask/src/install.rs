@@ -99,35 +99,37 @@ fn packages(wanted: &[(&str, &str)]) -> Result<()> {
     {
         missing.push("python3-venv");
     }
-    if wanted.iter().any(|(package, _)| *package == SERVER)
-        && !missing.contains(&SERVER)
-        && is_behind(SERVER)?
-    {
-        missing.push(SERVER);
+    if !missing.is_empty() {
+        from_apt(&missing)?;
     }
-    if missing.is_empty() {
-        return Ok(());
+    // Only now: what was missing had the lists of packages renewed.
+    if wanted.iter().any(|(package, _)| *package == SERVER) && is_behind(SERVER) {
+        from_apt(&[SERVER])
+    } else {
+        Ok(())
     }
-    say(format_args!("installing with apt-get: {}", missing.join(" ")));
+}
+
+fn from_apt(packages: &[&str]) -> Result<()> {
+    say(format_args!("installing with apt-get: {}", packages.join(" ")));
     if !on_path("apt-get") {
-        bail!("apt-get is not here; install {} with this system's own means", missing.join(", "));
+        bail!("apt-get is not here; install {} with this system's own means", packages.join(", "));
     }
     let _ = stream(&mut apt(&["update", "--quiet"]));
-    let (_, done) = stream(apt(&["install", "--yes", "--quiet", "--no-install-recommends"]).args(&missing))?;
+    let (_, done) = stream(apt(&["install", "--yes", "--quiet", "--no-install-recommends"]).args(packages))?;
     if !done {
-        bail!("apt-get could not install {}", missing.join(", "));
+        bail!("apt-get could not install {}", packages.join(", "));
     }
     Ok(())
 }
 
 /// Whether `apt-get install` would do something for a package that is there. The walk-through says that on its machine,
 /// which has this computer's packages and no network to fetch a newer one.
-fn is_behind(package: &str) -> Result<bool> {
-    if !on_path("apt-get") {
-        return Ok(false);
-    }
-    let plan = capture(Command::new("apt-get").args(["--simulate", "install", package]))?;
-    Ok(plan.lines().any(|line| line.starts_with("Inst ")))
+///
+/// Where there is no such command, or it knows no such package, there is nothing that it would fetch.
+fn is_behind(package: &str) -> bool {
+    let plan = capture(Command::new("apt-get").args(["--simulate", "install", package]));
+    plan.is_ok_and(|plan| plan.lines().any(|line| line.starts_with("Inst ")))
 }
 
 fn apt(arguments: &[&str]) -> Command {
