@@ -22,7 +22,7 @@ const DISK_BYTES: usize = 512 * 1024 * 1024;
 const SITE_BYTES: u64 = 100 * 1024 * 1024;
 /// Left for whoever comes first.
 const SLIVER_BYTES: u64 = 256 * 1024;
-/// More than the log of a server has room for, at two kilobytes each.
+/// Far more than a table or a server's log has room for: a disk that never fills up ends the test.
 const UPDATES_MAX: u64 = 200_000;
 /// A server that does not start is tried again every ten seconds, and recovers then.
 const BACK: Duration = Duration::from_secs(90);
