@@ -26,6 +26,8 @@ pub enum Decision {
 pub enum DenyReason {
     #[error("no role assignment allows it")]
     NoAssignment,
+    #[error("no access policy of the vault allows it, and roles do not count there")]
+    NoAccessPolicy,
     #[error("the deny assignment {0} forbids it")]
     DenyAssignment(String),
     #[error("the principal no longer exists or is disabled")]

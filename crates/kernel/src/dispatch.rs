@@ -327,8 +327,10 @@ impl<S: Service> Asked<S> {
         }
     }
 
-    /// A body may take long to arrive. What was taken away meanwhile must not be used any more.
+    /// A body may take long to arrive. What was taken away meanwhile must not be used any more, nor the way to it.
     fn still_allowed(&self) -> Result<(), Fault> {
+        let now = self.service.locate(&self.row.info, &self.head)?;
+        self.service.admit(&self.head, &now.target)?;
         self.decide().map(|_| ())
     }
 }

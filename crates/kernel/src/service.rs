@@ -36,11 +36,11 @@ pub trait Service: Send + Sync + Sized + 'static {
     }
 
     /// The resource that `op` acts on, from what is in memory. Runs after the caller is known and before the decision, so
-    /// what it reveals by failing must be fit for any signed-in caller.
+    /// what it reveals by failing must be fit for any signed-in caller. Asked again once a body has arrived.
     fn locate(&self, op: &OpInfo, head: &RequestHead) -> Result<Located<Self::Target>, Fault>;
 
     /// Whether requests like this one reach the target at all, whoever sends them: network rules. Runs after the
-    /// target is located and before roles are asked; a refusal is recorded like theirs.
+    /// target is located and before roles are asked, and again once a body has arrived; a refusal is recorded like theirs.
     fn admit(&self, head: &RequestHead, target: &Self::Target) -> Result<(), Fault> {
         let _ = (head, target);
         Ok(())

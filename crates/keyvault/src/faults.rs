@@ -111,9 +111,10 @@ pub(crate) fn caller_facts(caller: &Caller) -> String {
 pub(crate) fn forbidden_by_rbac(vault: &Vault, caller: &Caller, denial: &Denial) -> Fault {
     let deny_assignment = match &denial.reason {
         DenyReason::DenyAssignment(id) => format!("'{id}'"),
-        DenyReason::NoAssignment | DenyReason::NoSuchPrincipal | DenyReason::CredentialSwitchedOff => {
-            "null".to_owned()
-        }
+        DenyReason::NoAssignment
+        | DenyReason::NoAccessPolicy
+        | DenyReason::NoSuchPrincipal
+        | DenyReason::CredentialSwitchedOff => "null".to_owned(),
     };
     let message = format!(
         "Caller is not authorized to perform action on resource.\r\nIf role assignments, deny assignments or \

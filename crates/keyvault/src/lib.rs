@@ -24,5 +24,5 @@ pub use names::KeyVaultNames;
 pub use secrets::data_ops;
 pub use service::{Asked, KeyVault};
 pub use sweep::Swept;
-pub use vault::Vault;
+pub use vault::{ALLOWED_BY_POLICY, Vault};
 pub use version::ApiVersion;

@@ -104,6 +104,7 @@ struct Explanation {
     plane: String,
     scope: String,
     groups: Vec<String>,
+    by_access_policies: bool,
     considered: Vec<Considered>,
 }
 
@@ -125,7 +126,11 @@ fn show(found: &Explanation) {
     if !found.groups.is_empty() {
         say(format!("  groups  {}", found.groups.join(", ")));
     }
-    if found.considered.is_empty() {
+    if found.by_access_policies {
+        say(
+            "  the vault has access policies: `az keyvault set-policy` changes them, and no role counts for its data",
+        );
+    } else if found.considered.is_empty() {
         say("  no role assignment of the caller or its groups applies at this scope");
     }
     for considered in &found.considered {

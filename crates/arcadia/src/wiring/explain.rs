@@ -9,8 +9,10 @@ use std::sync::Arc;
 use arcadia_arm::{Arm, Explanation};
 use arcadia_directory::{Directory, PrincipalFacts};
 use arcadia_kernel::{
-    ArmId, At, Caller, Decider, Decision, Fault, Json, Method, Op, Permit, Plane, Question, Reply, action, op,
+    ArmId, At, Caller, Decider, Decision, DenyReason, Fault, Json, Method, Op, Permit, Plane, Question,
+    Reply, action, op,
 };
+use arcadia_keyvault::ALLOWED_BY_POLICY;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -51,6 +53,8 @@ struct Asked {
 #[serde(rename_all = "camelCase")]
 struct Answer {
     principal_name: String,
+    /// Whether access policies decided, beside which no role counts: then no assignment is told.
+    by_access_policies: bool,
     #[serde(flatten)]
     explanation: Explanation,
 }
@@ -100,11 +104,19 @@ impl Explainer {
         let question = Question { caller: &caller, action: &asked.action, plane, scope };
         let mut explanation = self.arm.explain(&question);
         // Roles are not the whole decision: vaults may have access policies instead, principals may be disabled.
-        (explanation.allowed, explanation.because) = match self.decider.decide(&question) {
+        let decision = self.decider.decide(&question);
+        let by_access_policies = match &decision {
+            Decision::Allowed { by } => by.starts_with(ALLOWED_BY_POLICY),
+            Decision::Denied(reason) => *reason == DenyReason::NoAccessPolicy,
+        };
+        (explanation.allowed, explanation.because) = match decision {
             Decision::Allowed { by } => (true, by.as_ref().to_owned()),
             Decision::Denied(reason) => (false, reason.to_string()),
         };
-        Reply::ok(&Answer { principal_name: caller.name, explanation })
+        if by_access_policies {
+            explanation.considered.clear();
+        }
+        Reply::ok(&Answer { principal_name: caller.name, by_access_policies, explanation })
     }
 
     /// Whether Graph would tell. A token for Resource Manager does not say what a person's token for Graph would.

@@ -103,6 +103,17 @@ async fn explain_says_why() {
     assert_eq!(owner["allowed"], false, "{owner}");
     assert_eq!(owner["considered"][0]["verdict"], "actionNotInRole");
 
+    // Beside access policies a role counts for nothing, and is not told as if it did.
+    let url = format!("{ARM}{vault}?api-version=2023-07-01");
+    let owner = wire.admin_token(ARM_SCOPE).await;
+    let switch = |roles: bool| json!({ "properties": { "enableRbacAuthorization": roles } });
+    assert_eq!(wire.send("PATCH", &url, Some(&owner), Some(switch(false))).await.status, 200);
+    let policies = explain(&reader.object_id);
+    assert_eq!((&policies["allowed"], &policies["byAccessPolicies"]), (&json!(false), &json!(true)));
+    assert_eq!(policies["considered"], json!([]), "{policies}");
+    assert!(policies["because"].as_str().unwrap().contains("no access policy"), "{policies}");
+    assert_eq!(wire.send("PATCH", &url, Some(&owner), Some(switch(true))).await.status, 200);
+
     // Only who may read role assignments is told.
     let token = wire.token_of(&reader.app_id, &reader.secret, ARM_SCOPE).await;
     let url = format!("{ARM}{vault}/providers/Arcadia.Access/explain?api-version=2026-01-01");

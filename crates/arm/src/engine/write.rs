@@ -249,7 +249,6 @@ fn check_same_location(current: &Resource, wanted: Option<&str>) -> Result<(), F
 /// Identifier and `systemData` are the engine's: whatever the kind made of them, they say what was asked for,
 /// who created it and who changed it.
 fn stamped(mut resource: Resource, id: &ArmId, before: Option<&Resource>, work: &Work<'_>) -> Resource {
-    let (name, kind) = (caller_name(work.caller), caller_type(work.caller).to_owned());
     match before {
         Some(before) => {
             resource.id = before.id.clone();
@@ -257,16 +256,12 @@ fn stamped(mut resource: Resource, id: &ArmId, before: Option<&Resource>, work: 
             resource.created_by = before.created_by.clone();
             resource.created_by_type = before.created_by_type.clone();
         }
-        None => {
-            resource.id = id.clone();
-            resource.created_at = work.now;
-            resource.created_by = name.clone();
-            resource.created_by_type = kind.clone();
-        }
+        // Made now, or brought back, and then made when it was.
+        None => resource.id = id.clone(),
     }
     resource.modified_at = work.now;
-    resource.modified_by = name;
-    resource.modified_by_type = kind;
+    resource.modified_by = caller_name(work.caller);
+    resource.modified_by_type = caller_type(work.caller).to_owned();
     resource
 }
 

@@ -136,7 +136,7 @@ impl Vaults {
         plan.batch.require_absent(NAMES, name.as_str());
         plan.batch.put(NAMES, name.as_str(), &claim)?;
         let stored = serde_json::to_value(&properties).map_err(Fault::internal)?;
-        Ok(Resource::planned(plan, None, desired, stored))
+        Ok(bare(Resource::planned(plan, None, desired, stored)))
     }
 
     fn replace(
@@ -154,7 +154,7 @@ impl Vaults {
             return Err(model_change_refused(plan));
         }
         let stored = serde_json::to_value(&after).map_err(Fault::internal)?;
-        Ok(Resource::planned(plan, Some(current), desired, stored))
+        Ok(bare(Resource::planned(plan, Some(current), desired, stored)))
     }
 
     /// Brings a deleted vault back as it was, with all its secrets.
@@ -166,7 +166,7 @@ impl Vaults {
         let (Some(claim), Some(deleted)) = (claim, deleted) else {
             return Err(nothing_to_recover(plan.id.name()));
         };
-        let DeletedVault { mut resource, instance, purge_at, .. } = deleted.value;
+        let DeletedVault { resource, instance, purge_at, .. } = deleted.value;
         let elsewhere = desired.location.as_ref().is_some_and(|location| *location != resource.location);
         if resource.id != *plan.id || elsewhere {
             return Err(nothing_to_recover(plan.id.name()));
@@ -176,11 +176,14 @@ impl Vaults {
         plan.batch.put(NAMES, name.as_str(), &NameClaim { deleted: false, ..claim.value })?;
         plan.batch.delete(DELETED_VAULTS, &place);
         plan.batch.delete(DUE, &Due::of_vault(instance, place, purge_at).key());
-        resource.modified_at = plan.now;
-        resource.modified_by = arcadia_arm::caller_name(plan.caller);
-        resource.modified_by_type = arcadia_arm::caller_type(plan.caller).to_owned();
         Ok(resource)
     }
+}
+
+/// A vault has no identity, and its sku is among its properties: what a client says of them beside these is nobody's, and
+/// must not be shown as the vault's own.
+fn bare(resource: Resource) -> Resource {
+    Resource { identity: None, sku: None, kind: None, ..resource }
 }
 
 pub(super) fn taken_message(name: &str) -> String {

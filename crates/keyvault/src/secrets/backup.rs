@@ -15,8 +15,10 @@ use crate::faults::{self, bad_parameter};
 use crate::records::{BACKUP_KEY, BackupKey, DELETED_SECRETS, SECRETS, Secret, SecretVersion, VERSIONS};
 use crate::service::is_object_name;
 
-/// What every backup blob starts with, for secrets, keys and certificates alike.
-const MAGIC: &str = "&AzureKeyVaultKeyBackupV1.microsoft.com";
+/// What the backup of a secret starts with: its length as one character, and its name.
+const MAGIC: &str = ")AzureKeyVaultSecretBackupV1.microsoft.com";
+/// What it started with before, which is that of keys.
+const FORMER_MAGIC: &str = "&AzureKeyVaultKeyBackupV1.microsoft.com";
 const VERSIONS_MAX: usize = 500;
 /// The content of a blob, before it is sealed and twice written in base64.
 const CONTENT_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -145,7 +147,8 @@ fn sealed(ring: &KeyRing, content: &[u8], entropy: &dyn Entropy) -> Result<Strin
 
 fn opened(ring: &KeyRing, value: &str) -> Option<Content> {
     let blob = String::from_utf8(b64url_decode(value)?).ok()?;
-    let at = blob.strip_prefix(MAGIC)?.find("..")? + MAGIC.len() + 2;
+    let magic = [MAGIC, FORMER_MAGIC].into_iter().find(|magic| blob.starts_with(magic))?;
+    let at = blob[magic.len()..].find("..")? + magic.len() + 2;
     let (start, content) = blob.split_at(at);
     let content = ring.open(start.as_bytes(), &b64url_decode(content)?).ok()?;
     let content: Content = serde_json::from_slice(&content).ok()?;

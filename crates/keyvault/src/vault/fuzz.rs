@@ -69,8 +69,12 @@ fn rules_hold_as_their_bits_say(data: &[u8]) {
     let (rule, address) = text.split_once('\n').unwrap_or((&text, ""));
     let Some(block) = Block::parse(rule) else { return };
     let (own, length) = rule.split_once('/').map_or((rule, None), |(own, length)| (own, Some(length)));
-    let own: IpAddr = own.trim().parse().unwrap();
+    let own: IpAddr = own.parse().unwrap();
     assert!(block.holds(own), "{rule:?} does not hold its own address");
+    // As it is shown it is read again, holds the same, and is shown the same.
+    let shown = block.to_string();
+    let again = Block::parse(&shown).unwrap();
+    assert!(again.holds(own) && again.to_string() == shown && shown.len() <= 64, "{rule:?} {shown:?}");
     let Ok(address) = address.trim().parse::<IpAddr>() else { return };
     let bits = |address: IpAddr| -> Vec<bool> {
         let octets = match address.to_canonical() {
@@ -84,7 +88,7 @@ fn rules_hold_as_their_bits_say(data: &[u8]) {
     let before = if own.is_ipv6() && wanted.len() == 32 { 96 } else { 0 };
     let length = length.map_or(wanted.len(), |length| length.parse::<usize>().unwrap() - before);
     let agree = wanted.len() == given.len() && wanted.iter().zip(&given).take(length).all(|(a, b)| a == b);
-    assert_eq!(block.holds(address), agree, "{rule:?} {address}");
+    assert_eq!((block.holds(address), again.holds(address)), (agree, agree), "{rule:?} {address}");
 }
 
 arcadia_fuzz::target!(access_policies, |data: &[u8]| policies_change_their_own_object_only(data));

@@ -14,6 +14,7 @@ use arcadia_kernel::{ArmId, HeaderValue};
 use arcadia_store::Change;
 
 use crate::records::folded;
+pub use policy::ALLOWED_BY_POLICY;
 use properties::VaultProperties;
 
 pub(crate) const PROVIDER: &str = "Microsoft.KeyVault";

@@ -1,6 +1,7 @@
 //! A vault's network rules: who may reach its data plane at all.
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use arcadia_kernel::Fault;
 
@@ -8,6 +9,8 @@ use super::Vault;
 use super::properties::{NetworkAction, PublicAccess};
 use crate::faults;
 
+/// The longest number of bits that a block is written with.
+const PREFIX_DIGITS_MAX: usize = 3;
 /// Bits before the address in an IPv4 address that is written as an IPv6 one.
 const MAPPED_PREFIX: u32 = 96;
 
@@ -22,11 +25,12 @@ pub(crate) struct Block {
 impl Block {
     pub fn parse(text: &str) -> Option<Self> {
         let (address, prefix) = match text.split_once('/') {
+            Some((_, prefix)) if prefix.len() > PREFIX_DIGITS_MAX => return None,
             Some((_, prefix)) if !prefix.bytes().all(|byte| byte.is_ascii_digit()) => return None,
             Some((address, prefix)) => (address, Some(prefix.parse::<u32>().ok()?)),
             None => (text, None),
         };
-        let written: IpAddr = address.trim().parse().ok()?;
+        let written: IpAddr = address.parse().ok()?;
         // An IPv4 address in IPv6's form is that IPv4 address, as it is when a request comes from it.
         let address = written.to_canonical();
         let (bits, width) = bits(address);
@@ -43,6 +47,19 @@ impl Block {
         let shift = width - self.prefix.min(width);
         // A shift by the whole width is not defined for integers; a prefix of 0 holds every address.
         self.is_v4 == (width == 32) && (shift == 128 || bits >> shift == self.bits >> shift)
+    }
+}
+
+/// As the service shows it: the first address of the block and how many bits all of them share, `203.0.113.0/24`.
+impl fmt::Display for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = if self.is_v4 { 32 } else { 128 };
+        let shift = width - self.prefix.min(width);
+        let first = if shift == 128 { 0 } else { self.bits >> shift << shift };
+        match u32::try_from(first) {
+            Ok(first) if self.is_v4 => write!(f, "{}/{}", Ipv4Addr::from(first), self.prefix),
+            _ => write!(f, "{}/{}", Ipv6Addr::from(first), self.prefix),
+        }
     }
 }
 

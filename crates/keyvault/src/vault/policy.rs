@@ -12,7 +12,7 @@ use super::{PROVIDER, VAULT_ID_SEGMENTS, Vault};
 use crate::KeyVault;
 
 /// Starts what [`Decision::Allowed`] names when a policy and not a role assignment allowed it.
-pub(crate) const ALLOWED_BY_POLICY: &str = "accessPolicy:";
+pub const ALLOWED_BY_POLICY: &str = "accessPolicy:";
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -254,21 +254,26 @@ pub(crate) fn verb(action: &str, scope: &ArmId) -> Option<(&'static str, &'stati
     Some(("secrets", verb))
 }
 
+/// `all` leaves out what nothing brings back.
+fn gives(have: &str, verb: &str) -> bool {
+    have == verb || (have == "all" && verb != "purge")
+}
+
 /// Decides by the vault's policies alone; roles count for nothing in such a vault.
 pub(crate) fn decide(vault: &Vault, directory: &dyn PrincipalSource, question: &Question<'_>) -> Decision {
     let Some(groups) = directory.groups_of(question.caller.object_id) else {
         return Decision::Denied(DenyReason::NoSuchPrincipal);
     };
     let Some((object, verb)) = verb(question.action, question.scope) else {
-        return Decision::Denied(DenyReason::NoAssignment);
+        return Decision::Denied(DenyReason::NoAccessPolicy);
     };
     let allows = |policy: &&AccessPolicy| {
         policy.is_for(question.caller, &groups)
-            && policy.permissions.of(object).iter().any(|have| have == "all" || have == verb)
+            && policy.permissions.of(object).iter().any(|have| gives(have, verb))
     };
     match vault.properties.access_policies.iter().find(allows) {
         Some(policy) => Decision::Allowed { by: format!("{ALLOWED_BY_POLICY}{}", policy.object_id).into() },
-        None => Decision::Denied(DenyReason::NoAssignment),
+        None => Decision::Denied(DenyReason::NoAccessPolicy),
     }
 }
 

@@ -256,16 +256,28 @@ impl NetworkRequest {
                 "networkAcls takes at most {NETWORK_RULES_MAX} rules of a kind."
             )));
         }
-        if let Some(rule) = ip_rules.iter().find(|rule| Block::parse(&rule.value).is_none()) {
-            let shown: String = rule.value.chars().take(64).collect();
-            return Err(bad_request(format!(
-                "networkAcls.ipRules has '{shown}', which is neither an address nor a CIDR range."
-            )));
-        }
+        let ip_rules = ip_rules.iter().map(IpRule::canonical).collect::<Result<_, Fault>>()?;
         if virtual_network_rules.iter().any(|rule| rule.id.len() > RESOURCE_ID_CHARS_MAX) {
             return Err(bad_request("networkAcls.virtualNetworkRules has an id that is too long."));
         }
+        let virtual_network_rules = virtual_network_rules
+            .into_iter()
+            .map(|rule| VirtualNetworkRule { id: rule.id.to_ascii_lowercase(), ..rule })
+            .collect();
         Ok(NetworkAcls { bypass: bypass.to_owned(), default_action, ip_rules, virtual_network_rules })
+    }
+}
+
+impl IpRule {
+    /// Blocks are shown as the service writes them, whatever they were written like; clients read them strictly.
+    fn canonical(&self) -> Result<Self, Fault> {
+        let block = Block::parse(&self.value).ok_or_else(|| {
+            let shown: String = self.value.chars().take(64).collect();
+            bad_request(format!(
+                "networkAcls.ipRules has '{shown}', which is neither an address nor a CIDR range."
+            ))
+        })?;
+        Ok(Self { value: block.to_string() })
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::support::*;
 
-const MAGIC: &str = "&AzureKeyVaultKeyBackupV1.microsoft.com";
+const MAGIC: &str = ")AzureKeyVaultSecretBackupV1.microsoft.com";
 
 async fn backup(world: &World, caller: &Caller, name: &str) -> String {
     let answer = world.data(caller, Method::POST, "kv1", &format!("/secrets/{name}/backup")).await.ok();
@@ -81,7 +81,7 @@ async fn foreign_and_altered_blobs_are_refused() {
         blob[..blob.len() - 8].to_owned(),
         URL_SAFE_NO_PAD.encode(&decoded[1..]),
         URL_SAFE_NO_PAD.encode(other_head),
-        URL_SAFE_NO_PAD.encode(decoded.replacen(MAGIC, ")AzureKeyVaultSecretBackupV1.microsoft.com", 1)),
+        URL_SAFE_NO_PAD.encode(decoded.replacen(MAGIC, "&AzureKeyVaultKeyBackupV1.microsoft.com", 1)),
         backup(&other, &other_officer, "s").await,
     ];
     for (at, blob) in altered.iter().enumerate() {

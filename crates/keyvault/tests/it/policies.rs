@@ -46,7 +46,8 @@ async fn policies_decide_and_roles_do_not() {
 async fn each_operation_needs_its_own_permission() {
     let world = World::new().await;
     let writer = world.caller("writer");
-    policy_vault(&world, json!([policy(&writer, &["all"])])).await;
+    let most = world.caller("most");
+    policy_vault(&world, json!([policy(&writer, &["all", "purge"]), policy(&most, &["all"])])).await;
     let operations = [
         ("get", Method::GET, "/secrets/s"),
         ("list", Method::GET, "/secrets"),
@@ -74,6 +75,9 @@ async fn each_operation_needs_its_own_permission() {
         assert!(refused.message().contains(&format!("does not have secrets {verb} permission")));
         let allowed = world.data(&with, method.clone(), "kv1", path).await;
         assert_ne!(allowed.status, 403, "{method} {path}: {}", allowed.text);
+        // `all` is everything but what nothing brings back.
+        let by_most = world.data(&most, method.clone(), "kv1", path).await;
+        assert_eq!(by_most.status == 403, verb == "purge", "{method} {path}: {}", by_most.text);
         assert_ne!(world.data(&writer, method, "kv1", path).await.status, 403);
     }
 }

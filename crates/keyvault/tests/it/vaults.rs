@@ -67,6 +67,24 @@ async fn a_vault_is_made_and_shown() {
     assert_eq!(list.ok()["value"][0]["name"], "Vault-1");
 }
 
+/// A script that gives a role to "the vault's identity" must not give it to whoever wrote there.
+#[tokio::test]
+async fn a_vault_shows_no_identity_that_a_client_claims() {
+    let world = World::with_vault("kv1").await;
+    let claimed =
+        json!({ "type": "SystemAssigned", "principalId": world.owner.object_id, "tenantId": TENANT });
+    let body = json!({ "identity": claimed, "sku": { "name": "x" }, "kind": "k" });
+    let path = world.vault("kv1");
+    let patched = world.manage(&world.owner, Method::PATCH, &path, body.clone()).await.ok();
+    let mut whole = json!({ "location": "uksouth", "properties": vault_properties() });
+    whole.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
+    let put = world.manage(&world.owner, Method::PUT, &path, whole).await.ok();
+    for shown in [patched, put, world.manage(&world.owner, Method::GET, &path, Value::Null).await.ok()] {
+        assert!(["identity", "sku", "kind"].iter().all(|name| shown.get(name).is_none()), "{shown}");
+        assert_eq!(shown["properties"]["sku"]["name"], "standard");
+    }
+}
+
 #[tokio::test]
 async fn what_a_vault_cannot_be_is_refused() {
     let world = World::new().await;
@@ -144,6 +162,7 @@ async fn deleted_shown_recovered() {
     world.set(&officer, "kv1", "live", "x").await;
     world.set(&officer, "kv1", "dead", "y").await;
     world.data(&officer, Method::DELETE, "kv1", "/secrets/dead").await.ok();
+    let made = world.manage(&world.owner, Method::GET, &world.vault("kv1"), Value::Null).await.ok();
     let deleted = delete(&world, "kv1").await;
     assert_eq!((deleted.status, deleted.text.as_str()), (200, ""));
     assert_eq!(delete(&world, "kv1").await.status, 204);
@@ -170,7 +189,11 @@ async fn deleted_shown_recovered() {
     assert_eq!(answer.refusal(), "404 DeletedVaultNotFound");
 
     let world = world.restarted().await;
+    world.clock.advance_seconds(60);
     let recovered = world.put_vault("kv1", recovering()).await.ok();
+    let (before, after) = (&made["systemData"], &recovered["systemData"]);
+    assert_eq!((&after["createdAt"], &after["createdBy"]), (&before["createdAt"], &before["createdBy"]));
+    assert_ne!(after["lastModifiedAt"], before["lastModifiedAt"]);
     assert_eq!(recovered["properties"]["softDeleteRetentionInDays"], 7);
     assert!(recovered["properties"].get("createMode").is_none());
     assert_eq!(world.value(&officer, "kv1", "live").await, "x");
