@@ -66,9 +66,10 @@ pub enum Route {
     Outside,
 }
 
-/// The one form in which names are compared: lower case, without the final dot of a fully qualified name.
+/// The one form in which names are compared: lower case, without the final dot of a fully qualified name. Of more than one,
+/// which no name has, none is left: a folded name folds to itself.
 pub fn fold_host(host: &str) -> String {
-    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+    host.trim_end_matches('.').to_ascii_lowercase()
 }
 
 /// Whether `host` is the folded name `name`.

@@ -113,10 +113,16 @@ fn roles_are_what_was_asked_for(data: &[u8]) {
             answer
         };
         let made = put(&definition, role).await;
+        // It is found where it is assignable, which need not be where it was put.
+        let assignable = made.body["properties"]["assignableScopes"][0].as_str().unwrap_or_default();
+        let found = format!(
+            "{}/providers/Microsoft.Authorization/roleDefinitions/{id}{version}",
+            encoded(assignable)
+        );
         if made.status == 201 {
             let asked: Value = serde_json::from_str(role).unwrap();
             role_is(&made.body, &asked);
-            assert_eq!(site.get(OWNER, &format!("{definition}{version}")).await.is(200).body, made.body);
+            assert_eq!(site.get(OWNER, &found).await.is(200).body, made.body);
         }
         let path = format!("{group}/providers/Microsoft.Authorization/roleAssignments/{id}");
         let assigned = put(&path, assignment).await;
@@ -138,9 +144,18 @@ fn roles_are_what_was_asked_for(data: &[u8]) {
             assert_eq!(site.delete(OWNER, &format!("{path}{version}")).await.status, 200);
         }
         if made.status == 201 {
-            site.delete(OWNER, &format!("{definition}{version}")).await.is(200);
+            site.delete(OWNER, &found).await.is(200);
         }
     });
+}
+
+/// A scope as a path of a target.
+fn encoded(scope: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.()".contains(&byte);
+    scope
+        .bytes()
+        .map(|byte| if plain(byte) { char::from(byte).into() } else { format!("%{byte:02X}") })
+        .collect()
 }
 
 /// The role that was made has the lists that were asked for, each bounded and of known characters.
