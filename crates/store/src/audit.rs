@@ -188,15 +188,21 @@ pub(crate) fn check_rows(
         found.add(key, mark);
         if goes_on() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
-    match rows(head.as_deref())? {
-        Some(written) if is_known => written.expect(&found),
+    match (rows(head.as_deref())?, head) {
+        (Some(written), _) if is_known => written.expect(&found),
         // The first record was written meanwhile.
-        Some(_) => Ok(()),
-        None => {
+        (Some(_), _) => Ok(()),
+        (None, None) if found.count() > 0 => Err(headless()),
+        (None, _) => {
             sealer.set_found_rows(found);
             Ok(())
         }
     }
+}
+
+/// Every change has its record, and every record a head after it: rows or records without one were not left so by a site.
+fn headless() -> StoreError {
+    StoreError::Damaged { what: "the audit log".to_owned(), detail: "its head is missing".to_owned() }
 }
 
 /// A walk over the chain, page by page.
@@ -223,6 +229,10 @@ impl Walk {
     }
 
     pub fn take(&mut self, sealer: &Sealer, rows: &[AuditRow]) {
+        if self.end == Some(Head::START) && !rows.is_empty() {
+            // Without a head there is no record yet.
+            self.first_broken.get_or_insert(1);
+        }
         for row in rows {
             self.seen = row.sequence;
             let records = Records::open(sealer, row);
@@ -264,8 +274,9 @@ pub(crate) fn check_end(sealer: &Sealer, end: &LogEnd) -> Result<Option<u64>, St
                 _ => damaged("it does not end with the record that its head names"),
             }
         }
-        (None, None) if end.revision == Revision(0) => Ok(None),
-        (None, _) => damaged("its head is missing"),
+        // The rows, of which there must be none then, are looked at before anything is answered.
+        (None, None) if end.revision == Revision(0) => Ok(Some(0)),
+        (None, _) => Err(headless()),
     }
 }
 

@@ -63,12 +63,27 @@ pub(super) fn prepare(
 pub(super) fn recognise(connection: &Connection, path: &Path) -> Result<bool, StoreError> {
     let (version, application, tables) = identity(connection).map_err(|error| sorted(error, path))?;
     match (version, application) {
-        (SCHEMA_OLDEST..=SCHEMA, APPLICATION_ID) => Ok(true),
+        (SCHEMA_OLDEST..=SCHEMA, APPLICATION_ID) => foreign_parts(connection, path).map(|()| true),
         (found, APPLICATION_ID) if found > SCHEMA => {
             Err(StoreError::NewerSchema { path: path.to_owned(), found, known: SCHEMA })
         }
         (0, 0) if tables == 0 => Ok(false),
         _ => Err(StoreError::Foreign { path: path.to_owned() }),
+    }
+}
+
+/// What somebody else put into the file, such as a trigger, would run with every change.
+fn foreign_parts(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let sql = "SELECT type || ' ' || name FROM sqlite_schema WHERE type IN ('trigger', 'view')
+               OR (type = 'table' AND name NOT IN ('rows', 'audit', 'meta', 'log'))
+               OR (type = 'index' AND sql IS NOT NULL) LIMIT 1";
+    let found = connection.query_row(sql, [], |row| row.get::<_, String>(0)).optional();
+    match found.map_err(|error| sorted(error, path))? {
+        None => Ok(()),
+        Some(part) => Err(StoreError::Damaged {
+            what: "the store's file".to_owned(),
+            detail: format!("the {part} in it is not the site's; it was put there by something else"),
+        }),
     }
 }
 

@@ -140,3 +140,52 @@ async fn a_head_without_a_sum_gets_one() {
     let found = refused(directory.path());
     assert!(matches!(found, StoreError::RowsReplaced { written: 2, found: 1 }), "{found}");
 }
+
+/// Without a head there is nothing that the rows could be held against. A site of before its first change has none either,
+/// and no rows.
+#[tokio::test]
+async fn rows_without_a_head_are_noticed_whatever_else_went_with_it() {
+    let without_head =
+        "DELETE FROM meta WHERE name = 'audit_head'; UPDATE meta SET value = 0 WHERE name = 'revision';";
+    for (sql, broken) in [("DELETE FROM audit", None), ("", Some(1))] {
+        let directory = tempfile::tempdir().unwrap();
+        changed(directory.path()).await;
+        let old = directory.path().join("old.db");
+        let back = "INSERT INTO rows SELECT * FROM old.rows WHERE key NOT IN (SELECT key FROM rows);";
+        tamper(directory.path(), &format!("ATTACH '{}' AS old; {back} {without_head} {sql};", old.display()));
+        let site = directory.path().join("site");
+        std::fs::remove_file(site.join("store.anchor")).unwrap();
+        let reader =
+            StoreReader::open_unchecked(&site, ring(directory.path()), Arc::new(SystemEntropy)).unwrap();
+        assert_eq!(reader.audit_verify().unwrap().first_broken, broken);
+        for refused in [
+            reader.check_rows().unwrap_err(),
+            Store::open(&site, ring(directory.path()), clock(), Arc::new(SystemEntropy)).err().unwrap(),
+        ] {
+            assert!(refused.to_string().contains("its head is missing"), "{refused}");
+        }
+        tamper(directory.path(), "DELETE FROM rows; DELETE FROM audit");
+        std::fs::remove_file(site.join("store.anchor")).unwrap();
+        let store = open(directory.path());
+        put(&store, "a", "the first").await;
+    }
+}
+
+#[tokio::test]
+async fn what_would_run_with_every_change_is_noticed() {
+    for sql in [
+        "CREATE TRIGGER forgets AFTER INSERT ON audit BEGIN DELETE FROM audit WHERE sequence < new.sequence; END",
+        "CREATE VIEW seen AS SELECT * FROM rows",
+        "CREATE TABLE more (x)",
+        "CREATE INDEX by_value ON rows (value)",
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        changed(directory.path()).await;
+        tamper(directory.path(), sql);
+        let site = directory.path().join("site");
+        let refused =
+            Store::open(&site, ring(directory.path()), clock(), Arc::new(SystemEntropy)).err().unwrap();
+        assert!(refused.to_string().contains("is not the site's"), "{refused}");
+        assert!(StoreReader::open(&site, ring(directory.path()), Arc::new(SystemEntropy)).is_err(), "{sql}");
+    }
+}
