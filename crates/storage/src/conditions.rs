@@ -34,7 +34,16 @@ static OF_SOURCE: Names = Names {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Tags {
     Any,
-    One(String),
+    Of(Vec<String>),
+}
+
+impl Tags {
+    fn fit(&self, state: State<'_>) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Of(tags) => tags.iter().any(|tag| tag == state.etag),
+        }
+    }
 }
 
 /// The conditions of one request.
@@ -56,6 +65,15 @@ pub(crate) struct State<'a> {
 
 impl Conditions {
     pub fn of(head: &RequestHead) -> Result<Self, Fault> {
+        Self::of_target(head, 1)
+    }
+
+    /// For an operation that reads a blob, which caches ask for on conditions of several clients: any of several tags.
+    pub fn of_read(head: &RequestHead) -> Result<Self, Fault> {
+        Self::of_target(head, usize::MAX)
+    }
+
+    fn of_target(head: &RequestHead, tags_max: usize) -> Result<Self, Fault> {
         if head.headers.contains_key(IF_TAGS) {
             return Err(faults::unsupported_header(IF_TAGS.as_str()));
         }
@@ -63,7 +81,7 @@ impl Conditions {
             // There are no leases, so no lease can be the one that is named.
             return Err(faults::lease_not_present(head.param("blob").is_empty()));
         }
-        Self::named(head, &OF_TARGET)
+        Self::named(head, &OF_TARGET, tags_max)
     }
 
     /// What must hold of the blob that is copied.
@@ -74,17 +92,17 @@ impl Conditions {
         if head.headers.contains_key(SOURCE_LEASE_ID) {
             return Err(faults::lease_not_present(false));
         }
-        Self::named(head, &OF_SOURCE)
+        Self::named(head, &OF_SOURCE, 1)
     }
 
-    fn named(head: &RequestHead, names: &Names) -> Result<Self, Fault> {
+    fn named(head: &RequestHead, names: &Names, tags_max: usize) -> Result<Self, Fault> {
         let date = |name: &HeaderName| {
             let Some(text) = condition(head, name)? else { return Ok(None) };
             parse_date(text).map(Some).ok_or_else(|| faults::invalid_header(name.as_str(), text))
         };
         Ok(Self {
-            if_match: tags(head, &names.if_match)?,
-            if_none_match: tags(head, &names.if_none_match)?,
+            if_match: tags(head, &names.if_match, tags_max)?,
+            if_none_match: tags(head, &names.if_none_match, tags_max)?,
             modified_since: date(&names.modified_since)?,
             unmodified_since: date(&names.unmodified_since)?,
         })
@@ -135,10 +153,7 @@ impl Conditions {
     }
 
     fn check_unchanged(&self, state: State<'_>) -> Result<(), Fault> {
-        let matches = match &self.if_match {
-            None | Some(Tags::Any) => true,
-            Some(Tags::One(tag)) => tag == state.etag,
-        };
+        let matches = self.if_match.as_ref().is_none_or(|tags| tags.fit(state));
         let unmodified = self.unmodified_since.is_none_or(|since| state.modified <= since);
         if matches && unmodified { Ok(()) } else { Err(faults::condition_not_met()) }
     }
@@ -146,8 +161,7 @@ impl Conditions {
     /// The client names what there is, or a time since which it did not change.
     fn is_known(&self, state: State<'_>) -> bool {
         match &self.if_none_match {
-            Some(Tags::Any) => true,
-            Some(Tags::One(tag)) => tag == state.etag,
+            Some(tags) => tags.fit(state),
             None => self.modified_since.is_some_and(|since| state.modified <= since),
         }
     }
@@ -158,16 +172,22 @@ fn condition<'a>(head: &'a RequestHead, name: &HeaderName) -> Result<Option<&'a 
     if head.headers.contains_key(name) { one(head, name.as_str()) } else { Ok(None) }
 }
 
-fn tags(head: &RequestHead, name: &HeaderName) -> Result<Option<Tags>, Fault> {
+fn tags(head: &RequestHead, name: &HeaderName, tags_max: usize) -> Result<Option<Tags>, Fault> {
     let Some(text) = condition(head, name)? else { return Ok(None) };
     let text = text.trim();
     if text == "*" {
         return Ok(Some(Tags::Any));
     }
+    let tags: Option<Vec<String>> = text.split(',').map(tag).collect();
+    match tags.filter(|tags| tags.len() <= tags_max) {
+        Some(tags) => Ok(Some(Tags::Of(tags))),
+        None => Err(faults::invalid_header(name.as_str(), text)),
+    }
+}
+
+fn tag(text: &str) -> Option<String> {
+    let text = text.trim();
     let tag = text.strip_prefix("W/").unwrap_or(text);
     let tag = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).unwrap_or(tag);
-    if tag.is_empty() || tag.contains(['"', ',', ' ']) {
-        return Err(faults::invalid_header(name.as_str(), text));
-    }
-    Ok(Some(Tags::One(tag.to_owned())))
+    (!tag.is_empty() && !tag.contains(['"', '*', ' '])).then(|| tag.to_owned())
 }

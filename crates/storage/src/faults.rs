@@ -155,6 +155,11 @@ pub(crate) fn missing_header(name: &str) -> Fault {
     Fault::bad_request("MissingRequiredHeader", message).extra("HeaderName", name)
 }
 
+pub(crate) fn missing_length() -> Fault {
+    let message = "The Content-Length header was not specified.";
+    Fault::new(StatusCode::LENGTH_REQUIRED, "MissingContentLengthHeader", message)
+}
+
 pub(crate) fn unsupported_header(name: &str) -> Fault {
     let message = format!("One of the HTTP headers specified in the request is not supported: {name}.");
     Fault::bad_request("UnsupportedHeader", message).extra("HeaderName", name)

@@ -1,5 +1,7 @@
 //! Headers that describe a blob: read from requests, written to answers.
 
+use std::collections::HashSet;
+
 use arcadia_crypto::b64_decode;
 use arcadia_kernel::{EntropyExt as _, Fault, HeaderName, HeaderValue, Reply, RequestHead, header};
 use jiff::Timestamp;
@@ -104,11 +106,13 @@ pub(crate) fn new_etag(entropy: &dyn arcadia_kernel::Entropy) -> String {
 #[derive(Default)]
 struct Gathered {
     found: Metadata,
+    /// Names in lower case: two that differ in nothing else are one.
+    names: HashSet<String>,
     bytes: usize,
 }
 
 impl Gathered {
-    /// `false` when the name was there before. `name` is in lower case.
+    /// `false` when the name was there before, in whatever case.
     fn add(&mut self, name: &str, value: &str) -> Result<bool, Fault> {
         let first = name.chars().next();
         let is_identifier = first.is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
@@ -121,7 +125,8 @@ impl Gathered {
             let message = "The size of the specified metadata exceeds the maximum size permitted.";
             return Err(Fault::bad_request("MetadataTooLarge", message));
         }
-        Ok(self.found.insert(name.to_owned(), value.trim().to_owned()).is_none())
+        self.found.insert(name.to_owned(), value.trim().to_owned());
+        Ok(self.names.insert(name.to_ascii_lowercase()))
     }
 }
 
@@ -143,14 +148,13 @@ pub(crate) fn metadata(head: &RequestHead) -> Result<Metadata, Fault> {
     Ok(gathered.found)
 }
 
-/// An object of strings that headers can have. Names are in lower case here too: the data plane shows and sets the same
-/// metadata, and would tell no other.
+/// An object of strings that headers can have. JSON tells the case of names, so they keep it.
 pub(crate) fn metadata_of_json(object: &Map<String, Value>) -> Result<Metadata, Fault> {
     let mut gathered = Gathered::default();
     for (name, value) in object.iter().filter(|(_, value)| !value.is_null()) {
         let value = value.as_str().ok_or_else(invalid_metadata)?;
         let is_header = HeaderValue::from_str(value).is_ok_and(|value| value.to_str().is_ok());
-        if !is_header || !gathered.add(&name.to_ascii_lowercase(), value)? {
+        if !is_header || !gathered.add(name, value)? {
             return Err(invalid_metadata());
         }
     }
@@ -169,12 +173,9 @@ pub(crate) fn one<'a>(head: &'a RequestHead, name: &str) -> Result<Option<&'a st
 }
 
 fn text(head: &RequestHead, name: &str) -> Result<Option<String>, Fault> {
-    let Some(value) = head.headers.get(name) else { return Ok(None) };
-    match value.to_str() {
-        Ok(value) if value.len() <= HEADER_CHARS_MAX => {
-            Ok(Some(value.to_owned()).filter(|value| !value.is_empty()))
-        }
-        _ => Err(faults::invalid_header(name, "")),
+    match one(head, name)? {
+        Some(value) if value.len() > HEADER_CHARS_MAX => Err(faults::invalid_header(name, "")),
+        value => Ok(value.filter(|value| !value.is_empty()).map(str::to_owned)),
     }
 }
 

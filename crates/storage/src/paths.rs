@@ -47,6 +47,10 @@ pub(crate) fn check_blob(name: &str) -> Result<(), Fault> {
     if fits { Ok(()) } else { Err(faults::invalid_resource_name()) }
 }
 
+/// Below a container's scope, for every name that fits into no identifier. No name that fits has it, as `%` alone is
+/// escaped too; and no role on a blob is one on these.
+const TOO_LONG: [&str; 2] = ["blobs", "%-"];
+
 /// The scope of a container.
 pub(crate) fn container_scope(account: &ArmId, container: &str) -> Result<ArmId, ArmIdError> {
     account.extended(["blobServices", "default", "containers", container])
@@ -59,7 +63,7 @@ pub(crate) fn container_scope(account: &ArmId, container: &str) -> Result<ArmId,
 pub(crate) fn blob_scope(container: &ArmId, blob: &str) -> Result<ArmId, ArmIdError> {
     let escaped: Vec<Cow<'_, str>> = blob.split('/').map(escape).collect();
     let below = std::iter::once("blobs").chain(escaped.iter().map(|segment| &**segment));
-    container.extended(below).or_else(|_| container.extended(["blobs", "%"]))
+    container.extended(below).or_else(|_| container.extended(TOO_LONG))
 }
 
 fn escape(segment: &str) -> Cow<'_, str> {
@@ -123,15 +127,34 @@ mod tests {
             ArmId::parse("/subscriptions/s/resourceGroups/g/providers/p/storageAccounts/a").unwrap();
         let container = container_scope(&account, "c1").unwrap();
         let other = container_scope(&account, "c").unwrap();
-        let names =
-            ["a/b", "a//b", "/a/b", "a/b/", "a/./b", "a/../b", "../../c/x", "a%2Fb", "a%252Fb", "%", ""];
+        let names = [
+            "a/b",
+            "a//b",
+            "/a/b",
+            "a/b/",
+            "a/./b",
+            "a/../b",
+            "../../c/x",
+            "a%2Fb",
+            "a%252Fb",
+            "%",
+            "",
+            "%-",
+            "/",
+        ];
         let scopes: Vec<ArmId> = names.iter().map(|name| blob_scope(&container, name).unwrap()).collect();
         for scope in &scopes {
             assert!(container.contains(scope) && !other.contains(scope), "{scope}");
             assert_eq!(scopes.iter().filter(|twin| *twin == scope).count(), 1, "{scope}");
         }
-        let long = blob_scope(&container, &"a/".repeat(500)).unwrap();
-        assert!(container.contains(&long) && !long.contains(&blob_scope(&container, "a/a").unwrap()));
+        // Too deep, and too long.
+        for name in ["a/".repeat(500), "/".repeat(500), "ä".repeat(1024)] {
+            let scope = blob_scope(&container, &name).unwrap();
+            assert!(container.contains(&scope), "{scope}");
+            for other in &scopes {
+                assert!(!scope.contains(other) && !other.contains(&scope), "{scope} {other}");
+            }
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::bytes::Piece;
 
 /// Who holds an account name. Names are unique in the whole site and free again once the account is deleted. Every
-/// change of an account's containers requires this row unchanged.
+/// change of an account's containers, and of what is in them, requires this row unchanged.
 pub(crate) const NAMES: Table<str, NameClaim> = Table::new("storage/names");
 /// Account keys by account instance.
 pub(crate) const KEYS: Table<Uuid, AccountKeys> = Table::new("storage/keys");

@@ -12,11 +12,13 @@ use arcadia_kernel::{
     StatusCode, header,
 };
 use arcadia_store::{Recent, Store, StoreError};
+use jiff::civil::Date;
 use uuid::Uuid;
 
 use crate::account::{Account, AccountIndex, PROVIDER};
 use crate::bytes::{ByteStore, BytesFault};
 use crate::data::Source;
+use crate::headers::one;
 use crate::records::{AccountKey, BLOBS, Blob, CONTAINERS, Container, KEYS};
 use crate::xml::{DECLARATION, element};
 use crate::{StorageNames, data, faults, paths, shared_key};
@@ -171,6 +173,15 @@ fn authorization(head: &RequestHead) -> Option<(&str, &str)> {
     head.header(&header::AUTHORIZATION)?.trim().split_once(' ')
 }
 
+/// The version that a request is in, if it says so. Versions are dates, so their order is that of their text.
+fn version(head: &RequestHead) -> Result<Option<&str>, Fault> {
+    let Some(version) = one(head, VERSION.as_str())?.filter(|version| !version.is_empty()) else {
+        return Ok(None);
+    };
+    let is_date = version.len() == BEARER_VERSION.len() && Date::strptime("%Y-%m-%d", version).is_ok();
+    if is_date { Ok(Some(version)) } else { Err(faults::invalid_header(VERSION.as_str(), version)) }
+}
+
 /// Refuses what the row does not name, before it could be taken for something else.
 fn check_query(op: &OpInfo, head: &RequestHead) -> Result<(), Fault> {
     for name in DISCRIMINATORS {
@@ -208,6 +219,7 @@ impl Service for Storage {
             return Err(faults::authentication_failed(detail));
         }
         let Some((scheme, rest)) = authorization(head) else { return Ok(None) };
+        let version = version(head)?;
         if head.headers.get_all(header::AUTHORIZATION).iter().count() > 1 {
             return Err(faults::authentication_failed("The request has more than one Authorization header."));
         }
@@ -218,9 +230,7 @@ impl Service for Storage {
             let detail = "The scheme of the Authorization header is not served; use Bearer or SharedKey.";
             return Err(faults::authentication_failed(detail));
         }
-        // Versions are dates, so their order is that of their text.
-        let version = head.header(&VERSION).unwrap_or("");
-        if version.len() != BEARER_VERSION.len() || version < BEARER_VERSION {
+        if version.is_none_or(|version| version < BEARER_VERSION) {
             let detail = format!(
                 "Authentication scheme Bearer is not supported in this version; send the header x-ms-version with \
                  {BEARER_VERSION} or later."

@@ -64,7 +64,7 @@ pub(crate) enum From {
     Latest,
 }
 
-/// Reads the body of Put Block List.
+/// Reads the body of Put Block List. A body without a list is no empty list: that would make the blob empty.
 pub(crate) fn block_list(body: &[u8]) -> Result<Vec<(From, String)>, Fault> {
     let refused = || {
         let message = "The XML specified is not syntactically valid or is not a block list.";
@@ -73,6 +73,7 @@ pub(crate) fn block_list(body: &[u8]) -> Result<Vec<(From, String)>, Fault> {
     let text = std::str::from_utf8(body).map_err(|_| refused())?;
     let mut reader = Reader::from_str(text.trim_start_matches('\u{feff}'));
     let mut blocks = Vec::new();
+    let mut has_root = false;
     let mut depth = 0;
     let mut open: Option<(From, String)> = None;
     loop {
@@ -80,7 +81,7 @@ pub(crate) fn block_list(body: &[u8]) -> Result<Vec<(From, String)>, Fault> {
             Event::Start(tag) => {
                 depth += 1;
                 match (depth, tag.name().as_ref()) {
-                    (1, "BlockList") => {}
+                    (1, "BlockList") if !has_root => has_root = true,
                     (2, name) => open = Some((from(name).ok_or_else(refused)?, String::new())),
                     _ => return Err(refused()),
                 }
@@ -105,10 +106,14 @@ pub(crate) fn block_list(body: &[u8]) -> Result<Vec<(From, String)>, Fault> {
                     return Err(Fault::bad_request("BlockListTooLong", message));
                 }
             }
-            Event::Empty(tag) if depth == 0 && tag.name().as_ref() == "BlockList" => {}
-            Event::Empty(_) => return Err(faults::invalid_block_list()),
-            Event::Eof if depth == 0 => return Ok(blocks),
-            Event::Eof | Event::DocType(_) | Event::CData(_) | Event::PI(_) => return Err(refused()),
+            Event::Empty(tag) if depth == 0 && !has_root && tag.name().as_ref() == "BlockList" => {
+                has_root = true
+            }
+            Event::Empty(_) if depth > 0 => return Err(faults::invalid_block_list()),
+            Event::Eof if depth == 0 && has_root => return Ok(blocks),
+            Event::Empty(_) | Event::Eof | Event::DocType(_) | Event::CData(_) | Event::PI(_) => {
+                return Err(refused());
+            }
             Event::Decl(_) | Event::Comment(_) => {}
         }
     }
@@ -136,6 +141,7 @@ mod tests {
         assert_eq!(read, expected.map(|(from, id)| (from, id.to_owned())));
         assert!(block_list(b"<BlockList></BlockList>").unwrap().is_empty());
         assert!(block_list(b"<BlockList/>").unwrap().is_empty());
+        assert!(block_list(b"<!-- none --><BlockList />\n<!-- at all -->\n").unwrap().is_empty());
     }
 
     #[test]
@@ -151,6 +157,20 @@ mod tests {
             "<BlockList><Latest>&b;</Latest></BlockList>",
             "</BlockList>",
             "\u{0}",
+            // Without a list.
+            "",
+            " \r\n",
+            "\u{feff}",
+            "<?xml version='1.0' encoding='utf-8'?>",
+            "\u{feff}<?xml version='1.0' encoding='utf-8'?>\n",
+            "<!-- <BlockList/> -->",
+            "<Other/>",
+            // With two.
+            "<BlockList/><BlockList/>",
+            "<BlockList></BlockList><BlockList></BlockList>",
+            "<BlockList/><BlockList><Latest>a</Latest></BlockList>",
+            "<BlockList><Latest>a</Latest></BlockList><BlockList/>",
+            "<BlockList/><Other/>",
         ] {
             assert!(block_list(body.as_bytes()).is_err(), "{body}");
         }

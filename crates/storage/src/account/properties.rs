@@ -9,6 +9,7 @@ use uuid::Uuid;
 const TLS_VERSIONS: [&str; 3] = ["TLS1_0", "TLS1_1", "TLS1_2"];
 const TIERS: [&str; 3] = ["Hot", "Cool", "Cold"];
 const RULES: [&str; 4] = ["ipRules", "virtualNetworkRules", "resourceAccessRules", "ipv6Rules"];
+const BYPASSES: [&str; 3] = ["Logging", "Metrics", "AzureServices"];
 const SERVICES: [&str; 4] = ["blob", "file", "queue", "table"];
 /// What an account keeps, by the names that requests have for it and, in the change of one, its row.
 const KEPT: [&str; 10] = [
@@ -86,8 +87,11 @@ impl AccountProperties {
         };
         let bypass = match &asked["networkAcls"]["bypass"] {
             Value::Null => current.map_or_else(|| "AzureServices".to_owned(), |c| c.network_bypass.clone()),
-            Value::String(value) if value.len() <= 64 => value.clone(),
-            _ => return Err(invalid("networkAcls.bypass", "a text such as AzureServices")),
+            Value::String(value) if is_bypass(value) => value.clone(),
+            _ => {
+                let expected = format!("None, or some of {} with commas between them", BYPASSES.join(", "));
+                return Err(invalid("networkAcls.bypass", &expected));
+            }
         };
         Ok(Self {
             instance: current.map_or(instance, |current| current.instance),
@@ -195,6 +199,13 @@ fn refuse_unserved(asked: &Value) -> Result<(), Fault> {
     Ok(())
 }
 
+fn is_bypass(text: &str) -> bool {
+    let mut left = BYPASSES.to_vec();
+    let mut takes =
+        |name: &str| left.iter().position(|known| *known == name).map(|at| left.remove(at)).is_some();
+    text == "None" || text.split(',').all(|name| takes(name.strip_prefix(' ').unwrap_or(name)))
+}
+
 /// Those that say something; JSON's null says what leaving them out does.
 pub(super) fn fields(object: &Value) -> impl Iterator<Item = (&str, &Value)> {
     let fields = object.as_object().into_iter().flatten();
@@ -261,6 +272,11 @@ mod tests {
             json!({ "encryption": { "identity": { "userAssignedIdentity": "/subscriptions/s" } } }),
             json!({ "encryption": { "services": { "disk": {} } } }),
             json!({ "networkAcls": { "perimeters": [{}] } }),
+            json!({ "networkAcls": { "bypass": "Everybody" } }),
+            json!({ "networkAcls": { "bypass": "" } }),
+            json!({ "networkAcls": { "bypass": "None, Logging" } }),
+            json!({ "networkAcls": { "bypass": "Logging,Logging" } }),
+            json!({ "networkAcls": { "bypass": "Logging,   Metrics" } }),
             json!({ "allowSharedKeyAccessForServices": { "blob": { "enabled": false } } }),
             json!({ "dualStackEndpointPreference": { "publishIpv6Endpoint": true } }),
             json!({ "geoPriorityReplicationStatus": { "isBlobEnabled": true } }),
@@ -277,6 +293,10 @@ mod tests {
             assert_eq!((refused.status.as_u16(), refused.message.contains(name)), (400, true), "{asked}");
         }
         assert!(over(json!({ "sasPolicy": null, "networkAcls": { "ipRules": null } })).is_ok());
+        for bypass in ["None", "AzureServices", "Logging, Metrics, AzureServices", "Metrics,Logging"] {
+            let kept = over(json!({ "networkAcls": { "bypass": bypass } })).unwrap();
+            assert_eq!(kept.network_bypass, bypass);
+        }
     }
 
     #[test]

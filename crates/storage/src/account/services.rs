@@ -248,7 +248,7 @@ pub(super) mod tests {
             assert_eq!(of(json!({ "metadata": none })).unwrap(), Some(Metadata::new()));
         }
         let two = of(json!({ "metadata": { "Key1": " v 1 ", "_k": "" } })).unwrap().unwrap();
-        assert_eq!(two, [("key1", "v 1"), ("_k", "")].map(|(n, v)| (n.to_owned(), v.to_owned())).into());
+        assert_eq!(two, [("Key1", "v 1"), ("_k", "")].map(|(n, v)| (n.to_owned(), v.to_owned())).into());
         let mut shown = container_shown();
         shown["lastModifiedTime"] = json!("2026-11-21T12:00:00.0000000Z");
         shown["legalHold"] = no_legal_hold();

@@ -112,16 +112,21 @@ impl ByteStore {
         self.dirty.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn retired(&self) -> MutexGuard<'_, HashMap<u64, i64>> {
+    fn moved(&self) -> MutexGuard<'_, HashMap<u64, i64>> {
+        self.moved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn retired(&self) -> MutexGuard<'_, HashSet<u64>> {
         self.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Removes segments that have been without life for long enough. A header that was changed on the disk hides its
-    /// record, and perhaps all behind it, so rows have the last word: what they still name can be read without its
-    /// header.
+    /// Removes segments in which nothing lives, those that records moved out of once answers that read them there have come
+    /// to their end. What died in place has waited for them already, and what moved before a restart is read by nobody. A
+    /// header that was changed on the disk hides its record, and perhaps all behind it, so rows have the last word: what
+    /// they still name can be read without its header.
     async fn remove_retired(&self, now: i64) -> Result<usize, BytesFault> {
-        let is_due = |(segment, since): (&u64, &i64)| (since + GRACE_SECONDS <= now).then_some(*segment);
-        let due: Vec<u64> = self.retired().iter().filter_map(is_due).collect();
+        let mut due: Vec<u64> = self.retired().iter().copied().collect();
+        due.retain(|segment| self.moved().get(segment).is_none_or(|at| at + GRACE_SECONDS <= now));
         if due.is_empty() {
             return Ok(0);
         }
@@ -144,6 +149,7 @@ impl ByteStore {
                 removed += 1;
             }
             self.retired().remove(&segment);
+            self.moved().remove(&segment);
         }
         first.into_result().map(|()| removed)
     }
@@ -193,13 +199,13 @@ impl ByteStore {
         for segment in dirty {
             // Before it is looked at, so that marks of meanwhile stay.
             self.dirty().segments.remove(&segment);
-            let tidied = self.tidy_segment(stamp, segment, may_move).await;
+            let tidied = self.tidy_segment(stamp, now, segment, may_move).await;
             if let Err(fault) = &tidied {
                 self.mark_dirty(segment);
                 may_move &= !fault.stops_writes();
             }
             if first.of(tidied) {
-                self.retired().entry(segment).or_insert(now);
+                self.retired().insert(segment);
             }
         }
         self.dirty().all = false;
@@ -211,6 +217,7 @@ impl ByteStore {
     async fn tidy_segment(
         &self,
         stamp: &AuditStamp,
+        now: i64,
         segment: u64,
         may_move: bool,
     ) -> Result<bool, BytesFault> {
@@ -225,6 +232,10 @@ impl ByteStore {
             living.iter().map(|record| HEADER_BYTES as u64 + u64::from(record.sealed_bytes)).sum();
         if bytes * DEAD_FACTOR > size {
             return Ok(false);
+        }
+        if may_move && !living.is_empty() {
+            // Before they do: a commit that failed may have been made.
+            self.moved().insert(segment, now);
         }
         for record in &living {
             if !may_move || !self.move_record(stamp, segment, record).await? {

@@ -103,8 +103,10 @@ pub(crate) struct ByteStore {
     announced: Mutex<u64>,
     orphans_removed: AtomicBool,
     dirty: Mutex<collect::Dirty>,
-    /// Segments in which nothing lives any more, and since when, in seconds since 1970.
-    retired: Mutex<HashMap<u64, i64>>,
+    /// When a record was last moved out of a segment, in seconds since 1970: who looked for it before reads it there.
+    moved: Mutex<HashMap<u64, i64>>,
+    /// Segments in which nothing lives any more.
+    retired: Mutex<HashSet<u64>>,
 }
 
 impl ByteStore {
@@ -143,6 +145,7 @@ impl ByteStore {
             announced: Mutex::default(),
             orphans_removed: AtomicBool::new(false),
             dirty: Mutex::default(),
+            moved: Mutex::default(),
             retired: Mutex::default(),
         }))
     }

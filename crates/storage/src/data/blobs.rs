@@ -8,11 +8,12 @@ use super::input::{receive, refused};
 use super::{COPY_SOURCE, DeleteBlob, WriteBlob, copy};
 use crate::bytes::Stored;
 use crate::conditions::{Conditions, State};
-use crate::headers::{self, add, add_version, check_md5, check_served, content_headers, new_etag};
+use crate::headers::{self, add, add_version, check_md5, check_served, content_headers, new_etag, one};
 use crate::records::{BLOBS, Blob, Content, ContentHeaders, Metadata};
 use crate::{Storage, faults};
 
 const BLOB_TYPE: &str = "x-ms-blob-type";
+const DELETE_SNAPSHOTS: &str = "x-ms-delete-snapshots";
 
 /// A new blob, or a new content for one, as a request describes it.
 pub(super) struct Described {
@@ -20,6 +21,20 @@ pub(super) struct Described {
     pub headers: ContentHeaders,
     pub metadata: Metadata,
     pub tier: Option<String>,
+}
+
+impl Blob {
+    /// This blob in the place of what is there: it was made when that was, and is in its tier unless it has one of its
+    /// own. A copy is in the account's.
+    pub(super) fn in_place_of(&self, before: Option<&Self>) -> Self {
+        let Some(before) = before else { return self.clone() };
+        let mut blob = Self { created: before.created, ..self.clone() };
+        if blob.tier.is_none() && blob.copied.is_none() {
+            blob.tier.clone_from(&before.tier);
+            blob.tier_changed = before.tier_changed;
+        }
+        blob
+    }
 }
 
 impl Described {
@@ -35,7 +50,7 @@ impl Described {
 }
 
 fn check_type(head: &RequestHead) -> Result<(), Fault> {
-    match head.header_named(BLOB_TYPE) {
+    match one(head, BLOB_TYPE)? {
         None => Err(faults::missing_header(BLOB_TYPE)),
         Some("BlockBlob") => Ok(()),
         Some(other @ ("AppendBlob" | "PageBlob")) => {
@@ -109,7 +124,7 @@ pub(super) async fn replace(
     permit: &Permit<WriteBlob>,
     container: &str,
     conditions: &Conditions,
-    mut blob: Blob,
+    blob: Blob,
     mut stored: Stored,
 ) -> Result<Blob, Fault> {
     let leaving = Leaving { now: blob.modified, entropy: permit.entropy() };
@@ -117,11 +132,11 @@ pub(super) async fn replace(
     loop {
         let (found, mut batch) = at.plan(&at.target.account, container, &blob.name).await?;
         conditions.check_put(found.state())?;
-        blob.created = blob.modified;
-        if let Some(before) = &found.blob {
-            blob.created = before.value.created;
-            leaving.content(&mut batch, &before.value.content)?;
+        let before = found.blob.as_ref().map(|row| &row.value);
+        if let Some(before) = before {
+            leaving.content(&mut batch, &before.content)?;
         }
+        let blob = blob.in_place_of(before);
         at.end_draft(&mut batch, &found.key, &leaving).await?;
         stored.keep(&mut batch)?;
         batch.put(BLOBS, &found.key, &blob)?;
@@ -196,11 +211,11 @@ pub(super) async fn delete(
     permit: Permit<DeleteBlob>,
     request: Request,
 ) -> Result<Reply, Fault> {
-    if let Some(which) = request.header_named("x-ms-delete-snapshots")
+    if let Some(which) = one(&request, DELETE_SNAPSHOTS)?
         && which != "include"
     {
         // There are no snapshots, and the blob itself is not what such a request means.
-        return Err(faults::invalid_header("x-ms-delete-snapshots", which));
+        return Err(faults::invalid_header(DELETE_SNAPSHOTS, which));
     }
     let conditions = Conditions::of(&request)?;
     let (container, name) = (request.param("container"), request.param("blob"));

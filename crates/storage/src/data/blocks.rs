@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::blobs::Described;
 use super::change::{Found, Leaving, detached};
-use super::input::{receive, refused};
+use super::input::{check_length, receive, refused};
 use super::{ReadBlob, WriteBlob};
 use crate::bytes::{Piece, Stored};
 use crate::conditions::{Conditions, State};
@@ -53,7 +53,7 @@ pub(super) async fn put(
 
 async fn first_look(at: &At<Storage>, head: &RequestHead) -> Result<String, Fault> {
     check_served(head)?;
-    Conditions::of(head)?;
+    Conditions::check_none(head)?;
     let id = block_id(head)?;
     at.container(&at.target.account, head.param("container")).await?;
     Ok(id)
@@ -186,6 +186,7 @@ pub(super) async fn put_list(
     permit: Permit<WriteBlob>,
     request: Request,
 ) -> Result<Reply, Fault> {
+    check_length(&request, request.body.len() as u64)?;
     let described = Described::of(&request, false)?;
     let md5: [u8; 16] = Md5::digest(&request.body).into();
     check_md5(&request, &["content-md5"], &md5)?;
@@ -206,7 +207,7 @@ pub(super) async fn put_list(
         let blob = Blob {
             name: name.to_owned(),
             etag: new_etag(permit.entropy()),
-            created: before.map_or(now, |before| before.created),
+            created: now,
             modified: now,
             length: chosen.iter().map(|block| block.piece.length).sum(),
             headers: described.headers.clone(),
@@ -215,7 +216,8 @@ pub(super) async fn put_list(
             tier_changed: described.tier.is_some().then_some(now),
             copied: None,
             content: write_parts(&mut batch, permit.entropy().uuid(), chosen)?,
-        };
+        }
+        .in_place_of(before);
         batch.put(BLOBS, &found.key, &blob)?;
         if attempts.commit(permit.stamp(), batch).await?.is_some() {
             let mut reply = Reply::empty(StatusCode::CREATED);

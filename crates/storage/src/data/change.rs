@@ -13,7 +13,7 @@ use crate::bytes::Piece;
 use crate::conditions::State;
 use crate::records::{
     BLOBS, Blob, CONTAINERS, CONTENTS, Container, Content, ContentPart, DRAFTS, Draft, GARBAGE,
-    GRACE_SECONDS, Garbage, ITEMS_PER_PART, Refuse,
+    GRACE_SECONDS, Garbage, ITEMS_PER_PART, NAMES, Refuse,
 };
 use crate::{Storage, faults};
 
@@ -91,14 +91,25 @@ impl Storage {
         Ok(Found { key, blob })
     }
 
-    /// The blob as it is, and a batch that is only committed while container and blob are unchanged.
+    /// A batch that is only committed while the account is live and still the same one: its containers and blobs are there
+    /// for a while after it is gone.
+    pub(super) async fn change_of(&self, account: &Account) -> Result<Batch, Fault> {
+        let claim = self.store.get(NAMES, account.name()).await?;
+        let claim = claim.filter(|row| row.value.instance == account.instance());
+        let claim = claim.ok_or_else(faults::account_not_found)?;
+        let mut batch = Batch::new();
+        batch.require_revision(NAMES, account.name(), claim.revision);
+        Ok(batch)
+    }
+
+    /// The blob as it is, and a batch that is only committed while account, container and blob are unchanged.
     pub(super) async fn plan(
         &self,
         account: &Account,
         container: &str,
         blob: &str,
     ) -> Result<(Found, Batch), Fault> {
-        let mut batch = Batch::new();
+        let mut batch = self.change_of(account).await?;
         let row = self.container(account, container).await?;
         batch.require_revision(CONTAINERS, &(account.instance(), container.to_owned()), row.revision);
         let key = (row.value.instance, blob.to_owned());

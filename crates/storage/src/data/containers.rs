@@ -1,14 +1,13 @@
 //! Containers.
 
 use arcadia_kernel::{At, EntropyExt as _, Fault, Permit, Reply, Request, StatusCode};
-use arcadia_store::Batch;
 
 use super::change::Leaving;
 use super::{DeleteContainer, ReadContainer, WriteContainer};
 use crate::account::Account;
 use crate::conditions::{Conditions, State};
 use crate::headers::{add_container, add_version, check_served, metadata, new_etag};
-use crate::records::{CONTAINERS, Container, Metadata, NAMES, Refuse};
+use crate::records::{CONTAINERS, Container, Metadata, Refuse};
 use crate::{Storage, faults};
 
 /// What a container is after a change, and whether the change made it.
@@ -39,16 +38,6 @@ impl Container {
 
 /// Changes that the data plane and the resource manager make alike.
 impl Storage {
-    /// A batch that is only committed while the account is live and still the same one.
-    async fn change_of(&self, account: &Account) -> Result<Batch, Fault> {
-        let claim = self.store.get(NAMES, account.name()).await?;
-        let claim = claim.filter(|row| row.value.instance == account.instance());
-        let claim = claim.ok_or_else(faults::account_not_found)?;
-        let mut batch = Batch::new();
-        batch.require_revision(NAMES, account.name(), claim.revision);
-        Ok(batch)
-    }
-
     /// Makes a container, or changes it, to what `plan` says of the one that is there; nothing leaves it as it is.
     pub(crate) async fn write_container(
         &self,
@@ -60,22 +49,18 @@ impl Storage {
         let key = (account.instance(), name.to_owned());
         let mut attempts = self.store.attempts();
         loop {
+            let mut batch = self.change_of(account).await?;
             let row = self.store.get(CONTAINERS, &key).await?;
             let planned = plan(row.as_ref().map(|row| &row.value))?;
             let created = row.is_none();
-            let (mut batch, container) = match (row, planned) {
+            match &row {
+                Some(row) => batch.require_revision(CONTAINERS, &key, row.revision),
+                None => batch.require_absent(CONTAINERS, &key),
+            }
+            let container = match (row, planned) {
                 (None, None) => return Err(faults::container_not_found()),
                 (Some(row), None) => return Ok(Written { container: row.value, created }),
-                (Some(row), Some(container)) => {
-                    let mut batch = Batch::new();
-                    batch.require_revision(CONTAINERS, &key, row.revision);
-                    (batch, container)
-                }
-                (None, Some(container)) => {
-                    let mut batch = self.change_of(account).await?;
-                    batch.require_absent(CONTAINERS, &key);
-                    (batch, container)
-                }
+                (_, Some(container)) => container,
             };
             batch.put(CONTAINERS, &key, &container)?;
             if attempts.commit(permit.stamp(), batch).await?.is_some() {
@@ -97,9 +82,9 @@ impl Storage {
         let leaving = Leaving { now: permit.epoch_seconds(), entropy: permit.entropy() };
         let mut attempts = self.store.attempts();
         loop {
+            let mut batch = self.change_of(account).await?;
             let Some(row) = self.store.get(CONTAINERS, &key).await? else { return Ok(false) };
             conditions.check_change(row.value.state())?;
-            let mut batch = Batch::new();
             batch.require_revision(CONTAINERS, &key, row.revision);
             batch.delete(CONTAINERS, &key);
             leaving.leave(&mut batch, 0, Refuse::Container(row.value.instance))?;
@@ -122,6 +107,7 @@ pub(super) async fn create(
     request: Request,
 ) -> Result<Reply, Fault> {
     check_served(&request)?;
+    Conditions::check_none(&request)?;
     if request.headers.contains_key("x-ms-blob-public-access") {
         return Err(faults::public_access_not_permitted());
     }

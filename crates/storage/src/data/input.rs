@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use arcadia_kernel::{AuditStamp, Fault, Streamed, header};
+use arcadia_kernel::{AuditStamp, Fault, RequestHead, Streamed, header};
 
 use crate::bytes::{ByteStore, Stored};
+use crate::faults;
 
 /// What is still read of a body whose request is refused, so that a client that sends first and reads then gets to
 /// the answer.
@@ -23,11 +24,22 @@ pub(super) async fn receive(
         upload = upload.write(&data).await?;
     }
     let stored = upload.finish().await?;
+    check_length(&body.head, stored.length)?;
     if announced.is_some_and(|announced| announced != stored.length) {
         let message = "The request body is not as long as its Content-Length header says.";
         return Err(Fault::bad_request("InvalidInput", message));
     }
     Ok(stored)
+}
+
+/// Refuses a request that brought nothing and did not say that it would: by mistake, it would make a blob empty. HTTP/2
+/// has bodies that announce no length.
+pub(super) fn check_length(head: &RequestHead, length: u64) -> Result<(), Fault> {
+    let announces = |name| head.headers.contains_key(name);
+    if length > 0 || announces(header::CONTENT_LENGTH) || announces(header::TRANSFER_ENCODING) {
+        return Ok(());
+    }
+    Err(faults::missing_length())
 }
 
 /// The fault, after the body was read as far as that is worth it.

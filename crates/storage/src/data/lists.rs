@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use arcadia_kernel::{At, Continuation, Fault, Permit, Reply, Request, RequestHead, StatusCode};
 
 use super::{ReadBlob, ReadContainer};
+use crate::conditions::Conditions;
 use crate::headers::{COPY_DONE, http_date};
 use crate::records::{BLOBS, Blob, CONTAINERS, Container, Copied, Metadata};
 use crate::xml::{DECLARATION, element, escape};
@@ -57,6 +58,7 @@ struct Asked {
 
 impl Asked {
     fn of(head: &RequestHead) -> Result<Self, Fault> {
+        Conditions::check_none(head)?;
         let bounded = |name: &str, bytes_max: usize| match head.query.first(name) {
             Some(value) if value.len() > bytes_max => Err(faults::invalid_query(name, value)),
             value => Ok(value.unwrap_or("").to_owned()),

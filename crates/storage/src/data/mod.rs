@@ -92,6 +92,7 @@ fn blob_rows() -> Vec<Op<Storage>> {
         op("GetBlobProperties", Method::HEAD, BLOB, read::properties),
         op("DeleteBlob", Method::DELETE, BLOB, blobs::delete),
         op("GetBlobMetadata", Method::GET, BLOB, read::metadata).when_query("comp", Some("metadata")),
+        op("GetBlobMetadata", Method::HEAD, BLOB, read::metadata).when_query("comp", Some("metadata")),
         op("SetBlobMetadata", Method::PUT, BLOB, blobs::set_metadata).when_query("comp", Some("metadata")),
         op("SetBlobProperties", Method::PUT, BLOB, blobs::set_properties)
             .when_query("comp", Some("properties")),

@@ -25,7 +25,7 @@ const RANGE_MD5: &str = "x-ms-range-get-content-md5";
 /// The blob, if the request's conditions let it be read.
 async fn found(at: &At<Storage>, head: &RequestHead) -> Result<Arc<Blob>, Fault> {
     check_served(head)?;
-    let conditions = Conditions::of(head)?;
+    let conditions = Conditions::of_read(head)?;
     let blob = at.recent(&at.target.account, head.param("container"), head.param("blob")).await?;
     conditions.check_read(State { etag: &blob.etag, modified: blob.modified })?;
     Ok(blob)
@@ -54,6 +54,10 @@ pub(super) async fn metadata(at: At<Storage>, _: Permit<ReadBlob>, request: Requ
 pub(super) async fn get(at: At<Storage>, _: Permit<ReadBlob>, request: Request) -> Result<Reply, Fault> {
     let blob = found(&at, &request).await?;
     let range = asked_range(&request, blob.length)?;
+    let hashed = one(&request, RANGE_MD5)?.is_some_and(|asked| asked.eq_ignore_ascii_case("true"));
+    if hashed && range.is_none_or(|(from, until)| until - from > HASHED_RANGE_BYTES_MAX) {
+        return Err(faults::invalid_header(RANGE_MD5, "true"));
+    }
     let (from, until) = range.unwrap_or((0, blob.length));
     let spans = at.spans(&blob, from, until).await?;
     let mut body = at.bytes.read(spans).into_body().await?;
@@ -63,10 +67,7 @@ pub(super) async fn get(at: At<Storage>, _: Permit<ReadBlob>, request: Request) 
     add(&mut reply, "content-length", &(until - from).to_string());
     if range.is_some() {
         add(&mut reply, "content-range", &format!("bytes {from}-{}/{}", until - 1, blob.length));
-        if request.header_named(RANGE_MD5).is_some_and(|asked| asked.eq_ignore_ascii_case("true")) {
-            if until - from > HASHED_RANGE_BYTES_MAX {
-                return Err(faults::invalid_header(RANGE_MD5, "true"));
-            }
+        if hashed {
             let bytes = body.collect().await.map_err(Fault::internal)?.to_bytes();
             add(&mut reply, "content-md5", &b64(&Md5::digest(&bytes)));
             body = arcadia_kernel::full_body(bytes);

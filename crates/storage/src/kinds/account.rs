@@ -23,7 +23,12 @@ const SKUS: [&str; 8] = [
     "Premium_LRS",
     "Premium_ZRS",
 ];
-const KINDS: [&str; 4] = ["StorageV2", "Storage", "BlobStorage", "BlockBlobStorage"];
+const GENERAL: &str = "StorageV2";
+const OF_BLOCKS: &str = "BlockBlobStorage";
+const KINDS: [&str; 4] = [GENERAL, "Storage", "BlobStorage", OF_BLOCKS];
+/// What can be made a general account, as `az storage account update --upgrade-to-storagev2` does. Nothing else changes
+/// its kind.
+const UPGRADED: [&str; 2] = ["Storage", "BlobStorage"];
 
 /// The kind; its rows change what [`Storage`] serves.
 pub struct Accounts(pub Arc<Storage>);
@@ -57,8 +62,9 @@ impl ResourceKind for Accounts {
         mut desired: Desired,
     ) -> Result<Resource, Fault> {
         let before = current.map(AccountProperties::stored).transpose().map_err(Fault::internal)?;
-        desired.sku = sku(desired.sku.as_ref(), current)?;
-        desired.kind = Some(kind(desired.kind.as_deref(), current)?);
+        let kind = kind(desired.kind.as_deref(), current)?;
+        desired.sku = Some(sku(desired.sku.as_ref(), current, kind)?);
+        desired.kind = Some(kind.to_owned());
         if desired.identity.as_ref().is_some_and(|identity| identity["type"] != "None") {
             let message =
                 "Storage accounts of this site have no identity; leave the property 'identity' out.";
@@ -140,28 +146,40 @@ impl ResourceKind for Accounts {
 }
 
 /// `{name, tier}`; the name is required for a new account.
-fn sku(asked: Option<&Value>, current: Option<&Resource>) -> Result<Option<Value>, Fault> {
-    let before = current.and_then(|current| current.sku.as_ref());
-    let name = asked.or(before).and_then(|sku| sku["name"].as_str());
-    let known = name.and_then(|name| SKUS.iter().find(|known| known.eq_ignore_ascii_case(name)));
-    match known {
-        Some(known) => Ok(Some(sku_shown(known))),
-        None => {
-            let message = format!("The property 'sku.name' must be one of {}.", SKUS.join(", "));
-            Err(Fault::bad_request("InvalidRequestPropertyValue", message))
-        }
+fn sku(asked: Option<&Value>, current: Option<&Resource>, kind: &str) -> Result<Value, Fault> {
+    let name = |sku: &Value| sku["name"].as_str().and_then(|name| known(&SKUS, name));
+    let before = current.and_then(|current| current.sku.as_ref()).and_then(name);
+    let Some(asked) = asked.map_or(before, name) else {
+        let message = format!("The property 'sku.name' must be one of {}.", SKUS.join(", "));
+        return Err(Fault::bad_request("InvalidRequestPropertyValue", message));
+    };
+    let is_premium = |name: &str| name.starts_with("Premium_");
+    let moves = before.is_some_and(|before| is_premium(before) != is_premium(asked));
+    let fits = kind != OF_BLOCKS || is_premium(asked);
+    if before != Some(asked) && (moves || !fits) {
+        let message = "Values for request parameters are invalid: sku.";
+        return Err(Fault::bad_request("InvalidValuesForRequestParameters", message));
     }
+    Ok(sku_shown(asked))
 }
 
-fn kind(asked: Option<&str>, current: Option<&Resource>) -> Result<String, Fault> {
+fn kind(asked: Option<&str>, current: Option<&Resource>) -> Result<&'static str, Fault> {
     let before = current.and_then(|current| current.kind.as_deref());
-    let name = asked.or(before).unwrap_or("StorageV2");
-    KINDS.iter().find(|known| known.eq_ignore_ascii_case(name)).map(|known| (*known).to_owned()).ok_or_else(
-        || {
-            let message = format!("The property 'kind' must be one of {}.", KINDS.join(", "));
-            Fault::bad_request("InvalidRequestPropertyValue", message)
-        },
-    )
+    let Some(asked) = known(&KINDS, asked.or(before).unwrap_or(GENERAL)) else {
+        let message = format!("The property 'kind' must be one of {}.", KINDS.join(", "));
+        return Err(Fault::bad_request("InvalidRequestPropertyValue", message));
+    };
+    let may_become = |before: &str| before == asked || (asked == GENERAL && UPGRADED.contains(&before));
+    if before.is_none_or(may_become) {
+        return Ok(asked);
+    }
+    let message = "The property 'kind' was specified in the input, but it cannot be updated as it is read-only. For more \
+                   information, see - https://aka.ms/storageaccountupdate";
+    Err(Fault::bad_request("AccountPropertyCannotBeUpdated", message))
+}
+
+fn known(names: &[&'static str], name: &str) -> Option<&'static str> {
+    names.iter().find(|known| known.eq_ignore_ascii_case(name)).copied()
 }
 
 #[cfg(test)]

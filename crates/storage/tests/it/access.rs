@@ -105,12 +105,25 @@ async fn a_token_is_for_storage_and_its_version_takes_tokens() {
     ] {
         assert_eq!(world.ask(ask(audience)).await.outcome(), "401 InvalidAuthenticationInfo", "{audience}");
     }
-    for version in ["2015-04-05", "2017-11-08", "x", ""] {
-        let mut old = ask(AUDIENCE);
-        old.headers.retain(|(name, _)| name != "x-ms-version");
-        let answer = world.ask(old.with("x-ms-version", version)).await;
+    let without_version = |mut ask: Ask| {
+        ask.headers.retain(|(name, _)| name != "x-ms-version");
+        ask
+    };
+    for version in ["2015-04-05", "2017-11-08", ""] {
+        let answer = world.ask(without_version(ask(AUDIENCE)).with("x-ms-version", version)).await;
         assert_eq!(answer.outcome(), "403 AuthenticationFailed", "{version}");
     }
+    let key = world.keys("acct1").await[0].clone();
+    for version in ["x", "9999999999", "2020-13-02", "2020-10-2", "latest-one"] {
+        let by_token = without_version(ask(AUDIENCE)).with("x-ms-version", version);
+        let by_key =
+            without_version(Ask::new(Method::GET, "acct1", "/?comp=list")).with("x-ms-version", version);
+        for ask in [by_token, by_key.signed("acct1", &key, START)] {
+            assert_eq!(world.ask(ask).await.outcome(), "400 InvalidHeaderValue", "{version}");
+        }
+    }
+    let twice = ask(AUDIENCE).with("x-ms-version", "2015-04-05");
+    assert_eq!(world.ask(twice).await.outcome(), "400 InvalidHeaderValue");
 }
 
 #[tokio::test]
@@ -184,6 +197,24 @@ async fn a_role_reaches_no_further_than_its_container() {
     }
 }
 
+/// `%` stands for a segment without a name.
+#[tokio::test]
+async fn a_role_on_blobs_reaches_none_whose_name_fits_into_no_scope() {
+    let (world, member) = World::with_account("acct1").await;
+    world.make_container(&member, "acct1", "cc1").await;
+    let guest = world.caller("guest");
+    world.grant(&guest, BLOB_READER, &format!("{}/blobs/%25", world.container("acct1", "cc1"))).await;
+    let (deep, long) = (format!("/cc1/{}", "a/".repeat(100)), format!("/cc1/{}", "%C3%A4".repeat(1024)));
+    for path in [&deep, &long, "/cc1//b"] {
+        assert_eq!(world.put(&member, "acct1", path, "x").await.outcome(), "201");
+    }
+    assert_eq!(world.get(&guest, "acct1", "/cc1//b").await.text(), "x");
+    for path in [&deep, &long] {
+        assert_eq!(world.get(&guest, "acct1", path).await.outcome(), REFUSED, "{path}");
+        assert_eq!(world.get(&member, "acct1", path).await.text(), "x", "{path}");
+    }
+}
+
 #[tokio::test]
 async fn other_operations_are_not_taken_for_these() {
     let (world, member) = World::with_account("acct1").await;
@@ -204,6 +235,23 @@ async fn other_operations_are_not_taken_for_these() {
             let answer = world.ask(ask.with("x-ms-blob-type", "BlockBlob")).await;
             assert!(answer.status >= 400, "{method} {query}: {}", answer.outcome());
         }
+    }
+    for (method, target, outcome) in [
+        (Method::GET, "/cc1?restype=container&comp=acl", "400 UnsupportedQueryParameter"),
+        (Method::PUT, "/cc1?restype=container&comp=acl", "400 UnsupportedQueryParameter"),
+        (Method::GET, "/cc1/b?comp=tags", "400 UnsupportedQueryParameter"),
+        (Method::PUT, "/cc1/b?comp=tags", "400 UnsupportedQueryParameter"),
+        (Method::POST, "/cc1/b?comp=query", "405 UnsupportedHttpVerb"),
+        (Method::POST, "/?comp=batch", "400 InvalidUri"),
+        (Method::GET, "/?restype=service&comp=properties", "400 InvalidUri"),
+        (
+            Method::GET,
+            "/cc1?restype=container&comp=list&include=uncommittedblobs",
+            "400 InvalidQueryParameterValue",
+        ),
+    ] {
+        let ask = Ask::new(method.clone(), "acct1", target).by(&member).body("");
+        assert_eq!(world.ask(ask).await.outcome(), outcome, "{method} {target}");
     }
     let twice = Ask::new(Method::GET, "acct1", "/cc1/b?comp=metadata&comp=lease").by(&member);
     assert_eq!(world.ask(twice).await.outcome(), "400 UnsupportedQueryParameter");

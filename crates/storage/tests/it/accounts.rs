@@ -1,6 +1,12 @@
 //! Accounts by the resource manager.
 
-use arcadia_kernel::Method;
+use std::sync::Arc;
+
+use arcadia_kernel::{Body, BodyError, Method};
+use bytes::Bytes;
+use futures_util::stream;
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -94,6 +100,65 @@ async fn what_is_not_enforced_is_refused() {
 }
 
 #[tokio::test]
+async fn kind_and_performance_stay() {
+    let world = World::new().await;
+    let put = async |name: &str, kind: &str, sku: &str| {
+        let body = json!({ "location": "uksouth", "kind": kind, "sku": { "name": sku } });
+        let answer = world.manage(Method::PUT, &world.account(name), body).await;
+        format!("{} {}", answer.status, answer.json()["error"]["code"].as_str().unwrap_or_default())
+    };
+    let patch = async |name: &str, body: Value| {
+        let answer = world.manage(Method::PATCH, &world.account(name), body).await;
+        format!("{} {}", answer.status, answer.json()["error"]["code"].as_str().unwrap_or_default())
+    };
+    let (no_sku, no_kind) = ("400 InvalidValuesForRequestParameters", "400 AccountPropertyCannotBeUpdated");
+    for (name, kind, sku) in [
+        ("general", "StorageV2", "Standard_LRS"),
+        ("older", "Storage", "Standard_LRS"),
+        ("ofblobs", "BlobStorage", "Standard_LRS"),
+        ("ofblocks", "BlockBlobStorage", "Premium_LRS"),
+        ("premium", "StorageV2", "Premium_LRS"),
+    ] {
+        assert_eq!(put(name, kind, sku).await, "200 ", "{name}");
+        assert_eq!(put(name, kind, sku).await, "200 ", "{name} again");
+    }
+    assert_eq!(put("another", "BlockBlobStorage", "Standard_LRS").await, no_sku);
+    for (name, kind) in [
+        ("general", "Storage"),
+        ("general", "BlobStorage"),
+        ("general", "BlockBlobStorage"),
+        ("older", "BlobStorage"),
+        ("ofblocks", "StorageV2"),
+        ("premium", "BlockBlobStorage"),
+    ] {
+        let sku =
+            if name.starts_with(['o', 'p']) && name != "older" { "Premium_LRS" } else { "Standard_LRS" };
+        assert_eq!(put(name, kind, sku).await, no_kind, "{name} {kind}");
+        assert_eq!(patch(name, json!({ "kind": kind })).await, no_kind, "{name} {kind}");
+    }
+    for (name, sku) in [("general", "Premium_LRS"), ("premium", "Standard_LRS"), ("ofblocks", "Standard_GRS")]
+    {
+        assert_eq!(patch(name, json!({ "sku": { "name": sku } })).await, no_sku, "{name} {sku}");
+    }
+    for (name, change) in [
+        ("general", json!({ "sku": { "name": "Standard_GRS" } })),
+        ("premium", json!({ "sku": { "name": "premium_zrs" } })),
+        ("older", json!({ "kind": "StorageV2" })),
+        ("ofblobs", json!({ "kind": "storagev2", "properties": { "accessTier": "Cool" } })),
+        ("ofblocks", json!({ "tags": { "a": "b" } })),
+    ] {
+        assert_eq!(patch(name, change).await, "200 ", "{name}");
+    }
+    let shown = async |name: &str| world.manage(Method::GET, &world.account(name), Value::Null).await.json();
+    assert_eq!(shown("general").await["sku"], json!({ "name": "Standard_GRS", "tier": "Standard" }));
+    assert_eq!(shown("premium").await["sku"], json!({ "name": "Premium_ZRS", "tier": "Premium" }));
+    assert_eq!(
+        (&shown("older").await["kind"], &shown("ofblobs").await["kind"]),
+        (&json!("StorageV2"), &json!("StorageV2"))
+    );
+}
+
+#[tokio::test]
 async fn keys_are_random_and_a_new_one_ends_the_old() {
     let world = World::new().await;
     world.make_account("stlab1").await;
@@ -120,6 +185,53 @@ async fn keys_are_random_and_a_new_one_ends_the_old() {
     let (_, last) = world.store.audit_page(0, 1000).await.unwrap().pop().unwrap();
     let off = arcadia_kernel::DenyReason::CredentialSwitchedOff.to_string();
     assert_eq!(last.outcome, arcadia_kernel::Outcome::Denied { reason: off });
+}
+
+/// A body whose one part comes after something else was done.
+fn body_after(meanwhile: impl Future<Output = ()> + Send + 'static, part: &'static str) -> Body {
+    let part = stream::once(async move {
+        meanwhile.await;
+        Ok::<_, BodyError>(Frame::data(Bytes::from_static(part.as_bytes())))
+    });
+    StreamBody::new(part).boxed_unsync()
+}
+
+#[tokio::test]
+async fn what_arrives_for_an_account_that_is_gone_by_then_is_refused() {
+    let world = Arc::new(World::new().await);
+    let member = world.caller("contributor-of-blobs");
+    world.grant(&member, BLOB_CONTRIBUTOR, GROUP).await;
+    for (method, target, part) in [
+        (Method::PUT, "/cc1/b", "x"),
+        (Method::PUT, "/cc1/b?comp=block&blockid=YQ%3D%3D", "x"),
+        (Method::PUT, "/cc1/b?comp=blocklist", "<BlockList/>"),
+        (Method::PUT, "/cc1/b?comp=metadata", "x"),
+        (Method::PUT, "/cc1/b?comp=tier", "x"),
+        (Method::DELETE, "/cc1/b", "x"),
+        (Method::PUT, "/cc2?restype=container", "x"),
+        (Method::PUT, "/cc1?restype=container&comp=metadata", "x"),
+        (Method::DELETE, "/cc1?restype=container", "x"),
+    ] {
+        world.make_account("acct1").await;
+        world.make_container(&member, "acct1", "cc1").await;
+        assert_eq!(world.put(&member, "acct1", "/cc1/b", "before").await.outcome(), "201");
+        // Another one has its name then, so that the host and the role lead somewhere.
+        let replaced = {
+            let world = world.clone();
+            async move {
+                assert_eq!(
+                    world.manage(Method::DELETE, &world.account("acct1"), Value::Null).await.status,
+                    200
+                );
+                world.make_account("acct1").await;
+            }
+        };
+        let ask = Ask::new(method.clone(), "acct1", target).by(&member);
+        let ask = ask.with("x-ms-blob-type", "BlockBlob").with("x-ms-access-tier", "Cool");
+        let answer = world.ask_with_body(ask, body_after(replaced, part)).await;
+        assert_eq!(answer.outcome(), "404 ResourceNotFound", "{method} {target}");
+        assert_eq!(world.manage(Method::DELETE, &world.account("acct1"), Value::Null).await.status, 200);
+    }
 }
 
 #[tokio::test]

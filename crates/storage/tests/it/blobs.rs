@@ -78,6 +78,9 @@ async fn ranges() {
         let hashed = Ask::new(Method::GET, "acct1", "/cc1/b").by(&member);
         let hashed = hashed.with("x-ms-range", "bytes=5-9").with("x-ms-range-get-content-md5", "true");
         assert_eq!(world.ask(hashed).await.header("content-md5"), md5(&bytes[5..10]));
+        let whole = Ask::new(Method::GET, "acct1", "/cc1/b").by(&member);
+        let whole = world.ask(whole.with("x-ms-range-get-content-md5", "true")).await;
+        assert_eq!(whole.outcome(), "400 InvalidHeaderValue", "there is no range");
         let beyond =
             Ask::new(Method::GET, "acct1", "/cc1/b").by(&member).with("range", &format!("bytes={length}-"));
         let beyond = world.ask(beyond).await;
@@ -124,6 +127,10 @@ async fn properties_and_metadata_are_kept_and_changed() {
     assert_ne!(set.header("etag"), got.header("etag"));
     let metadata = world.get(&member, "acct1", "/cc1/b?comp=metadata").await;
     assert_eq!((metadata.header("x-ms-meta-first"), metadata.header("x-ms-meta-second")), ("", "two"));
+    let head = world.ask(Ask::new(Method::HEAD, "acct1", "/cc1/b?comp=metadata").by(&member)).await;
+    assert_eq!((head.outcome(), head.header("x-ms-meta-second")), ("200".to_owned(), "two"));
+    assert_eq!(head.header("etag"), metadata.header("etag"));
+    assert_eq!((head.header("x-ms-blob-type"), head.bytes.len()), ("", 0));
     let set = Ask::new(Method::PUT, "acct1", "/cc1/b?comp=properties")
         .by(&member)
         .with("x-ms-blob-content-type", "text/plain");
@@ -173,8 +180,22 @@ async fn what_is_not_understood_is_refused() {
     ] {
         assert_eq!(world.ask(put().with(header, value)).await.outcome(), outcome, "{header}: {value}");
     }
+    // Of several the first is not taken for all.
+    for (header, [one, other]) in [
+        ("x-ms-blob-type", ["BlockBlob", "AppendBlob"]),
+        ("x-ms-access-tier", ["Hot", "Cool"]),
+        ("x-ms-blob-content-type", ["text/plain", "text/html"]),
+        ("content-md5", [&md5(b"x"), &md5(b"y")]),
+    ] {
+        let twice = world.ask(put().with(header, one).with(header, other)).await;
+        assert_eq!(twice.outcome(), "400 InvalidHeaderValue", "{header}");
+    }
     assert_eq!(world.get(&member, "acct1", "/cc1/b").await.outcome(), "404 BlobNotFound");
     assert_eq!(world.ask(put().with("content-md5", &md5(b"x"))).await.outcome(), "201");
+    let delete = Ask::new(Method::DELETE, "acct1", "/cc1/b").by(&member);
+    let delete = delete.with("x-ms-delete-snapshots", "include").with("x-ms-delete-snapshots", "only");
+    assert_eq!(world.ask(delete).await.outcome(), "400 InvalidHeaderValue");
+    assert_eq!(world.get(&member, "acct1", "/cc1/b").await.text(), "x");
     let missing = world.put(&member, "acct1", "/other/b", "x").await;
     assert_eq!(missing.outcome(), "404 ContainerNotFound");
     let public = Ask::new(Method::PUT, "acct1", "/open?restype=container").by(&member);
@@ -183,6 +204,27 @@ async fn what_is_not_understood_is_refused() {
     let long = Ask::new(Method::PUT, "acct1", "/cc1/b").by(&member).with("x-ms-blob-type", "BlockBlob");
     let long = world.ask(long.with("content-length", &(256 * 1024 * 1024 + 1).to_string())).await;
     assert_eq!(long.outcome(), "413 RequestBodyTooLarge");
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_there_and_not_announced_makes_no_blob_empty() {
+    let (world, member) = World::with_account("acct1").await;
+    world.make_container(&member, "acct1", "cc1").await;
+    world.put(&member, "acct1", "/cc1/b", "before").await;
+    let put = || Ask::new(Method::PUT, "acct1", "/cc1/b").by(&member).with("x-ms-blob-type", "BlockBlob");
+    let block = Ask::new(Method::PUT, "acct1", "/cc1/b?comp=block&blockid=YQ%3D%3D").by(&member);
+    for ask in [put(), block] {
+        let refused = world.ask(ask).await;
+        assert_eq!(refused.outcome(), "411 MissingContentLengthHeader");
+        assert!(refused.text().contains("The Content-Length header was not specified."));
+    }
+    assert_eq!(world.get(&member, "acct1", "/cc1/b").await.text(), "before");
+    // As HTTP/2 has it.
+    let unannounced = world.ask_with_body(put(), arcadia_kernel::full_body("after")).await;
+    assert_eq!(unannounced.outcome(), "201");
+    assert_eq!(world.get(&member, "acct1", "/cc1/b").await.text(), "after");
+    assert_eq!(world.ask(put().with("transfer-encoding", "chunked")).await.outcome(), "201");
+    assert_eq!(world.get(&member, "acct1", "/cc1/b").await.text(), "");
 }
 
 fn breaking(parts: Vec<Vec<u8>>) -> Body {

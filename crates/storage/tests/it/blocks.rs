@@ -90,6 +90,25 @@ async fn lists_that_name_what_is_not_there_change_nothing() {
     assert_eq!(content(&world, &member).await, "onetwo");
 }
 
+/// Only a list with nothing in it makes a blob empty.
+#[tokio::test]
+async fn a_body_that_is_no_list_changes_nothing() {
+    let (world, member) = world().await;
+    put_block(&world, &member, 1, b"one").await;
+    commit(&world, &member, &[("Latest", 1)]).await;
+    put_block(&world, &member, 2, b"two").await;
+    let list = || Ask::new(Method::PUT, "acct1", "/cc1/b?comp=blocklist").by(&member);
+    for body in ["", " ", "\u{feff}", "<?xml version='1.0'?>", "<!-- -->", "<BlockList/><BlockList/>"] {
+        assert_eq!(world.ask(list().body(body)).await.outcome(), "400 InvalidXmlDocument", "{body:?}");
+    }
+    assert_eq!(world.ask(list()).await.outcome(), "411 MissingContentLengthHeader");
+    assert_eq!(content(&world, &member).await, "one");
+    assert_eq!(commit(&world, &member, &[("Latest", 1), ("Uncommitted", 2)]).await.outcome(), "201");
+    assert_eq!(content(&world, &member).await, "onetwo");
+    assert_eq!(world.ask(list().body("<BlockList/>")).await.outcome(), "201");
+    assert_eq!(content(&world, &member).await, "");
+}
+
 #[tokio::test]
 async fn a_list_means_one_block_by_one_id() {
     let (world, member) = world().await;

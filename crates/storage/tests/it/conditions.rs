@@ -42,10 +42,61 @@ async fn reads_and_changes_hold_to_their_conditions() {
             assert_eq!(world.ask(deleting).await.outcome(), change, "DELETE {name}: {value}");
         }
     }
+    // Reads take several tags, changes one.
+    let (with, without) = (format!("\"0x8D0\", {tag}"), "\"0x8D0\",W/\"0x8D1\"".to_owned());
+    for (name, value, read) in [
+        ("if-match", &with, "200"),
+        ("if-match", &without, unmet),
+        ("if-none-match", &with, known),
+        ("if-none-match", &without, "200"),
+        ("if-none-match", &format!("{tag}, *"), "400 InvalidHeaderValue"),
+        ("if-match", &format!("{tag},"), "400 InvalidHeaderValue"),
+    ] {
+        for target in ["/cc1/b", "/cc1/b?comp=metadata"] {
+            for method in [Method::GET, Method::HEAD] {
+                let reading = Ask::new(method, "acct1", target).by(&member).with(name, value);
+                assert_eq!(world.ask(reading).await.outcome(), read, "{target} {name}: {value}");
+            }
+        }
+        let changing = Ask::new(Method::PUT, "acct1", "/cc1/b?comp=metadata").by(&member).with(name, value);
+        assert_eq!(world.ask(changing).await.outcome(), "400 InvalidHeaderValue", "{name}: {value}");
+    }
     let matching = Ask::new(Method::PUT, "acct1", "/cc1/b?comp=metadata").by(&member).with("if-match", &tag);
     assert_eq!(world.ask(matching).await.outcome(), "200");
     let stale = Ask::new(Method::PUT, "acct1", "/cc1/b?comp=metadata").by(&member).with("if-match", &tag);
     assert_eq!(world.ask(stale).await.outcome(), "412 ConditionNotMet", "the tag has changed");
+}
+
+/// A condition that nobody looks at would be met in silence.
+#[tokio::test]
+async fn what_knows_no_conditions_refuses_them() {
+    let (world, member) = World::with_account("acct1").await;
+    world.make_container(&member, "acct1", "cc1").await;
+    for (method, target) in [
+        (Method::PUT, "/cc1/b?comp=block&blockid=YQ%3D%3D"),
+        (Method::PUT, "/cc2?restype=container"),
+        (Method::GET, "/cc1?restype=container&comp=list"),
+        (Method::GET, "/?comp=list"),
+    ] {
+        let ask = || Ask::new(method.clone(), "acct1", target).by(&member);
+        for (name, value) in [
+            ("if-match", "*"),
+            ("if-match", "\"0x8D0\""),
+            ("if-none-match", "*"),
+            ("if-modified-since", "Sat, 21 Nov 2026 12:00:00 GMT"),
+            ("if-unmodified-since", "Sat, 21 Nov 2026 12:00:00 GMT"),
+        ] {
+            let refused = world.ask(ask().with(name, value).body("x")).await;
+            assert_eq!(refused.outcome(), "400 ConditionHeadersNotSupported", "{target} {name}: {value}");
+        }
+        let leased = ask().with("x-ms-lease-id", "4d6f6e61-0000-4000-8000-000000000001").body("x");
+        assert_eq!(world.ask(leased).await.status, 412, "{target}");
+    }
+    assert_eq!(
+        world.get(&member, "acct1", "/cc2?restype=container").await.outcome(),
+        "404 ContainerNotFound"
+    );
+    assert_eq!(world.rows("storage/drafts").await, 0);
 }
 
 #[tokio::test]

@@ -135,7 +135,7 @@ async fn a_key_that_is_taken_away_while_a_body_arrives_writes_nothing() {
             json!({ "properties": { "allowSharedKeyAccess": false } }),
             "403 KeyBasedAuthenticationNotPermitted",
         ),
-        (Method::DELETE, &account, Value::Null, FAILED),
+        (Method::DELETE, &account, Value::Null, "404 ResourceNotFound"),
     ] {
         let (arrive, arrived) = tokio::sync::oneshot::channel();
         let slow = full_body("x").with_trailers(async {

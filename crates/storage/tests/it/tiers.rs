@@ -39,6 +39,46 @@ async fn tiers_are_kept_and_change_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_blob_in_the_place_of_another_is_in_its_tier() {
+    let (world, member) = site().await;
+    let tier_of = async |path: &str| {
+        let head = world.head(&member, path).await;
+        let [tier, inferred, changed] = ["tier", "tier-inferred", "tier-change-time"]
+            .map(|name| head.header(&format!("x-ms-access-{name}")));
+        format!("{tier} {inferred} {changed}")
+    };
+    let put = |tier: &str| {
+        let ask = Ask::new(Method::PUT, "acct1", "/cc1/b").by(&member).with("x-ms-blob-type", "BlockBlob");
+        if tier.is_empty() { ask.body("new") } else { ask.with("x-ms-access-tier", tier).body("new") }
+    };
+    assert_eq!(world.ask(put("Cool")).await.outcome(), "201");
+    let chosen = "Cool  Sat, 21 Nov 2026 12:00:00 GMT";
+    world.clock.advance_seconds(60);
+    assert_eq!(world.ask(put("")).await.outcome(), "201");
+    assert_eq!(tier_of("/cc1/b").await, chosen);
+    let list = Ask::new(Method::PUT, "acct1", "/cc1/b?comp=blocklist").by(&member);
+    assert_eq!(world.ask(list.body("<BlockList/>")).await.outcome(), "201");
+    assert_eq!(tier_of("/cc1/b").await, chosen);
+    let list = Ask::new(Method::PUT, "acct1", "/cc1/b?comp=blocklist").by(&member);
+    let list = list.with("x-ms-access-tier", "Cold").body("<BlockList/>");
+    assert_eq!(world.ask(list).await.outcome(), "201");
+    let chosen = "Cold  Sat, 21 Nov 2026 12:01:00 GMT";
+    assert_eq!(tier_of("/cc1/b").await, chosen);
+    assert_eq!(world.ask(put("")).await.outcome(), "201");
+    assert_eq!(tier_of("/cc1/b").await, chosen);
+
+    // A copy has none of its own, nor has what comes after a blob that was deleted.
+    let account = "Hot true ";
+    world.put(&member, "acct1", "/cc1/source", "hello").await;
+    assert_eq!(world.copy(&member, "/cc1/b", "/cc1/source").await.outcome(), "202");
+    assert_eq!(tier_of("/cc1/b").await, account);
+    assert_eq!(world.ask(put("Cool")).await.outcome(), "201");
+    world.delete(&member, "acct1", "/cc1/b").await;
+    assert_eq!(world.ask(put("")).await.outcome(), "201");
+    assert_eq!(tier_of("/cc1/b").await, account);
+}
+
+#[tokio::test]
 async fn tiers_that_are_refused() {
     let (world, member) = site().await;
     world.put(&member, "acct1", "/cc1/b", "hello").await;
