@@ -1,7 +1,7 @@
-//! Just enough DER to read and write RSA public keys and to find the key inside a certificate.
+//! Just enough DER to read and write RSA public keys and to find the key and the dates inside a certificate.
 //!
 //! Certificates that clients upload are often not what RFC 5280 asks for (version 1, SHA-1, dates in the wrong
-//! time type). Only their public key matters here, so the walk steps over everything else without judging it.
+//! time type). Only their public key and their dates matter, so the walk steps over everything else without judging it.
 
 pub(crate) const SEQUENCE: u8 = 0x30;
 pub(crate) const INTEGER: u8 = 0x02;
@@ -99,16 +99,28 @@ fn spki_rsa_content(content: &[u8]) -> Option<&[u8]> {
 
 /// The PKCS#1 key of an X.509 certificate of any version.
 pub(crate) fn certificate_rsa(der: &[u8]) -> Option<&[u8]> {
+    let (_, key) = certificate_dates_and_key(der)?;
+    spki_rsa_content(key)
+}
+
+/// The content of `Validity` of an X.509 certificate of any version.
+pub(crate) fn certificate_dates(der: &[u8]) -> Option<&[u8]> {
+    certificate_dates_and_key(der).map(|(dates, _)| dates)
+}
+
+fn certificate_dates_and_key(der: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut certificate = Reader::new(Reader::new(der).expect(SEQUENCE)?);
     let mut body = Reader::new(certificate.expect(SEQUENCE)?);
     if body.peek_tag()? == CONTEXT_0 {
         body.next()?;
     }
     body.expect(INTEGER)?;
-    for _signature_issuer_validity_subject in 0..4 {
+    for _signature_issuer in 0..2 {
         body.expect(SEQUENCE)?;
     }
-    spki_rsa_content(body.expect(SEQUENCE)?)
+    let dates = body.expect(SEQUENCE)?;
+    let _subject = body.expect(SEQUENCE)?;
+    Some((dates, body.expect(SEQUENCE)?))
 }
 
 /// One element with its length in the shortest form.

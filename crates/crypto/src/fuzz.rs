@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 use crate::jwt::Algorithm;
 use crate::{
     IpSubnet, JwtSigner, KeySet, RsaBits, RsaKeyPair, RsaPublicKey, SiteCa, SystemEntropy, TokenVerifier,
-    b64, b64_decode, b64url, b64url_decode, peek, pem_decode, pem_encode, self_signed, verify_assertion,
+    b64, b64_decode, b64url, b64url_decode, peek, pem_decode, pem_encode, self_signed, validity_seconds,
+    verify_assertion,
 };
 
 const NOW: i64 = 1_795_262_400;
@@ -51,6 +52,7 @@ arcadia_fuzz::target!(der, |data: &[u8]| keys_are_read_whole(data));
 
 /// Keys and certificates: a key that is read is written in a form that is read as the same key.
 fn keys_are_read_whole(data: &[u8]) {
+    let _ = validity_seconds(data);
     let keys = [
         RsaPublicKey::from_pkcs1_der(data),
         RsaPublicKey::from_spki_der(data),

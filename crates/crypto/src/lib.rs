@@ -34,7 +34,7 @@ pub use root::{
 };
 pub use rsa::{KeyFault, RsaBits, RsaKeyPair, RsaPublicKey};
 pub use seal::{KeyRing, PLAINTEXT_BYTES_MAX, SEAL_OVERHEAD_BYTES, SealFault, SealNonce, WrappedKey};
-pub use x509::{IpSubnet, IssueFault, IssuedLeaf, SiteCa, self_signed};
+pub use x509::{IpSubnet, IssueFault, IssuedLeaf, SiteCa, self_signed, validity_seconds};
 
 /// Re-exported so that callers name the same wiping type these signatures do.
 pub use wiped::Wiped;

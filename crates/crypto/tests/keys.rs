@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 
 use arcadia_crypto::{
     JwtSigner, KeyFault, RsaBits, RsaKeyPair, RsaPublicKey, pem_decode, pem_encode, self_signed,
+    validity_seconds,
 };
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -79,6 +80,11 @@ fn a_version_1_certificate_signed_with_sha1_is_read() {
     let odd = with_generalized_times(&der);
     assert_ne!(odd, der);
     assert_eq!(&RsaPublicKey::from_x509_der(&odd).unwrap(), key().public());
+
+    let dates = validity_seconds(&der).unwrap();
+    assert_eq!(dates.end() - dates.start(), 365 * 24 * 60 * 60);
+    assert_eq!(validity_seconds(&odd), Some(dates));
+    assert_eq!(validity_seconds(&der[..der.len() / 4]), None);
 }
 
 /// Rewrites both UTCTime fields of a certificate as GeneralizedTime and corrects the three lengths around them.

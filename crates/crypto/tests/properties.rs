@@ -6,7 +6,8 @@ use std::sync::OnceLock;
 
 use arcadia_crypto::{
     KeyRing, KeySet, RootKey, RsaKeyPair, RsaPublicKey, SiteCa, SystemEntropy, TokenVerifier, WrappedKey,
-    b64_decode, b64url, b64url_decode, peek, pem_decode, pem_encode, self_signed, verify_assertion,
+    b64_decode, b64url, b64url_decode, peek, pem_decode, pem_encode, self_signed, validity_seconds,
+    verify_assertion,
 };
 use arcadia_kernel::Authenticator as _;
 use proptest::prelude::*;
@@ -40,6 +41,7 @@ fn parse_all(bytes: &[u8]) {
     let _ = RsaPublicKey::from_pkcs1_der(bytes);
     let _ = RsaPublicKey::from_spki_der(bytes);
     let _ = RsaPublicKey::from_x509_der(bytes);
+    let _ = validity_seconds(bytes);
     let _ = RsaKeyPair::from_pkcs8_der(bytes);
     assert!(ring().open(b"", bytes).is_err());
 }

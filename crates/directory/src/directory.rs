@@ -223,13 +223,14 @@ impl Directory {
             });
         }
         let principal = snapshot.principals.get(&object_id)?;
+        let application = snapshot.application_of(principal.app_id);
         Some(PrincipalFacts {
             object_id,
             kind: match principal.kind {
                 PrincipalType::Application => CallerKind::Application,
                 PrincipalType::ManagedIdentity => CallerKind::ManagedIdentity,
             },
-            display_name: principal.display_name.clone(),
+            display_name: principal.name(application.map(AsRef::as_ref)).to_owned(),
             enabled: principal.enabled,
             app_id: Some(principal.app_id),
             upn: None,

@@ -212,6 +212,7 @@ pub(crate) enum PrincipalType {
 pub(crate) struct ServicePrincipal {
     pub id: Uuid,
     pub app_id: Uuid,
+    /// Read [`ServicePrincipal::name`].
     pub display_name: String,
     pub kind: PrincipalType,
     pub enabled: bool,
@@ -222,6 +223,13 @@ pub(crate) struct ServicePrincipal {
     pub credentials: Credentials,
 }
 
+impl ServicePrincipal {
+    /// What it is called: as its `application`, which may have another name than when the principal was made.
+    pub(crate) fn name<'a>(&'a self, application: Option<&'a Application>) -> &'a str {
+        application.map_or(&self.display_name, |application| &application.display_name)
+    }
+}
+
 /// What an application or service principal proves itself by.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Credentials {
@@ -230,11 +238,12 @@ pub(crate) struct Credentials {
 }
 
 impl Credentials {
-    /// Whether one of them is good at this time.
-    pub(crate) fn is_any_good(&self, now: i64) -> bool {
+    /// Until when one of those that are good at this time is. `None` when none is.
+    pub(crate) fn good_until(&self, now: i64) -> Option<i64> {
         let passwords = self.passwords.iter().map(|one| (one.start_seconds, one.end_seconds));
         let keys = self.keys.iter().map(|one| (one.start_seconds, one.end_seconds));
-        passwords.chain(keys).any(|(start, end)| start <= now && now < end)
+        let good = passwords.chain(keys).filter(|(start, end)| *start <= now && now < *end);
+        good.map(|(_, end)| end).max()
     }
 }
 

@@ -7,16 +7,19 @@ mod ca;
 mod key;
 mod names;
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose,
     PKCS_RSA_SHA256, PublicKeyData, SerialNumber, SignatureAlgorithm, SigningKey, date_time_ymd,
 };
+use x509_parser::prelude::{FromDer as _, Validity};
 
 pub use ca::{IssuedLeaf, LEAF_DAYS_MAX, SiteCa};
 pub use names::IpSubnet;
 
+use crate::der;
 use crate::rsa::{KeyFault, RsaKeyPair};
 
 const DAY_SECONDS: i64 = 24 * 60 * 60;
@@ -79,6 +82,14 @@ pub fn self_signed(
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     Ok(params.self_signed(&RsaSigningKey(key))?.der().to_vec())
+}
+
+/// The seconds in which a certificate of any version says that it is good. `None` when it does not say so readably.
+/// As with [`crate::RsaPublicKey::from_x509_der`], nothing else of it is judged.
+pub fn validity_seconds(certificate: &[u8]) -> Option<RangeInclusive<i64>> {
+    let dates = der::element(der::SEQUENCE, der::certificate_dates(certificate)?);
+    let (_, dates) = Validity::from_der(&dates).ok()?;
+    Some(dates.not_before.timestamp()..=dates.not_after.timestamp())
 }
 
 struct RsaSigningKey<'a>(&'a RsaKeyPair);

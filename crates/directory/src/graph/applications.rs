@@ -85,11 +85,11 @@ struct Sent {
 }
 
 impl Sent {
-    fn read(at: &At<Graph>, mut reader: Reader, now: i64) -> Result<Self, Fault> {
+    fn read(at: &At<Graph>, mut reader: Reader) -> Result<Self, Fault> {
         let sent = Self {
             display_name: reader.text("displayName")?,
             identifier_uris: reader.texts("identifierUris")?,
-            credentials: SentCredentials::read(&mut reader, now, &*at.directory.entropy)?,
+            credentials: SentCredentials::read(&mut reader, &*at.directory.entropy)?,
             document: reader.document(DOCUMENT)?,
         };
         reader.finish()?;
@@ -174,7 +174,7 @@ pub(super) async fn create(
         let scope = permit.scope().clone();
         permit.also::<ApplicationOwnersUpdate>(&scope).map_err(|denial| insufficient(&denial))?;
     }
-    let sent = Sent::read(&at, reader, now)?;
+    let sent = Sent::read(&at, reader)?;
     let display_name = sent.display_name.ok_or_else(|| {
         bad_request("A value is required for property 'displayName' of resource 'Application'.")
     })?;
@@ -210,7 +210,7 @@ pub(super) async fn update(
     body: Body,
 ) -> Result<Reply, Fault> {
     let id = at.target.id()?;
-    let sent = Sent::read(&at, Reader::new(body.fields), permit.epoch_seconds())?;
+    let sent = Sent::read(&at, Reader::new(body.fields))?;
     if !sent.credentials.is_empty() {
         let scope = permit.scope().clone();
         permit.also::<ApplicationCredentialsUpdate>(&scope).map_err(|denial| insufficient(&denial))?;
@@ -321,8 +321,7 @@ async fn edit_credentials(
 
 impl Graph {
     pub(super) fn secret(&self, head: &arcadia_kernel::RequestHead, new: &NewSecret) -> Result<Reply, Fault> {
-        let Value::Object(shown) = new.show() else { return Err(bad_request("The secret cannot be shown.")) };
-        let mut body = self.entity(head, "", shown);
+        let mut body = self.entity(head, "", new.show());
         let context = format!(
             "https://{}/{}/$metadata#microsoft.graph.passwordCredential",
             self.directory.names().graph_host,

@@ -49,6 +49,11 @@ impl Reader {
         Self(fields.into_iter().filter(|(name, _)| !name.starts_with("@odata.")).collect())
     }
 
+    /// What has not been taken yet.
+    pub(crate) fn fields(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
     pub(crate) fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }

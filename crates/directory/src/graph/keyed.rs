@@ -1,6 +1,6 @@
 //! Which object a path names: `/users/ID`, `/users/NAME`, `/users('NAME')`, `/applications(appId='ID')`.
 
-use arcadia_kernel::RequestHead;
+use arcadia_kernel::{RequestHead, split_path};
 use uuid::Uuid;
 
 use crate::snapshot::Snapshot;
@@ -15,6 +15,40 @@ const SETS: [&str; 7] = [
     "roleManagement",
 ];
 
+/// The segments of a path, in which a key in parentheses is one of its own: `users('NAME')` is read as
+/// `users/('NAME')`, so that what is served of an object by its id is served by its key.
+pub(super) fn segments(path: &str) -> Option<Vec<String>> {
+    let mut segments = split_path(path)?;
+    if let Some(named) = segments.get_mut(1)
+        && let Some((set, key)) = named.split_once('(')
+        && !canonical(set).is_empty()
+        && Key::parse(&format!("({key}")).is_some()
+    {
+        let key = named.split_off(set.len());
+        segments.insert(2, key);
+    }
+    Some(segments)
+}
+
+/// What is between parentheses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Key {
+    property: Option<String>,
+    value: String,
+}
+
+impl Key {
+    fn parse(segment: &str) -> Option<Self> {
+        let inner = segment.strip_prefix('(')?.strip_suffix(')')?;
+        let (property, quoted) = match inner.split_once('=') {
+            Some((property, quoted)) if !property.contains('\'') => (Some(property.trim()), quoted.trim()),
+            _ => (None, inner),
+        };
+        let value = quoted.strip_prefix('\'')?.strip_suffix('\'')?.replace("''", "'");
+        Some(Self { property: property.map(str::to_owned), value })
+    }
+}
+
 /// A set and, where there is one, a key in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Named {
@@ -26,27 +60,12 @@ pub(super) struct Named {
 
 impl Named {
     pub(super) fn of(head: &RequestHead) -> Self {
-        let keyed = head.param("keyed");
-        if !keyed.is_empty() {
-            return Self::parse(keyed);
+        let set = canonical(head.segments.get(1).map(String::as_str).unwrap_or(""));
+        let id = head.param("id");
+        match Key::parse(id) {
+            Some(key) => Self { set, property: key.property, key: key.value },
+            None => Self { set, property: None, key: id.to_owned() },
         }
-        let set = head.segments.get(1).map(String::as_str).unwrap_or("");
-        Self { set: canonical(set), property: None, key: head.param("id").to_owned() }
-    }
-
-    fn parse(segment: &str) -> Self {
-        let none = || Self { set: String::new(), property: None, key: segment.to_owned() };
-        let Some((set, rest)) = segment.split_once('(') else { return none() };
-        let Some(inner) = rest.strip_suffix(')') else { return none() };
-        let (property, quoted) = match inner.split_once('=') {
-            Some((property, quoted)) if !property.contains('\'') => (Some(property.trim()), quoted.trim()),
-            _ => (None, inner),
-        };
-        let Some(key) = quoted.strip_prefix('\'').and_then(|key| key.strip_suffix('\'')) else {
-            return none();
-        };
-        let property = property.map(str::to_owned);
-        Self { set: canonical(set), property, key: key.replace("''", "'") }
     }
 
     pub(super) fn resolve(&self, snapshot: &Snapshot) -> Option<Uuid> {
@@ -80,19 +99,22 @@ fn canonical(set: &str) -> String {
 mod tests {
     use super::*;
 
-    fn parts(segment: &str) -> (String, Option<String>, String) {
-        let named = Named::parse(segment);
-        (named.set, named.property, named.key)
+    #[test]
+    fn keys_in_parentheses_are_segments_of_their_own() {
+        let split = |path: &str| segments(path).unwrap().join(" ");
+        assert_eq!(split("/v1.0/users('$a@b.c')"), "v1.0 users ('$a@b.c')");
+        assert_eq!(split("/v1.0/Applications(appId='x')/owners"), "v1.0 Applications (appId='x') owners");
+        for junk in ["users", "users(", "users()", "users(x)", "users('x'", "('x')", "nothing('x')"] {
+            assert_eq!(split(&format!("/v1.0/{junk}")), format!("v1.0 {junk}"));
+        }
     }
 
     #[test]
-    fn keys_in_parentheses() {
-        assert_eq!(parts("users('$a@b.c')"), ("users".into(), None, "$a@b.c".into()));
-        assert_eq!(parts("Users('o''neil=x')"), ("users".into(), None, "o'neil=x".into()));
-        let by_app = parts("applications(appId='x')");
-        assert_eq!(by_app, ("applications".into(), Some("appId".into()), "x".into()));
-        for junk in ["users", "users(", "users()", "users(x)", "users('x'", "('x')", "nothing('x')"] {
-            assert_eq!(parts(junk).0, "", "{junk}");
-        }
+    fn keys_name_a_property_or_the_id() {
+        let parts = |segment: &str| Key::parse(segment).map(|key| (key.property, key.value));
+        assert_eq!(parts("('$a@b.c')"), Some((None, "$a@b.c".into())));
+        assert_eq!(parts("('o''neil=x')"), Some((None, "o'neil=x".into())));
+        assert_eq!(parts("(appId='x')"), Some((Some("appId".into()), "x".into())));
+        assert_eq!((parts("x"), parts("(x)"), parts("('x'")), (None, None, None));
     }
 }

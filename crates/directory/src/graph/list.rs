@@ -124,6 +124,7 @@ impl Graph {
     /// A mixed list whose whole length is bounded by other means.
     pub(crate) fn mixed(&self, head: &RequestHead, items: Vec<(Uuid, Value)>) -> Result<Reply, Fault> {
         let options = Options::read(head, &[])?;
+        let count = items.len();
         let mut rest: Vec<(Uuid, Value)> =
             items.into_iter().filter(|(id, _)| options.after.is_none_or(|after| *id > after)).collect();
         rest.sort_by_key(|(id, _)| *id);
@@ -131,6 +132,9 @@ impl Graph {
         rest.truncate(options.page);
         let mut body = Map::new();
         body.insert("@odata.context".into(), self.context(head, "directoryObjects").into());
+        if options.count {
+            body.insert("@odata.count".into(), count.into());
+        }
         if let Some((last, _)) = rest.last().filter(|_| more) {
             body.insert("@odata.nextLink".into(), next_link(head, *last).into());
         }
@@ -167,7 +171,7 @@ impl Graph {
         Value::Object(body)
     }
 
-    /// A list of values that are not objects of the directory, complete.
+    /// What an action that is posted found, complete: no list that queries select from.
     pub(crate) fn values(&self, head: &RequestHead, of: &str, values: Vec<Value>) -> Result<Reply, Fault> {
         Reply::ok(&json!({ "@odata.context": self.context(head, of), "value": values }))
     }

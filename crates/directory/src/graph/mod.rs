@@ -35,7 +35,9 @@ pub use table::graph_ops;
 
 use crate::directory::Directory;
 use crate::login::client_request_id;
-use crate::model::{Application, GRAPH_APP_ID, GROUPS, Group, PRINCIPALS, ServicePrincipal, USERS, User};
+use crate::model::{
+    Application, Credentials, GRAPH_APP_ID, GROUPS, Group, PRINCIPALS, ServicePrincipal, USERS, User,
+};
 
 /// The service that shows and changes a [`Directory`].
 pub struct Graph {
@@ -65,13 +67,12 @@ impl Graph {
             let edited = edit(&row.value, &mut batch)?;
             if row.value.is_enabled() && !edited.is_enabled() {
                 self.directory.store.observers_told().await?;
-                self.directory.keep_administrator(&mut batch, id).await?;
+                self.directory.keep_sign_in(&mut batch, id).await?;
             }
-            let now = self.directory.clock.epoch_seconds();
-            if let Some(app_id) = row.value.proves(now)
-                && edited.proves(now).is_none()
+            if let Some((app_id, before)) = row.value.credentials()
+                && let Some((_, after)) = edited.credentials()
             {
-                self.directory.keep_credential(&mut batch, app_id, id).await?;
+                self.directory.keep_credential(&mut batch, app_id, id, before, after).await?;
             }
             batch.put(table, &id, &edited)?;
             if attempts.commit(stamp, batch).await.map_err(faults::not_written)?.is_some() {
@@ -139,8 +140,8 @@ pub(crate) trait Edited: Record {
         true
     }
 
-    /// The application whose service principal can sign in with a credential that is kept here and good at this time.
-    fn proves(&self, _now: i64) -> Option<Uuid> {
+    /// What the service principal of an application signs in with, and which application's, if it is kept here.
+    fn credentials(&self) -> Option<(Uuid, &Credentials)> {
         None
     }
 }
@@ -156,16 +157,16 @@ impl Edited for ServicePrincipal {
         self.enabled
     }
 
-    fn proves(&self, now: i64) -> Option<Uuid> {
-        self.credentials.is_any_good(now).then_some(self.app_id)
+    fn credentials(&self) -> Option<(Uuid, &Credentials)> {
+        Some((self.app_id, &self.credentials))
     }
 }
 
 impl Edited for Group {}
 
 impl Edited for Application {
-    fn proves(&self, now: i64) -> Option<Uuid> {
-        self.credentials.is_any_good(now).then_some(self.app_id)
+    fn credentials(&self) -> Option<(Uuid, &Credentials)> {
+        Some((self.app_id, &self.credentials))
     }
 }
 
@@ -175,8 +176,6 @@ pub struct GraphTarget {
     id: Option<Uuid>,
     /// As it was written.
     text: String,
-    /// `users`, `groups`, ... of a `users('x')` path.
-    set: String,
 }
 
 impl GraphTarget {
@@ -194,6 +193,10 @@ impl Service for Graph {
     type Target = GraphTarget;
 
     const NAME: &'static str = "graph";
+
+    fn segments(path: &str) -> Option<Vec<String>> {
+        keyed::segments(path)
+    }
 
     fn audiences(&self, _: &RequestHead) -> Vec<Cow<'_, str>> {
         let origin = format!("https://{}", self.directory.names().graph_host);
@@ -213,7 +216,7 @@ impl Service for Graph {
             (Some(id), set) => ArmId::from_segments([set, &id.to_string()]).map_err(Fault::internal)?,
             (None, set) => ArmId::from_segments([set]).map_err(Fault::internal)?,
         };
-        Ok(Located { scope, target: GraphTarget { id, text: named.key, set: named.set } })
+        Ok(Located { scope, target: GraphTarget { id, text: named.key } })
     }
 
     fn challenge(&self, _: &RequestHead, failure: &AuthFailure) -> Fault {

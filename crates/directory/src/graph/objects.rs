@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use arcadia_kernel::{Action, At, AuditStamp, Fault, Permit, Reply, Request, Service as _, StatusCode};
+use arcadia_kernel::{Action, At, AuditStamp, Fault, Permit, Reply, Request, StatusCode};
 use arcadia_store::{Batch, Record, Table};
 use serde_json::Value;
 use uuid::Uuid;
@@ -12,7 +12,7 @@ use crate::directory::Committed;
 use crate::graph::Graph;
 use crate::graph::body::{Body, Reader};
 use crate::graph::faults::{bad_request, invalid_property, not_found, not_written};
-use crate::graph::render::{PrincipalView, Shown as _, domain, organization, typed};
+use crate::graph::render::{Domain, Organization, typed};
 use crate::model::{OWNERS, OwnerLink};
 use crate::snapshot::DirectoryObject;
 
@@ -182,34 +182,10 @@ pub(super) async fn organizations(
     request: Request,
 ) -> Result<Reply, Fault> {
     let tenant = at.directory.founded_tenant()?;
-    at.values(&request, "organization", vec![organization(&tenant)])
+    at.list(&request, std::iter::once(Organization(tenant)))
 }
 
 pub(super) async fn domains(at: At<Graph>, _: Permit<DomainsRead>, request: Request) -> Result<Reply, Fault> {
     let tenant = at.directory.founded_tenant()?;
-    at.values(&request, "domains", vec![domain(&tenant)])
-}
-
-/// An object by a key in parentheses: `users('NAME')`, `applications(appId='ID')`.
-pub(super) async fn show_keyed(
-    at: At<Graph>,
-    _: Permit<ObjectsRead>,
-    request: Request,
-) -> Result<Reply, Fault> {
-    if at.target.set.is_empty() {
-        return Err(at.no_such_operation(&request, false));
-    }
-    let id = at.target.id()?;
-    let (set, shown) = {
-        let snapshot = at.directory.snapshot();
-        match snapshot.object(id).ok_or_else(|| at.target.not_found())? {
-            DirectoryObject::User(user) => ("users", user.show()),
-            DirectoryObject::Group(group) => ("groups", group.show()),
-            DirectoryObject::Application(application) => ("applications", application.show()),
-            DirectoryObject::ServicePrincipal(principal) => {
-                ("servicePrincipals", PrincipalView::of(&snapshot, &principal).show())
-            }
-        }
-    };
-    at.one(&request, set, shown)
+    at.list(&request, std::iter::once(Domain(tenant)))
 }

@@ -149,7 +149,7 @@ pub(super) async fn update(
     let id = at.target.id()?;
     let mut reader = Reader::new(body.fields);
     let enabled = reader.flag("accountEnabled")?;
-    let credentials = SentCredentials::read(&mut reader, permit.epoch_seconds(), permit.entropy())?;
+    let credentials = SentCredentials::read(&mut reader, permit.entropy())?;
     let document = document(&mut reader)?;
     reader.finish()?;
     if !credentials.is_empty() {

@@ -7,15 +7,23 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::graph::body::merge;
+use crate::graph::credentials::add_credentials;
 use crate::graph::odata::{Field, Fields, Kind, Queried};
-use crate::model::{
-    Application, Credentials, DeletedApplication, Group, KeyForm, PrincipalType, ServicePrincipal, Tenant,
-    User,
-};
+use crate::model::{Application, DeletedApplication, Group, PrincipalType, ServicePrincipal, Tenant, User};
 use crate::snapshot::{DirectoryObject, Snapshot};
 
 /// Whose people may sign in to an application that says nothing else.
 const OWN_TENANT: &str = "AzureADMyOrg";
+
+/// The last second that can be shown, of the year 9999.
+pub(crate) fn last_date() -> i64 {
+    Timestamp::MAX.as_second()
+}
+
+/// Whether this time can be shown.
+pub(crate) fn is_date(seconds: i64) -> bool {
+    Timestamp::from_second(seconds).is_ok()
+}
 
 /// `2026-11-21T16:49:10Z`.
 pub(crate) fn date(seconds: i64) -> String {
@@ -31,7 +39,7 @@ pub(crate) trait Shown {
 }
 
 /// Members of `value`, which is written as an object.
-fn object(value: Value) -> Map<String, Value> {
+pub(crate) fn object(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(map) => map,
         _ => Map::new(),
@@ -252,43 +260,6 @@ impl Queried for Application {
     }
 }
 
-/// Secrets and keys without what they prove: never a secret, never a key.
-fn add_credentials(shown: &mut Map<String, Value>, credentials: &Credentials) {
-    let passwords: Vec<Value> = credentials
-        .passwords
-        .iter()
-        .map(|password| {
-            json!({
-                "customKeyIdentifier": null,
-                "displayName": password.display_name,
-                "endDateTime": date(password.end_seconds),
-                "hint": password.hint,
-                "keyId": password.key_id,
-                "secretText": null,
-                "startDateTime": date(password.start_seconds),
-            })
-        })
-        .collect();
-    let keys: Vec<Value> = credentials
-        .keys
-        .iter()
-        .map(|key| {
-            json!({
-                "customKeyIdentifier": key.custom_key_identifier,
-                "displayName": key.display_name,
-                "endDateTime": date(key.end_seconds),
-                "key": null,
-                "keyId": key.key_id,
-                "startDateTime": date(key.start_seconds),
-                "type": if key.form == KeyForm::X509 { "AsymmetricX509Cert" } else { "AsymmetricKey" },
-                "usage": "Verify",
-            })
-        })
-        .collect();
-    shown.insert("passwordCredentials".into(), passwords.into());
-    shown.insert("keyCredentials".into(), keys.into());
-}
-
 /// A service principal with what its application says of it.
 pub(crate) struct PrincipalView {
     pub principal: Arc<ServicePrincipal>,
@@ -303,6 +274,10 @@ impl PrincipalView {
             application: snapshot.application_of(principal.app_id).cloned(),
             tenant: snapshot.tenant.as_ref().map(|tenant| tenant.id).unwrap_or_default(),
         }
+    }
+
+    fn name(&self) -> &str {
+        self.principal.name(self.application.as_deref())
     }
 
     fn names(&self) -> Vec<String> {
@@ -362,11 +337,11 @@ impl Shown for PrincipalView {
             "objectId": principal.id,
             "accountEnabled": principal.enabled,
             "alternativeNames": alternative,
-            "appDisplayName": principal.display_name,
+            "appDisplayName": self.name(),
             "appId": principal.app_id,
             "appOwnerOrganizationId": owner,
             "createdDateTime": date(principal.created_seconds),
-            "displayName": principal.display_name,
+            "displayName": self.name(),
             "replyUrls": self.application.iter().flat_map(|app| app.redirect_uris("web")).collect::<Vec<_>>(),
             "servicePrincipalNames": self.names(),
             "servicePrincipalType": self.kind(),
@@ -393,7 +368,7 @@ impl Queried for PrincipalView {
         match name {
             "id" => Field::Text(self.principal.id.to_string().into()),
             "appId" => Field::Text(self.principal.app_id.to_string().into()),
-            "displayName" | "appDisplayName" => Field::Text(self.principal.display_name.as_str().into()),
+            "displayName" | "appDisplayName" => Field::Text(self.name().into()),
             "accountEnabled" => Field::Flag(self.principal.enabled),
             "servicePrincipalNames" => Field::Texts(self.names().into_iter().map(Into::into).collect()),
             "alternativeNames" => {
@@ -441,33 +416,84 @@ pub(crate) fn typed(snapshot: &Snapshot, found: &DirectoryObject) -> Value {
     Value::Object(shown)
 }
 
-pub(crate) fn organization(tenant: &Tenant) -> Value {
-    json!({
-        "id": tenant.id,
-        "displayName": tenant.display_name,
-        "tenantType": "AAD",
-        "createdDateTime": date(tenant.created_seconds),
-        "assignedPlans": [],
-        "provisionedPlans": [],
-        "verifiedDomains": [{
-            "capabilities": "None",
-            "isDefault": true,
-            "isInitial": true,
-            "name": tenant.domain,
-            "type": "Managed",
-        }],
-    })
+/// The tenant as the organization that it belongs to.
+pub(crate) struct Organization(pub Arc<Tenant>);
+
+impl Shown for Organization {
+    const SET: &'static str = "organization";
+
+    fn id(&self) -> Uuid {
+        self.0.id
+    }
+
+    fn show(&self) -> Map<String, Value> {
+        object(json!({
+            "id": self.0.id,
+            "displayName": self.0.display_name,
+            "tenantType": "AAD",
+            "createdDateTime": date(self.0.created_seconds),
+            "assignedPlans": [],
+            "provisionedPlans": [],
+            "verifiedDomains": [{
+                "capabilities": "None",
+                "isDefault": true,
+                "isInitial": true,
+                "name": self.0.domain,
+                "type": "Managed",
+            }],
+        }))
+    }
 }
 
-pub(crate) fn domain(tenant: &Tenant) -> Value {
-    json!({
-        "id": tenant.domain,
-        "authenticationType": "Managed",
-        "isAdminManaged": true,
-        "isDefault": true,
-        "isInitial": true,
-        "isRoot": true,
-        "isVerified": true,
-        "supportedServices": [],
-    })
+impl Queried for Organization {
+    const FIELDS: Fields = &[("id", Kind::Text), ("displayName", Kind::Text)];
+
+    fn field(&self, name: &str) -> Field<'_> {
+        match name {
+            "id" => Field::Text(self.0.id.to_string().into()),
+            _ => Field::Text(self.0.display_name.as_str().into()),
+        }
+    }
+}
+
+/// The tenant's one domain.
+pub(crate) struct Domain(pub Arc<Tenant>);
+
+impl Shown for Domain {
+    const SET: &'static str = "domains";
+
+    fn id(&self) -> Uuid {
+        self.0.id
+    }
+
+    fn show(&self) -> Map<String, Value> {
+        object(json!({
+            "id": self.0.domain,
+            "authenticationType": "Managed",
+            "isAdminManaged": true,
+            "isDefault": true,
+            "isInitial": true,
+            "isRoot": true,
+            "isVerified": true,
+            "supportedServices": [],
+        }))
+    }
+}
+
+impl Queried for Domain {
+    const FIELDS: Fields = &[
+        ("id", Kind::Text),
+        ("isAdminManaged", Kind::Flag),
+        ("isDefault", Kind::Flag),
+        ("isInitial", Kind::Flag),
+        ("isRoot", Kind::Flag),
+        ("isVerified", Kind::Flag),
+    ];
+
+    fn field(&self, name: &str) -> Field<'_> {
+        match name {
+            "id" => Field::Text(self.0.domain.as_str().into()),
+            _ => Field::Flag(true),
+        }
+    }
 }

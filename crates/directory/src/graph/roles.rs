@@ -2,7 +2,7 @@
 
 use arcadia_kernel::{At, Fault, Permit, Reply, Request, StatusCode};
 use arcadia_store::{Batch, Row};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::actions::{RoleMembersRead, RoleMembersUpdate};
@@ -10,10 +10,18 @@ use crate::directory::Directory;
 use crate::graph::Graph;
 use crate::graph::body::{Body, Reader};
 use crate::graph::faults::{bad_request, invalid_property, not_found, not_written};
+use crate::graph::odata::{Field, Fields, Kind, Queried};
+use crate::graph::render::{Shown, object};
 use crate::model::{
-    APPLICATIONS, AZURE_CLI_APP_ID, GLOBAL_ADMINISTRATOR, GLOBAL_ADMINISTRATOR_NAME, PRINCIPAL_APP_IDS,
-    PRINCIPALS, PrincipalType, ROLES, RoleMember, ServicePrincipal, USERS,
+    APPLICATIONS, AZURE_CLI_APP_ID, Credentials, GLOBAL_ADMINISTRATOR, GLOBAL_ADMINISTRATOR_NAME,
+    PRINCIPAL_APP_IDS, PRINCIPALS, PrincipalType, ROLES, RoleMember, ServicePrincipal, USERS,
 };
+
+/// How long the credential of an administrator who stays is good at least.
+const STAYS_SECONDS: i64 = 24 * 60 * 60;
+
+/// Where every assignment holds.
+const WHOLE_DIRECTORY: &str = "/";
 
 /// An assignment's id is made of its two parts, so that the same one cannot exist twice.
 fn assignment_id(row: &RoleMember) -> String {
@@ -28,13 +36,79 @@ fn parse_id(text: &str) -> Option<RoleMember> {
     Some(RoleMember { role: Uuid::from_slice(role).ok()?, principal: Uuid::from_slice(principal).ok()? })
 }
 
-fn shown(row: &RoleMember) -> Value {
-    json!({
-        "id": assignment_id(row),
-        "roleDefinitionId": row.role,
-        "principalId": row.principal,
-        "directoryScopeId": "/",
-    })
+/// There is one role, so that its holders are all that tells assignments apart.
+impl Shown for RoleMember {
+    const SET: &'static str = "roleManagement/directory/roleAssignments";
+
+    fn id(&self) -> Uuid {
+        self.principal
+    }
+
+    fn show(&self) -> Map<String, Value> {
+        object(json!({
+            "id": assignment_id(self),
+            "roleDefinitionId": self.role,
+            "principalId": self.principal,
+            "directoryScopeId": WHOLE_DIRECTORY,
+        }))
+    }
+}
+
+impl Queried for RoleMember {
+    const FIELDS: Fields = &[
+        ("id", Kind::Text),
+        ("principalId", Kind::Text),
+        ("roleDefinitionId", Kind::Text),
+        ("directoryScopeId", Kind::Text),
+    ];
+
+    fn field(&self, name: &str) -> Field<'_> {
+        match name {
+            "id" => Field::Text(assignment_id(self).into()),
+            "principalId" => Field::Text(self.principal.to_string().into()),
+            "roleDefinitionId" => Field::Text(self.role.to_string().into()),
+            _ => Field::Text(WHOLE_DIRECTORY.into()),
+        }
+    }
+}
+
+struct GlobalAdministrator;
+
+impl Shown for GlobalAdministrator {
+    const SET: &'static str = "roleManagement/directory/roleDefinitions";
+
+    fn id(&self) -> Uuid {
+        GLOBAL_ADMINISTRATOR
+    }
+
+    fn show(&self) -> Map<String, Value> {
+        object(json!({
+            "id": GLOBAL_ADMINISTRATOR,
+            "templateId": GLOBAL_ADMINISTRATOR,
+            "displayName": GLOBAL_ADMINISTRATOR_NAME,
+            "description": "Can manage all aspects of the directory.",
+            "isBuiltIn": true,
+            "isEnabled": true,
+        }))
+    }
+}
+
+impl Queried for GlobalAdministrator {
+    const FIELDS: Fields = &[
+        ("id", Kind::Text),
+        ("templateId", Kind::Text),
+        ("displayName", Kind::Text),
+        ("isBuiltIn", Kind::Flag),
+        ("isEnabled", Kind::Flag),
+    ];
+
+    fn field(&self, name: &str) -> Field<'_> {
+        match name {
+            "id" | "templateId" => Field::Text(GLOBAL_ADMINISTRATOR.to_string().into()),
+            "displayName" => Field::Text(GLOBAL_ADMINISTRATOR_NAME.into()),
+            _ => Field::Flag(true),
+        }
+    }
 }
 
 pub(super) async fn definitions(
@@ -42,15 +116,7 @@ pub(super) async fn definitions(
     _: Permit<RoleMembersRead>,
     request: Request,
 ) -> Result<Reply, Fault> {
-    let role = json!({
-        "id": GLOBAL_ADMINISTRATOR,
-        "templateId": GLOBAL_ADMINISTRATOR,
-        "displayName": GLOBAL_ADMINISTRATOR_NAME,
-        "description": "Can manage all aspects of the directory.",
-        "isBuiltIn": true,
-        "isEnabled": true,
-    });
-    at.values(&request, "roleManagement/directory/roleDefinitions", vec![role])
+    at.list(&request, std::iter::once(GlobalAdministrator))
 }
 
 pub(super) async fn list(
@@ -58,8 +124,9 @@ pub(super) async fn list(
     _: Permit<RoleMembersRead>,
     request: Request,
 ) -> Result<Reply, Fault> {
-    let rows = at.directory.snapshot().role_members().map(|row| shown(&row)).collect();
-    at.values(&request, "roleManagement/directory/roleAssignments", rows)
+    let mut rows: Vec<RoleMember> = at.directory.snapshot().role_members().collect();
+    rows.sort_by_key(Shown::id);
+    at.list(&request, rows.into_iter())
 }
 
 pub(super) async fn add(
@@ -75,7 +142,7 @@ pub(super) async fn add(
     if role != GLOBAL_ADMINISTRATOR {
         return Err(not_found(&role.to_string()));
     }
-    if scope.is_some_and(|scope| scope != "/") {
+    if scope.is_some_and(|scope| scope != WHOLE_DIRECTORY) {
         return Err(bad_request("Directory roles are assigned for the whole directory: use '/'."));
     }
     let row = RoleMember { role, principal };
@@ -95,7 +162,7 @@ pub(super) async fn add(
         batch.require_absent(ROLES, &key);
         batch.put(ROLES, &key, &row)?;
         if attempts.commit(permit.stamp(), batch).await.map_err(not_written)?.is_some() {
-            return Reply::json(StatusCode::CREATED, &shown(&row));
+            return Reply::json(StatusCode::CREATED, &row.show());
         }
     }
 }
@@ -129,31 +196,39 @@ impl Directory {
     ///
     /// Call it after the row that goes was read and [`arcadia_store::Store::observers_told`] returned.
     pub(crate) async fn keep_administrator(&self, batch: &mut Batch, leaving: Uuid) -> Result<(), Fault> {
-        let others: Vec<_> = {
-            let snapshot = self.snapshot();
-            if snapshot.roles_of(leaving).next().is_none() {
-                return Ok(());
-            }
-            snapshot.role_members().filter(|row| row.principal != leaving).collect()
-        };
-        for key in others.iter().map(|row| (row.role, row.principal)) {
-            if let Some(row) = self.store.get(ROLES, &key).await?
-                && self.require_able(batch, key.1).await?
-            {
-                batch.require_revision(ROLES, &key, row.revision);
-                return Ok(());
-            }
+        if self.snapshot().roles_of(leaving).next().is_none() {
+            return Ok(());
+        }
+        let door = self.principal_row(AZURE_CLI_APP_ID).await?;
+        if self.require_other(batch, leaving, door.as_ref()).await? {
+            return Ok(());
         }
         Err(bad_request(
-            "The last Global Administrator cannot be removed, disabled or left without a credential. Assign the role \
-             to another enabled user or service principal with a credential first (members of groups and managed \
-             identities do not count), or add the new credential before the old one is removed (`az ad app \
-             credential reset --append`).",
+            "The last Global Administrator cannot be removed, disabled or left without a credential that is good for a \
+             day. Assign the role to another enabled user or service principal with a credential first (members of \
+             groups and managed identities do not count, nor do users while the service principal of the Azure CLI is \
+             disabled), or add the new credential before the old one is removed (`az ad app credential reset --append`).",
         ))
     }
 
-    /// The same when an application or its service principal, `edited`, loses its last good credential. Either has
-    /// its own and both are good to sign in with, so that nobody leaves while the other has one.
+    /// The same when `disabled` can no longer sign in, nor people through it.
+    pub(crate) async fn keep_sign_in(&self, batch: &mut Batch, disabled: Uuid) -> Result<(), Fault> {
+        let door = self.principal_row(AZURE_CLI_APP_ID).await?;
+        if door.is_none_or(|door| door.value.id != disabled) {
+            return self.keep_administrator(batch, disabled).await;
+        }
+        if self.require_other(batch, disabled, None).await? {
+            return Ok(());
+        }
+        Err(bad_request(
+            "The service principal of the Azure CLI cannot be disabled while every Global Administrator is a user: \
+             users administer the directory through it alone. Assign the role to an enabled service principal with \
+             a credential first.",
+        ))
+    }
+
+    /// The same when of an application or its service principal, `edited`, the last credential goes that is good for
+    /// long enough. Either has its own, and both are good to sign in with: nobody leaves while the other has one.
     ///
     /// Call it after the row of `edited` was read.
     pub(crate) async fn keep_credential(
@@ -161,12 +236,22 @@ impl Directory {
         batch: &mut Batch,
         app_id: Uuid,
         edited: Uuid,
+        before: &Credentials,
+        after: &Credentials,
     ) -> Result<(), Fault> {
+        let now = self.clock.epoch_seconds();
+        // One that would end before anybody makes another is none; no more is asked of it than was there.
+        let Some(until) = before.good_until(now).map(|end| end.min(now + STAYS_SECONDS)) else {
+            return Ok(());
+        };
+        if after.good_until(now) >= Some(until) {
+            return Ok(());
+        }
         let Some(principal) = self.principal_row(app_id).await? else { return Ok(()) };
         self.store.observers_told().await?;
         // Also when an application is edited: whoever gives its principal the role at the same time writes this row.
         batch.require_revision(PRINCIPALS, &principal.value.id, principal.revision);
-        if self.require_credential(batch, &principal.value, Some(edited)).await? {
+        if self.require_credential(batch, &principal.value, Some(edited), until).await? {
             return Ok(());
         }
         self.keep_administrator(batch, principal.value.id).await
@@ -180,20 +265,49 @@ impl Directory {
         }
     }
 
+    /// Requires that one who holds the role besides `leaving` can sign in, people through `door`. `false`: nobody can.
+    async fn require_other(
+        &self,
+        batch: &mut Batch,
+        leaving: Uuid,
+        door: Option<&Row<ServicePrincipal>>,
+    ) -> Result<bool, Fault> {
+        let mut others: Vec<_> = self.snapshot().role_members().collect();
+        others.retain(|row| row.principal != leaving);
+        for key in others.iter().map(|row| (row.role, row.principal)) {
+            if let Some(row) = self.store.get(ROLES, &key).await?
+                && self.require_able(batch, key.1, door).await?
+            {
+                batch.require_revision(ROLES, &key, row.revision);
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Requires that a user or an application's service principal stays as it is, if it can sign in and administer.
-    async fn require_able(&self, batch: &mut Batch, id: Uuid) -> Result<bool, Fault> {
+    /// Only through the command line's client, `door`, a user is given the right to.
+    async fn require_able(
+        &self,
+        batch: &mut Batch,
+        id: Uuid,
+        door: Option<&Row<ServicePrincipal>>,
+    ) -> Result<bool, Fault> {
         if let Some(row) = self.store.get(USERS, &id).await?
             && row.value.enabled
+            && let Some(door) = door.filter(|door| door.value.enabled)
         {
             batch.require_revision(USERS, &id, row.revision);
+            batch.require_revision(PRINCIPALS, &door.value.id, door.revision);
             return Ok(true);
         }
+        let now = self.clock.epoch_seconds();
         if let Some(row) = self.store.get(PRINCIPALS, &id).await?
             && row.value.enabled
             // The others come and go with their resource, or are a name that people sign in through.
             && row.value.kind == PrincipalType::Application
             && row.value.app_id != AZURE_CLI_APP_ID
-            && self.require_credential(batch, &row.value, None).await?
+            && self.require_credential(batch, &row.value, None, now + STAYS_SECONDS).await?
         {
             batch.require_revision(PRINCIPALS, &id, row.revision);
             return Ok(true);
@@ -201,22 +315,25 @@ impl Directory {
         Ok(false)
     }
 
-    /// Whether a service principal has a good credential, besides those of `except`. When that is its application's,
-    /// requires that the application stays as it is; the principal's own row is for the caller to require.
+    /// Whether a service principal has a credential that is good now and until that time, besides those of `except`.
+    /// When that is its application's, requires that the application stays as it is; the principal's own row is for the
+    /// caller to require.
     async fn require_credential(
         &self,
         batch: &mut Batch,
         principal: &ServicePrincipal,
         except: Option<Uuid>,
+        until: i64,
     ) -> Result<bool, Fault> {
         let now = self.clock.epoch_seconds();
-        if except != Some(principal.id) && principal.credentials.is_any_good(now) {
+        let is_good = |credentials: &Credentials| credentials.good_until(now) >= Some(until);
+        if except != Some(principal.id) && is_good(&principal.credentials) {
             return Ok(true);
         }
         let application = self.snapshot().application_of(principal.app_id).map(|application| application.id);
         let Some(id) = application.filter(|id| except != Some(*id)) else { return Ok(false) };
         match self.store.get(APPLICATIONS, &id).await? {
-            Some(row) if row.value.credentials.is_any_good(now) => {
+            Some(row) if is_good(&row.value.credentials) => {
                 batch.require_revision(APPLICATIONS, &id, row.revision);
                 Ok(true)
             }

@@ -36,7 +36,7 @@ fn own_ops() -> Vec<Op<Graph>> {
 
 fn user_ops() -> Vec<Op<Graph>> {
     let (get, post) = (Method::GET, Method::POST);
-    let mut ops = vec![
+    vec![
         op("UserList", get.clone(), "/{api}/users", users::list),
         op("UserCreate", post.clone(), "/{api}/users", users::create),
         op("UserMemberOf", get.clone(), "/{api}/users/{id}/memberOf", member_of::<UsersRead>),
@@ -52,27 +52,11 @@ fn user_ops() -> Vec<Op<Graph>> {
             "/{api}/users/{id}/checkMemberGroups",
             check_member_groups::<UsersRead>,
         ),
-    ];
-    // `users('NAME')`: the only way to write a name that starts with `$`.
-    ops.push(op("ObjectGetByKey", get.clone(), "/{api}/{keyed}", objects::show_keyed));
-    ops.push(op("UserUpdateByKey", Method::PATCH, "/{api}/{keyed}", users::update));
-    ops.push(op("UserDeleteByKey", Method::DELETE, "/{api}/{keyed}", users::delete));
-    ops.push(op(
-        "UserGetMemberGroupsByKey",
-        post.clone(),
-        "/{api}/{keyed}/getMemberGroups",
-        member_groups::<UsersRead>,
-    ));
-    ops.push(op("UserGet", get, "/{api}/users/{id}", users::show));
-    ops.push(op("UserUpdate", Method::PATCH, "/{api}/users/{id}", users::update));
-    ops.push(op("UserDelete", Method::DELETE, "/{api}/users/{id}", users::delete));
-    ops.push(op(
-        "UserGetMemberGroups",
-        post,
-        "/{api}/users/{id}/getMemberGroups",
-        member_groups::<UsersRead>,
-    ));
-    ops
+        op("UserGet", get, "/{api}/users/{id}", users::show),
+        op("UserUpdate", Method::PATCH, "/{api}/users/{id}", users::update),
+        op("UserDelete", Method::DELETE, "/{api}/users/{id}", users::delete),
+        op("UserGetMemberGroups", post, "/{api}/users/{id}/getMemberGroups", member_groups::<UsersRead>),
+    ]
 }
 
 fn group_ops() -> Vec<Op<Graph>> {

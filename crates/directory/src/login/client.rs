@@ -19,7 +19,7 @@ use crate::model::{
     ASSERTIONS, AZURE_CLI_APP_ID, Application, DelegatedPermission, KeyCredential, KeyForm, PrincipalType,
     SeenAssertion, ServicePrincipal, digest,
 };
-use crate::throttle::{Allowance, counted_address};
+use crate::throttle::{Allowance, Attempt, counted_address};
 
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 const SECRET_CHARACTERS_MAX: usize = 512;
@@ -103,7 +103,8 @@ impl Client {
             return Err(application.map_or_else(unknown, |_| no_principal(app_id, path)));
         };
         if !principal.enabled {
-            let message = format!("Application '{app_id}' ({}) is disabled.", principal.display_name);
+            let name = principal.name(application.as_deref());
+            let message = format!("Application '{app_id}' ({name}) is disabled.");
             return Err(refusal(400, "unauthorized_client", 7_000_112, message));
         }
         Ok(Self { app_id, application, principal })
@@ -125,10 +126,11 @@ impl Client {
     }
 
     pub(crate) fn display_name(&self) -> String {
-        self.application.as_ref().map_or(&self.principal.display_name, |app| &app.display_name).clone()
+        self.principal.name(self.application.as_deref()).to_owned()
     }
 
-    /// Checks the credential that was shown, if one was. `Nothing` only when none was.
+    /// Checks the credential that was shown, if one was. `Nothing` only when none was. An assertion is to be used up
+    /// by whoever is answered, see [`Client::use_up`].
     pub(crate) async fn prove(
         &self,
         directory: &Directory,
@@ -136,9 +138,9 @@ impl Client {
         path: &TenantPath,
         head: &RequestHead,
         stamp: &AuditStamp,
-    ) -> Result<Proof, Fault> {
+    ) -> Result<(Proof, Option<SeenAssertion>), Fault> {
         if presented.secret.is_none() && presented.assertion.is_none() {
-            return Ok(Proof::Nothing);
+            return Ok((Proof::Nothing, None));
         }
         if self.app_id == AZURE_CLI_APP_ID {
             let message =
@@ -148,21 +150,21 @@ impl Client {
         let now = directory.clock.epoch_seconds();
         let checked = match (&presented.assertion, &presented.secret) {
             (Some(assertion), _) => {
-                let checked = self.check_assertion(directory, assertion, path, head, stamp, now).await;
-                checked.map(|()| Proof::Assertion)
+                let checked = self.check_assertion(directory, assertion, path, head, now).await;
+                checked.map(|assertion| (Proof::Assertion, Some(assertion)))
             }
-            (None, Some(secret)) => self.check_secret(secret, now).map(|()| Proof::Secret),
-            (None, None) => Ok(Proof::Nothing),
+            (None, Some(secret)) => self.check_secret(secret, now).map(|()| (Proof::Secret, None)),
+            (None, None) => Ok((Proof::Nothing, None)),
         };
         match checked {
-            Ok(proof) => {
+            Ok(proven) => {
                 stamp.identify(self.proven());
-                Ok(proof)
+                Ok(proven)
             }
             Err(fault) if fault.status.is_server_error() => Err(fault),
             // A right credential is never refused for the sake of wrong ones: it cannot be guessed, and whoever
             // sends wrong ones could lock others out.
-            Err(fault) => match Attempt::of_account(directory, Some(&self.app_id.to_string()), head, now) {
+            Err(fault) => match directory.guess(Some(&self.app_id.to_string()), head).await {
                 Ok(_) => Err(fault),
                 Err(_) => Err(too_many_requests()),
             },
@@ -214,9 +216,8 @@ impl Client {
         assertion: &str,
         path: &TenantPath,
         head: &RequestHead,
-        stamp: &AuditStamp,
         now: i64,
-    ) -> Result<(), Fault> {
+    ) -> Result<SeenAssertion, Fault> {
         let keys = self.keys(now);
         let audiences = assertion_audiences(directory, path, head);
         let audiences: Vec<&str> = audiences.iter().map(String::as_str).collect();
@@ -226,40 +227,45 @@ impl Client {
             let message = "Client assertion application identifier doesn't match 'client_id' parameter.";
             return Err(invalid_client(700_021, message));
         }
-        // The commit below is recorded under whoever signed the assertion.
-        stamp.identify(self.proven());
         // An assertion without an identifier of its own is known by all of it.
         let identity = verified.jti.as_deref().unwrap_or(assertion);
-        self.remember_assertion(directory, identity, verified.expires_at, head, stamp).await
+        let shown = SeenAssertion {
+            key: (self.app_id, digest(identity)),
+            remote: head.remote.map(|address| address.to_string()),
+            expires_seconds: verified.expires_at,
+        };
+        match directory.store.get(ASSERTIONS, &shown.key).await? {
+            Some(row) if !self.may_show_again(&row.value, &shown) => Err(used_before()),
+            _ => Ok(shown),
+        }
+    }
+
+    /// Records that the assertion was used. Of many at the same moment, one does.
+    pub(crate) async fn use_up(
+        &self,
+        directory: &Directory,
+        shown: &SeenAssertion,
+        stamp: &AuditStamp,
+    ) -> Result<(), Fault> {
+        let mut batch = Batch::new();
+        batch.require_absent(ASSERTIONS, &shown.key);
+        batch.put(ASSERTIONS, &shown.key, shown)?;
+        if directory.commit(stamp, batch).await? == Committed::Written {
+            return Ok(());
+        }
+        match directory.store.get(ASSERTIONS, &shown.key).await? {
+            Some(row) if self.may_show_again(&row.value, shown) => Ok(()),
+            _ => {
+                stamp.identify(claimed(&self.app_id.to_string()));
+                Err(used_before())
+            }
+        }
     }
 
     /// A machine's assertion is good once. Libraries that hold a certificate show one assertion several times
     /// while it is valid (once for each resource), so for those it is bound to the address that showed it first.
-    async fn remember_assertion(
-        &self,
-        directory: &Directory,
-        identity: &str,
-        expires_seconds: i64,
-        head: &RequestHead,
-        stamp: &AuditStamp,
-    ) -> Result<(), Fault> {
-        let key = (self.app_id, digest(identity));
-        let remote = head.remote.map(|address| address.to_string());
-        let seen = SeenAssertion { key: key.clone(), remote: remote.clone(), expires_seconds };
-        let mut batch = Batch::new();
-        batch.require_absent(ASSERTIONS, &key);
-        batch.put(ASSERTIONS, &key, &seen)?;
-        if directory.commit(stamp, batch).await? == Committed::Written {
-            return Ok(());
-        }
-        let first = directory.store.get(ASSERTIONS, &key).await?.map(|row| row.value.remote);
-        if !self.is_managed_identity() && first == Some(remote) {
-            return Ok(());
-        }
-        stamp.identify(claimed(&self.app_id.to_string()));
-        let message =
-            "The client assertion was used before. Sign a new one, with a new 'jti', for each request.";
-        Err(invalid_client(50_027, message))
+    fn may_show_again(&self, first: &SeenAssertion, shown: &SeenAssertion) -> bool {
+        !self.is_managed_identity() && first.remote == shown.remote
     }
 
     fn is_managed_identity(&self) -> bool {
@@ -274,6 +280,11 @@ impl Client {
             .filter_map(public_key)
             .collect()
     }
+}
+
+fn used_before() -> Fault {
+    let message = "The client assertion was used before. Sign a new one, with a new 'jti', for each request.";
+    invalid_client(50_027, message)
 }
 
 fn no_principal(app_id: Uuid, path: &TenantPath) -> Fault {
@@ -345,41 +356,20 @@ fn assertion_audiences(directory: &Directory, path: &TenantPath, head: &RequestH
     audiences
 }
 
-/// A guess at a secret: counted when it begins, and taken back when it turns out right.
-pub(crate) struct Attempt<'a> {
-    directory: &'a Directory,
-    counted: Vec<(Allowance, String)>,
-}
-
-impl<'a> Attempt<'a> {
-    /// `account` is of somebody who exists: there is no end of names that nobody has, and their counters would take
-    /// the place of others. `Err` names the allowance that ran out.
-    pub(crate) fn of_account(
-        directory: &'a Directory,
+impl Directory {
+    /// A guess at a secret, counted before it is looked at. `account` is of somebody who exists: there is no end of
+    /// names that nobody has, and their counters would take the place of others. `Err` names the allowance that ran
+    /// out.
+    pub(crate) async fn guess(
+        &self,
         account: Option<&str>,
         head: &RequestHead,
-        now: i64,
-    ) -> Result<Self, Allowance> {
+    ) -> Result<Attempt<'_>, Allowance> {
         let address = counted_address(head.remote);
-        let mut counted = vec![(Allowance::ADDRESS, address.clone())];
-        if let Some(account) = account {
-            counted.push((Allowance::ACCOUNT, account.to_owned()));
-            counted.push((Allowance::ACCOUNT_FROM_ADDRESS, format!("{account}\0{address}")));
-        }
-        for (allowance, subject) in &counted {
-            if !directory.throttle.allows(*allowance, subject, now) {
-                return Err(*allowance);
-            }
-        }
-        for (allowance, subject) in &counted {
-            directory.throttle.count(*allowance, subject, now);
-        }
-        Ok(Self { directory, counted })
-    }
-
-    pub(crate) fn succeeded(self) {
-        for (allowance, subject) in &self.counted {
-            self.directory.throttle.refund(*allowance, subject);
-        }
+        let from_address = account.map(|account| format!("{account}\0{address}"));
+        let mut subjects = vec![(Allowance::ADDRESS, address.as_str())];
+        subjects.extend(account.map(|account| (Allowance::ACCOUNT, account)));
+        subjects.extend(from_address.as_deref().map(|both| (Allowance::ACCOUNT_FROM_ADDRESS, both)));
+        self.throttle.begin(&subjects, &*self.clock).await
     }
 }

@@ -13,7 +13,7 @@ use crate::login::tenant::TenantPath;
 use crate::login::token::{Exchange, already_redeemed, asked};
 use crate::model::{DEVICE_CODES, DeviceCode, DeviceState, USER_CODES, UserCode, digest};
 use crate::secret::new_user_code;
-use crate::throttle::{Allowance, counted_address};
+use crate::throttle::{Allowance, counted_address, minute};
 
 pub(crate) const DEVICE_CODE_LIFETIME_SECONDS: i64 = 15 * 60;
 const POLL_INTERVAL_SECONDS: i64 = 5;
@@ -40,10 +40,9 @@ async fn start(at: At<Login>, permit: Permit<Open>, form: Form, version: Version
     wanted.delegated(&resource, &client)?;
     let now = directory.clock.epoch_seconds();
     let address = counted_address(form.head.remote);
-    let throttle = &directory.throttle;
-    if !throttle.take(Allowance::DEVICE_CODES, &address, now)
-        || !throttle.take(Allowance::DEVICE_CODES_ALL, "", now)
-    {
+    let subjects = [(Allowance::DEVICE_CODES, address.as_str()), (Allowance::DEVICE_CODES_ALL, "")];
+    // By the minutes of the audit log, so that what both allow in a minute adds up.
+    if !directory.throttle.take(&subjects, minute(now)) {
         return Err(too_many_requests());
     }
     let device_code = directory.entropy.token(DEVICE_CODE_BYTES);

@@ -65,16 +65,16 @@ fn code_page(at: &At<Login>, browser: &Browser, typed: &str, error: Option<&str>
 
 async fn enter_code(at: &At<Login>, browser: &Browser, form: &Form) -> Result<Reply, Fault> {
     let directory = &at.directory;
-    let now = directory.clock.epoch_seconds();
     let address = counted_address(form.head.remote);
-    if !directory.throttle.take(Allowance::USER_CODE, &address, now) {
+    let subjects = [(Allowance::USER_CODE, address.as_str())];
+    let Ok(attempt) = directory.throttle.begin(&subjects, &*directory.clock).await else {
         return code_page(at, browser, "", Some(&too_many_requests().message));
-    }
+    };
     let typed = form.fields.first("user_code").unwrap_or("");
     let Some(row) = directory.pending_device(typed).await? else {
         return code_page(at, browser, typed, Some(&wrong_user_code().message));
     };
-    directory.throttle.refund(Allowance::USER_CODE, &address);
+    attempt.was_right();
     sign_in_page(at, browser, row.value, "", None)
 }
 

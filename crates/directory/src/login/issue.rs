@@ -50,7 +50,7 @@ pub(crate) struct SignIn {
 impl Issue<'_> {
     /// The answer for an application in its own name.
     pub(crate) fn for_principal(&self, principal: &ServicePrincipal) -> Result<Value, Fault> {
-        self.wanted.check_for_application(&self.resource)?;
+        self.resource.check_assignment()?;
         let is_machine = principal.kind == PrincipalType::ManagedIdentity;
         let lifetime = if is_machine { MANAGED_IDENTITY_LIFETIME_SECONDS } else { LIFETIME_SECONDS };
         let mut claims = self.common_claims(lifetime);

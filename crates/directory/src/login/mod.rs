@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use arcadia_kernel::{
     ArmId, AuthFailure, Caller, Denial, EntropyExt as _, Fault, HeaderName, HeaderValue, Located, Method, Op,
-    OpInfo, Reply, RequestHead, Service, StatusCode, header, public,
+    OpInfo, Pattern, Reply, RequestHead, Service, StatusCode, header, public,
 };
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -38,11 +38,14 @@ const FORM_BYTES_MAX: usize = 128 * 1024;
 /// The service in front of a [`Directory`] that issues tokens.
 pub struct Login {
     pub(crate) directory: Arc<Directory>,
+    /// Every path that is served, with its method.
+    served: Vec<(Method, Pattern)>,
 }
 
 impl Login {
     pub fn new(directory: Arc<Directory>) -> Self {
-        Self { directory }
+        let served = login_ops().into_iter().map(|op| (op.info.method, op.info.pattern)).collect();
+        Self { directory, served }
     }
 }
 
@@ -146,21 +149,15 @@ impl Service for Login {
 
     /// No operation here takes a token, so a request that fits none is told only that.
     fn challenge(&self, head: &RequestHead, _: &AuthFailure) -> Fault {
-        self.no_such_operation(head, false)
+        self.not_served(head)
     }
 
     fn refuse(&self, head: &RequestHead, _: &Caller, _: &Denial) -> Fault {
-        self.no_such_operation(head, false)
+        self.not_served(head)
     }
 
-    fn no_such_operation(&self, _: &RequestHead, other_method_fits: bool) -> Fault {
-        let (status, message) = match other_method_fits {
-            true => (405, "The endpoint only accepts other HTTP methods."),
-            false => {
-                (404, "The endpoint does not exist. See /.well-known/openid-configuration below a tenant.")
-            }
-        };
-        faults::refusal(status, "invalid_request", 900_561, message)
+    fn no_such_operation(&self, head: &RequestHead, _: bool) -> Fault {
+        self.not_served(head)
     }
 
     fn render(&self, head: &RequestHead, fault: &Fault) -> Reply {
@@ -202,6 +199,26 @@ pub(crate) fn client_request_id(head: &RequestHead) -> Option<Uuid> {
 }
 
 impl Login {
+    /// 405 where another method would be right, else 404. What is served is no secret: every operation is public.
+    fn not_served(&self, head: &RequestHead) -> Fault {
+        let fits = |(_, pattern): &&(Method, Pattern)| pattern.fits(&head.segments);
+        let accepted: Vec<&str> =
+            self.served.iter().filter(fits).map(|(method, _)| method.as_str()).collect();
+        if accepted.is_empty() {
+            let message =
+                "The endpoint does not exist. See /.well-known/openid-configuration below a tenant.";
+            return faults::refusal(404, "invalid_request", 900_561, message);
+        }
+        let (accepted, received) = (accepted.join(", "), faults::shown(head.method.as_str()));
+        let message =
+            format!("The endpoint only accepts {accepted} requests. Received a {received} request.");
+        let fault = faults::refusal(405, "invalid_request", 900_561, message);
+        match HeaderValue::from_str(&accepted) {
+            Ok(accepted) => fault.header(header::ALLOW, accepted),
+            Err(error) => Fault::internal(error),
+        }
+    }
+
     /// An error in Entra's shape. The trace id is the request's, so that the audit log can be searched for it.
     fn error_body(&self, head: &RequestHead, fault: &Fault) -> Value {
         let number = fault.inner.as_deref().and_then(|number| number.parse::<u32>().ok());

@@ -7,7 +7,6 @@ use arcadia_kernel::{AuditStamp, Caller, CallerKind, Fault, RequestHead};
 use uuid::Uuid;
 
 use crate::directory::Directory;
-use crate::login::client::Attempt;
 use crate::login::faults::{
     disabled_user, invalid_grant, locked, no_such_user, too_many_requests, wrong_password,
 };
@@ -21,7 +20,7 @@ const UNKNOWN_USER: &str = "unknown user";
 
 impl Directory {
     /// The user with this name and password, enabled. Guesses are counted before they are checked, so that many
-    /// at once count as many.
+    /// at once count as many; those that would be too many if the others were wrong wait until that is known.
     pub(crate) async fn check_password(
         &self,
         head: &RequestHead,
@@ -36,16 +35,15 @@ impl Directory {
             return Err(wrong_password());
         }
         let tenant = self.founded_tenant()?;
-        let now = self.clock.epoch_seconds();
         let account = found.as_ref().map(|user| fold(&user.upn));
-        let attempt = Attempt::of_account(self, account.as_deref(), head, now).map_err(|allowance| {
+        let attempt = self.guess(account.as_deref(), head).await.map_err(|allowance| {
             if allowance == Allowance::ADDRESS { too_many_requests() } else { locked() }
         })?;
         let user = found.ok_or_else(|| no_such_user(name, &tenant.domain))?;
         if password.chars().count() > PASSWORD_CHARACTERS_MAX || !self.password_is(user.id, password).await? {
             return Err(wrong_password());
         }
-        attempt.succeeded();
+        attempt.was_right();
         stamp.identify(signed_in(&user, Uuid::nil()));
         if !user.enabled {
             return Err(disabled_user());

@@ -14,6 +14,9 @@ use crate::model::{AZURE_CLI_APP_ID, DelegatedPermission, GRAPH_APP_ID, Tenant};
 
 const SCOPE_CHARACTERS_MAX: usize = 4096;
 const SCOPES_MAX: usize = 64;
+/// What is asked for about the sign-in itself, and of no resource.
+const SIGN_IN: [&str; 4] = ["openid", "profile", "email", OFFLINE];
+const OFFLINE: &str = "offline_access";
 const DEFAULT_SUFFIX: &str = "/.default";
 const USER_IMPERSONATION: &str = "user_impersonation";
 /// What any registered application may be given of Graph without an administrator's consent.
@@ -70,6 +73,21 @@ enum ResourceKind {
 }
 
 impl Wanted {
+    /// Reads the version 2.0 `scope` of an application in its own name: everything it was given, never a part.
+    pub(crate) fn of_application(scope: &str, graph_host: &str) -> Result<Self, Fault> {
+        let mut named = scope.split_whitespace().filter(|item| !SIGN_IN.contains(item)).peekable();
+        let is_default = |item: &str| item == ".default" || item.ends_with(DEFAULT_SUFFIX);
+        if named.peek().is_some() && named.all(is_default) {
+            return Self::from_scope(scope, graph_host);
+        }
+        let message = format!(
+            "The provided value for scope {} is not valid. Client credential flows must have a scope value with \
+             /.default suffixed to the resource identifier (application ID URI).",
+            shown(scope)
+        );
+        Err(refusal(400, "invalid_scope", 1_002_012, message))
+    }
+
     /// Reads a version 2.0 `scope`.
     pub(crate) fn from_scope(scope: &str, graph_host: &str) -> Result<Self, Fault> {
         if scope.len() > SCOPE_CHARACTERS_MAX {
@@ -88,12 +106,12 @@ impl Wanted {
                 return Err(invalid_scope(scope));
             }
             let (resource, permission) = match item {
-                "openid" | "profile" | "email" => {
-                    wanted.openid = true;
+                OFFLINE => {
+                    wanted.offline = true;
                     continue;
                 }
-                "offline_access" => {
-                    wanted.offline = true;
+                _ if SIGN_IN.contains(&item) => {
+                    wanted.openid = true;
                     continue;
                 }
                 ".default" => (graph.as_str(), None),
@@ -192,19 +210,6 @@ impl Wanted {
         })
     }
 
-    /// What an application may ask for in its own name: everything it was given, never a part.
-    pub(crate) fn check_for_application(&self, resource: &Resource) -> Result<(), Fault> {
-        if !self.permissions.is_empty() {
-            let message = format!(
-                "The provided value for scope {} is not valid. Client credential flows must have a scope value \
-                 with /.default suffixed to the resource identifier (application ID URI).",
-                shown(&self.scope)
-            );
-            return Err(refusal(400, "invalid_scope", 1_002_012, message));
-        }
-        resource.check_assignment()
-    }
-
     /// The `scp` of a person's token through `client`.
     pub(crate) fn delegated(&self, resource: &Resource, client: &Client) -> Result<String, Fault> {
         resource.check_assignment()?;
@@ -233,7 +238,7 @@ impl Wanted {
         for name in delegated.split(' ').filter(|name| !name.is_empty()) {
             scopes.push(format!("{}/{name}", self.resource));
         }
-        for asked in self.scope.split(' ').filter(|asked| *asked != "offline_access") {
+        for asked in self.scope.split(' ').filter(|asked| *asked != OFFLINE) {
             if !scopes.iter().any(|scope| scope == asked) {
                 scopes.push(asked.to_owned());
             }
@@ -243,7 +248,7 @@ impl Wanted {
 }
 
 impl Resource {
-    fn check_assignment(&self) -> Result<(), Fault> {
+    pub(crate) fn check_assignment(&self) -> Result<(), Fault> {
         if self.assignment_required {
             let message = "The resource requires an application role assignment, and there is none for this \
                            principal. Switch the requirement off on the resource's service principal.";

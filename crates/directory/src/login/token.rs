@@ -37,7 +37,7 @@ async fn answer(at: At<Login>, permit: Permit<Open>, form: Form, version: Versio
     stamp.identify(claimed(&client.app_id.to_string()));
     let reader = SpaOrigin::of(&client, fields, &form.head);
     let answer = async {
-        let proof = client.prove(&at.directory, &presented, &path, &form.head, stamp).await?;
+        let (proof, assertion) = client.prove(&at.directory, &presented, &path, &form.head, stamp).await?;
         let now = at.directory.clock.epoch_seconds();
         let exchange = Exchange {
             directory: &at.directory,
@@ -50,7 +50,12 @@ async fn answer(at: At<Login>, permit: Permit<Open>, form: Form, version: Versio
             proof,
             now,
         };
-        exchange.redeem(grant).await
+        let answer = exchange.redeem(grant).await?;
+        // What is refused must not use it up; of many who show one at once, one is given what it asked for.
+        if let Some(assertion) = assertion {
+            exchange.client.use_up(&at.directory, &assertion, stamp).await?;
+        }
+        Ok(answer)
     }
     .await;
     match reader {
@@ -129,7 +134,10 @@ impl Exchange<'_> {
                            'client_credentials' grant type.";
             return Err(invalid_client(7_000_216, message));
         }
-        let wanted = self.wanted()?;
+        let wanted = match (self.version, named_scope(self.fields)) {
+            (Version::V2, Some(scope)) => Wanted::of_application(scope, &self.directory.names().graph_host)?,
+            _ => self.wanted()?,
+        };
         self.issue(&wanted)?.for_principal(&self.client.principal)
     }
 
@@ -279,8 +287,11 @@ pub(super) fn asked(
     if version == Version::V1 {
         return fields.first("resource").map(Wanted::from_resource).transpose();
     }
-    let scope = fields.first("scope").filter(|scope| !scope.trim().is_empty());
-    scope.map(|scope| Wanted::from_scope(scope, &directory.names().graph_host)).transpose()
+    named_scope(fields).map(|scope| Wanted::from_scope(scope, &directory.names().graph_host)).transpose()
+}
+
+fn named_scope(fields: &Query) -> Option<&str> {
+    fields.first("scope").filter(|scope| !scope.trim().is_empty())
 }
 
 pub(super) fn already_redeemed() -> Fault {

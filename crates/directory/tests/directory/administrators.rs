@@ -6,7 +6,7 @@ use arcadia_store::Batch;
 use serde_json::{Value, json};
 
 use crate::identity::machine;
-use crate::world::{Answer, World, text};
+use crate::world::{Answer, START, World, text};
 
 pub const ROLE_ASSIGNMENTS: &str = "/v1.0/roleManagement/directory/roleAssignments";
 pub const ROLE: &str = "62e90394-69f5-4237-9190-012177145e10";
@@ -47,6 +47,35 @@ async fn the_last_administrator_is_not_disabled() {
     let token = text(&world.password_token(name, password, scope).await.ok(), "access_token");
     is_refused(&switch(&world, &token, &user, false).await);
     assert!(world.directory.is_enabled(world.first.user_object_id));
+}
+
+/// What a user may do is done through the command line's client.
+#[tokio::test]
+async fn users_count_only_while_they_can_come_in() {
+    let (world, admin, principal, user) = founded().await;
+    let cli = world.directory.service_principal_of(AZURE_CLI_APP_ID).unwrap().object_id.to_string();
+    let door = format!("/v1.0/servicePrincipals/{cli}");
+    assert_eq!(switch(&world, &admin, &door, false).await.status, 204, "the application stays");
+    is_refused(&switch(&world, &admin, &principal, false).await);
+    assert_eq!(switch(&world, &admin, &door, true).await.status, 204);
+    assert_eq!(switch(&world, &admin, &principal, false).await.status, 204);
+    let scope = "https://graph.microsoft.com/.default";
+    let (name, password) = (&world.first.user_principal_name, &world.first.user_password);
+    let token = text(&world.password_token(name, password, scope).await.ok(), "access_token");
+    let refused = switch(&world, &token, &door, false).await;
+    assert_eq!(refused.graph_refusal(), (400, "Request_BadRequest".into()));
+    assert!(refused.text.contains("service principal of the Azure CLI"), "{}", refused.text);
+    // It holds up nobody by a role of its own.
+    assign(&world, &token, &cli).await;
+    assert_eq!(switch(&world, &token, &door, false).await.status, 400);
+    let list = world.graph(&token, "GET", ROLE_ASSIGNMENTS, Value::Null).await.ok();
+    let own = list["value"].as_array().unwrap().iter().find(|row| row["principalId"] == cli.as_str());
+    let own = format!("{ROLE_ASSIGNMENTS}/{}", text(own.unwrap(), "id"));
+    assert_eq!(world.graph(&token, "DELETE", &own, Value::Null).await.status, 204);
+    assert_eq!(switch(&world, &token, &principal, true).await.status, 204);
+    assert_eq!(switch(&world, &token, &door, false).await.status, 204);
+    assert!(!world.directory.is_enabled(cli.parse().unwrap()));
+    assert!(world.directory.is_enabled(user.rsplit('/').next().unwrap().parse().unwrap()));
 }
 
 /// Its secret is good for some years.
@@ -116,6 +145,37 @@ async fn a_good_credential_is_kept_besides_others() {
     assert_eq!(remove_secret(&world, &admin, &application, &later).await.status, 204);
     add(json!({})).await;
     assert_eq!(remove_secret(&world, &admin, &application, &first).await.status, 204);
+}
+
+/// A credential that ends before anybody has made another keeps nobody in.
+#[tokio::test]
+async fn what_stays_is_good_for_a_day() {
+    let (world, admin, principal, user) = founded().await;
+    let application = format!("/v1.0/applications/{}", world.first.application_object_id);
+    let first = secrets(&world, &admin, &application).await.remove(0);
+    let add = async |admin: &str, end: i64| {
+        let end = jiff::Timestamp::from_second(START + end).unwrap().to_string();
+        let body = json!({ "passwordCredential": { "endDateTime": end } });
+        let made = world.graph(admin, "POST", &format!("{principal}/addPassword"), body).await.ok();
+        (text(&made, "keyId"), text(&made, "secretText"))
+    };
+    let (hour, day) = (3600, 24 * 3600);
+    let (short, _) = add(&admin, hour).await;
+    assert_eq!(switch(&world, &admin, &user, false).await.status, 204);
+    is_refused(&remove_secret(&world, &admin, &application, &first).await);
+    let (longer, secret) = add(&admin, day).await;
+    assert_eq!(remove_secret(&world, &admin, &application, &first).await.status, 204);
+    is_refused(&remove_secret(&world, &admin, &principal, &longer).await);
+    world.clock.advance_seconds(day - hour);
+    let app = world.first.app_id.to_string();
+    let admin = world.secret_token(&app, &secret, "https://graph.microsoft.com/.default").await.ok();
+    let admin = text(&admin, "access_token");
+    // Who leaves is not replaced by somebody with an hour left, but a secret with an hour left is by another.
+    assert_eq!(switch(&world, &admin, &user, true).await.status, 204);
+    is_refused(&switch(&world, &admin, &user, false).await);
+    add(&admin, day).await;
+    assert_eq!(remove_secret(&world, &admin, &principal, &longer).await.status, 204);
+    assert_eq!(remove_secret(&world, &admin, &principal, &short).await.status, 204, "it has ended");
 }
 
 #[tokio::test]

@@ -29,8 +29,7 @@ async fn every_operation_refuses_strangers() {
             .replace("{api}", "v1.0")
             .replace("{id}", &some_id)
             .replace("{other}", &some_id)
-            .replace("{assignment}", "x")
-            .replace("{keyed}", &format!("users('{some_id}')"));
+            .replace("{assignment}", "x");
         let method = row.method.as_str();
         let name = &row.name;
         let answer = world.graph("", method, &path, NONE).await;
@@ -283,6 +282,41 @@ async fn a_part_of_a_section_leaves_the_rest_of_it() {
     assert_ne!(shown["web"]["redirectUris"], json!(["https://a.example/cb"]));
 }
 
+/// Whatever is served of an object by its id is served by its key.
+#[tokio::test]
+async fn objects_are_named_by_keys_in_parentheses() {
+    let world = World::new().await;
+    let admin = world.admin_graph_token().await;
+    let (id, app_id, principal, _) = world.application("app").await;
+    world.user("$nina").await;
+    let own = format!("/v1.0/applications/{id}");
+    for (named, id) in [
+        (format!("/v1.0/applications(appId='{app_id}')"), &id),
+        (format!("/v1.0/servicePrincipals(appId='{}')", app_id.to_uppercase()), &principal),
+        (format!("/v1.0/servicePrincipals('{principal}')"), &principal),
+    ] {
+        assert_eq!(world.graph(&admin, "GET", &named, NONE).await.ok()["id"], id.as_str(), "{named}");
+        assert_eq!(world.graph(&admin, "PATCH", &named, json!({ "notes": "n" })).await.status, 204);
+        assert_eq!(world.graph(&admin, "GET", &named, NONE).await.ok()["notes"], "n", "{named}");
+        let added = world.graph(&admin, "POST", &format!("{named}/addPassword"), json!({})).await.ok();
+        let remove = json!({ "keyId": added["keyId"] });
+        world.graph(&admin, "POST", &format!("{named}/removePassword"), remove).await.ok();
+        world.graph(&admin, "GET", &format!("{named}/owners"), NONE).await.ok();
+    }
+    let user = format!("/v1.0/users({})", encode("'$nina@arcadia.example'"));
+    for path in ["", "/memberOf", "/transitiveMemberOf"] {
+        world.graph(&admin, "GET", &format!("{user}{path}"), NONE).await.ok();
+    }
+    assert_eq!(world.graph(&admin, "DELETE", &user, NONE).await.status, 204);
+    let named = format!("/v1.0/applications(appId='{app_id}')");
+    for wrong in [named.replace("appId", "displayName"), named.replace("applications", "groups")] {
+        let refused = world.graph(&admin, "DELETE", &wrong, NONE).await;
+        assert_eq!(refused.graph_refusal(), (404, "Request_ResourceNotFound".into()), "{wrong}");
+    }
+    assert_eq!(world.graph(&admin, "DELETE", &named, NONE).await.status, 204);
+    assert_eq!(world.graph(&admin, "GET", &own, NONE).await.status, 404);
+}
+
 #[tokio::test]
 async fn identifier_uris_are_unique_and_never_the_platforms() {
     let world = World::new().await;
@@ -320,6 +354,51 @@ async fn a_deleted_application_takes_its_principal_along_and_can_come_back() {
     world.graph(&admin, "DELETE", &path, NONE).await.ok();
     assert_eq!(world.graph(&admin, "DELETE", &format!("{deleted}/{id}"), NONE).await.status, 204);
     assert_eq!(world.graph(&admin, "POST", &format!("{deleted}/{id}/restore"), NONE).await.status, 404);
+}
+
+/// A client that takes the first of what it finds must not be given what it did not ask for.
+#[tokio::test]
+async fn lists_of_the_directory_itself_are_filtered_like_others() {
+    let world = World::new().await;
+    let admin = world.admin_graph_token().await;
+    let (definitions, assignments) =
+        ("roleManagement/directory/roleDefinitions", "roleManagement/directory/roleAssignments");
+    let role = "62e90394-69f5-4237-9190-012177145e10";
+    let user = world.first.user_object_id;
+    let domain = text(&world.graph(&admin, "GET", "/v1.0/domains", NONE).await.ok()["value"][0], "id");
+    for (set, filter, found) in [
+        (definitions, "displayName eq 'Directory Readers'".to_owned(), 0),
+        (definitions, "displayName eq 'Global Administrator'".to_owned(), 1),
+        (definitions, format!("templateId eq '{role}' and isBuiltIn eq true"), 1),
+        (definitions, "isEnabled eq false".to_owned(), 0),
+        (assignments, "principalId eq 'nobody'".to_owned(), 0),
+        (assignments, format!("principalId eq '{user}'"), 1),
+        (assignments, format!("principalId eq '{user}' and roleDefinitionId eq '{role}'"), 1),
+        (assignments, format!("principalId eq '{user}' and roleDefinitionId eq '{user}'"), 0),
+        (assignments, format!("roleDefinitionId eq '{role}' and directoryScopeId eq '/'"), 2),
+        ("organization", format!("id eq '{}'", world.tenant()), 1),
+        ("organization", "displayName eq 'nobody'".to_owned(), 0),
+        ("domains", format!("id eq '{domain}' and isDefault eq true"), 1),
+        ("domains", "isVerified eq false".to_owned(), 0),
+    ] {
+        assert_eq!(ids(&filtered(&world, &admin, set, &filter).await.ok()).len(), found, "{set}: {filter}");
+    }
+    for set in [definitions, assignments, "organization", "domains"] {
+        let refused = filtered(&world, &admin, set, "nosuch eq 'x'").await;
+        assert_eq!(refused.graph_refusal(), (400, "Request_UnsupportedQuery".into()), "{set}");
+        let refused = world.graph(&admin, "GET", &format!("/v1.0/{set}?$expand=principal"), NONE).await;
+        assert_eq!(refused.graph_refusal(), (400, "Request_UnsupportedQuery".into()), "{set}");
+        let counted = world.graph(&admin, "GET", &format!("/v1.0/{set}?$count=true&$select=id"), NONE).await;
+        let counted = counted.ok();
+        assert_eq!(counted["@odata.count"], ids(&counted).len(), "{set}");
+        assert_eq!(counted["value"][0].as_object().unwrap().len(), 1, "{set}");
+    }
+    let first = world.graph(&admin, "GET", &format!("/v1.0/{assignments}?$top=1"), NONE).await.ok();
+    let next = first["@odata.nextLink"].as_str().unwrap().strip_prefix("https://graph.microsoft.com");
+    let second = world.graph(&admin, "GET", next.unwrap(), NONE).await.ok();
+    assert_eq!((ids(&first).len(), ids(&second).len()), (1, 1));
+    assert_ne!(ids(&first), ids(&second));
+    assert!(second.get("@odata.nextLink").is_none());
 }
 
 #[tokio::test]
@@ -428,4 +507,20 @@ async fn what_is_kept_of_an_application_is_bounded() {
     assert_eq!(put("b").await.status, 204);
     assert_eq!(put("c").await.graph_refusal(), (400, "Request_BadRequest".into()));
     world.graph(&admin, "DELETE", &path, NONE).await.ok();
+}
+
+/// What cannot be shown again would be shown as another time.
+#[tokio::test]
+async fn a_secret_ends_at_a_time_that_can_be_written() {
+    let world = World::new().await;
+    let admin = world.admin_graph_token().await;
+    let (object, ..) = world.application("app").await;
+    let path = format!("/v1.0/applications/{object}/addPassword");
+    let add =
+        async |asked: Value| world.graph(&admin, "POST", &path, json!({ "passwordCredential": asked })).await;
+    let refused = add(json!({ "startDateTime": "9999-12-01T00:00:00Z" })).await;
+    assert_eq!(refused.graph_refusal(), (400, "Request_BadRequest".into()));
+    assert!(refused.text.contains("'endDateTime'"), "{}", refused.text);
+    let last = json!({ "startDateTime": "9997-12-01T00:00:00Z", "endDateTime": "9999-12-01T00:00:00Z" });
+    assert_eq!(add(last).await.ok()["endDateTime"], "9999-12-01T00:00:00Z");
 }

@@ -164,6 +164,35 @@ async fn an_assertion_is_good_once_for_a_machine() {
 }
 
 #[tokio::test]
+async fn a_refused_request_does_not_use_up_an_assertion() {
+    let world = World::new().await;
+    let client = machine(&world).await.app_id.to_string();
+    let shown = assertion(&key(), &client, &audience(&world), START, "1");
+    let ask = async |grant: &str, scope: &str| {
+        let fields = [
+            ("grant_type", grant),
+            ("client_id", client.as_str()),
+            ("client_assertion", shown.as_str()),
+            ("client_assertion_type", TYPE),
+            ("scope", scope),
+        ];
+        world.token(&world.tenant(), &fields).await
+    };
+    for (grant, scope, number) in [
+        ("nosuch", ARM, 70_003),
+        ("client_credentials", "", 900_144),
+        ("client_credentials", "https://vault.azure.net", 1_002_012),
+        ("client_credentials", "https://nobody.example/.default", 500_011),
+        ("password", ARM, 900_144),
+    ] {
+        assert_eq!(ask(grant, scope).await.refusal().2, number, "{grant} {scope}");
+    }
+    assert_eq!(world.rows("directory/assertion").await, 0);
+    ask("client_credentials", ARM).await.ok();
+    assert_eq!(ask("nosuch", ARM).await.refusal().2, 50_027, "whatever it is asked for");
+}
+
+#[tokio::test]
 async fn of_many_requests_with_one_assertion_one_is_answered() {
     let world = Arc::new(World::new().await);
     let client = machine(&world).await.app_id.to_string();
@@ -236,8 +265,109 @@ async fn a_certificate_proves_an_application_and_one_address_may_show_it_again()
     let kept = world.graph(&admin, "GET", &path, Value::Null).await.ok()["keyCredentials"].clone();
     assert_eq!(kept[0]["key"], Value::Null);
     world.graph(&admin, "PATCH", &path, json!({ "keyCredentials": kept })).await.ok();
+    // Also with the key itself, and without what need not be said.
+    let again = json!({ "keyId": kept[0]["keyId"], "key": arcadia_crypto::b64(&der) });
+    world.graph(&admin, "PATCH", &path, json!({ "keyCredentials": [again] })).await.ok();
+    assert_eq!(world.graph(&admin, "GET", &path, Value::Null).await.ok()["keyCredentials"], kept);
     show(&world, &app_id, &assertion(&key(), &app_id, &audience(&world), START, "d")).await.ok();
     world.graph(&admin, "PATCH", &path, json!({ "keyCredentials": [] })).await.ok();
     let gone = show(&world, &app_id, &assertion(&key(), &app_id, &audience(&world), START, "e")).await;
     assert_eq!(gone.refusal().2, 700_027);
+}
+
+/// A credential without dates has its certificate's, and none has others that the certificate does not allow.
+#[tokio::test]
+async fn a_key_is_good_no_longer_than_its_certificate() {
+    let world = World::new().await;
+    let (id, app_id, ..) = world.application("robot").await;
+    let admin = world.admin_graph_token().await;
+    let path = format!("/v1.0/applications/{id}");
+    let certificate = |from: i64| arcadia_crypto::self_signed("robot", &key(), from, 1).unwrap();
+    let register = async |der: &[u8], dates: Value| {
+        let mut sent = json!({ "key": arcadia_crypto::b64(der) });
+        sent.as_object_mut().unwrap().extend(dates.as_object().unwrap().clone());
+        world.graph(&admin, "PATCH", &path, json!({ "keyCredentials": [sent] })).await
+    };
+    let year = 365 * 24 * 3600;
+    let expired = certificate(START - 2 * year);
+    register(&expired, json!({})).await.ok();
+    let shown = world.graph(&admin, "GET", &path, Value::Null).await.ok()["keyCredentials"].clone();
+    assert!(text(&shown[0], "endDateTime").starts_with("2025-11-"), "{shown}");
+    let refused = show(&world, &app_id, &assertion(&key(), &app_id, &audience(&world), START, "a")).await;
+    assert_eq!(refused.refusal().2, 700_027);
+    let current = certificate(START);
+    for (der, dates, what) in [
+        (&expired, json!({ "endDateTime": "2027-01-01T00:00:00Z" }), "end"),
+        (&current, json!({ "endDateTime": "2027-12-01T00:00:00Z" }), "end"),
+        (&current, json!({ "startDateTime": "2026-11-01T00:00:00Z" }), "start"),
+    ] {
+        let refused = register(der, dates).await;
+        assert_eq!(refused.graph_refusal(), (400, "Request_BadRequest".into()));
+        assert!(
+            refused.text.contains(&format!("Key credential {what} date is invalid.")),
+            "{}",
+            refused.text
+        );
+    }
+    register(&current, json!({ "endDateTime": "2027-01-01T00:00:00Z" })).await.ok();
+    show(&world, &app_id, &assertion(&key(), &app_id, &audience(&world), START, "b")).await.ok();
+}
+
+/// Nothing of a credential that is there can be changed, and what a request says of one is not dropped silently.
+#[tokio::test]
+async fn credentials_are_kept_as_they_are_or_removed() {
+    let world = World::new().await;
+    let (id, _, principal, _) = world.application("robot").await;
+    let admin = world.admin_graph_token().await;
+    let der = |years: u32| {
+        arcadia_crypto::b64(&arcadia_crypto::self_signed("robot", &key(), START, years).unwrap())
+    };
+    for path in [format!("/v1.0/applications/{id}"), format!("/v1.0/servicePrincipals/{principal}")] {
+        let key = json!({ "keyCredentials": [{ "key": der(1), "displayName": "one" }] });
+        world.graph(&admin, "PATCH", &path, key).await.ok();
+        world.graph(&admin, "POST", &format!("{path}/addPassword"), json!({})).await.ok();
+        let shown = async || world.graph(&admin, "GET", &path, Value::Null).await.ok();
+        let before = shown().await;
+        let lists = json!({
+            "keyCredentials": before["keyCredentials"], "passwordCredentials": before["passwordCredentials"],
+        });
+        world.graph(&admin, "PATCH", &path, lists.clone()).await.ok();
+        let mut zoned = lists;
+        zoned["passwordCredentials"][0]["endDateTime"] = {
+            let end = text(&before["passwordCredentials"][0], "endDateTime");
+            end.replace('Z', ".0000000+00:00").into()
+        };
+        world.graph(&admin, "PATCH", &path, zoned).await.ok();
+        assert_eq!(shown().await, before);
+        for (list, property, value) in [
+            ("passwordCredentials", "endDateTime", json!("2099-01-01T00:00:00Z")),
+            ("passwordCredentials", "startDateTime", Value::Null),
+            ("passwordCredentials", "displayName", json!("other")),
+            ("passwordCredentials", "hint", json!("???")),
+            ("passwordCredentials", "secretText", json!("chosen")),
+            ("keyCredentials", "endDateTime", json!("2027-01-01T00:00:00Z")),
+            ("keyCredentials", "displayName", Value::Null),
+            ("keyCredentials", "customKeyIdentifier", json!("AAAA")),
+            ("keyCredentials", "key", json!(der(2))),
+        ] {
+            let mut sent = before[list].clone();
+            sent[0][property] = value;
+            let refused = world.graph(&admin, "PATCH", &path, json!({ list: sent })).await;
+            assert_eq!(refused.graph_refusal(), (400, "Request_BadRequest".into()), "{list} {property}");
+            let message = format!(
+                "Update to existing credential with KeyId '{}' is not allowed.",
+                text(&before[list][0], "keyId")
+            );
+            assert!(refused.text.contains(&message), "{list} {property}: {}", refused.text);
+        }
+        for (list, extra) in [("passwordCredentials", "nosuch"), ("keyCredentials", "nosuch")] {
+            let mut sent = before[list].clone();
+            sent[0][extra] = json!(1);
+            let refused = world.graph(&admin, "PATCH", &path, json!({ list: sent })).await;
+            assert!(refused.text.contains("Invalid property 'nosuch'"), "{list}: {}", refused.text);
+        }
+        let twice = json!([before["keyCredentials"][0], before["keyCredentials"][0]]);
+        assert_eq!(world.graph(&admin, "PATCH", &path, json!({ "keyCredentials": twice })).await.status, 400);
+        assert_eq!(shown().await, before);
+    }
 }

@@ -118,6 +118,28 @@ async fn a_principal_shows_what_its_application_offers() {
 }
 
 #[tokio::test]
+async fn a_principal_is_called_as_its_application_is() {
+    let world = World::new().await;
+    let (id, app_id, principal, secret) = world.application("before").await;
+    let admin = world.admin_graph_token().await;
+    let own = format!("/v1.0/servicePrincipals/{principal}");
+    let change = json!({ "displayName": "after" });
+    world.graph(&admin, "PATCH", &format!("/v1.0/applications/{id}"), change).await.ok();
+    let shown = world.graph(&admin, "GET", &own, Value::Null).await.ok();
+    assert_eq!((&shown["displayName"], &shown["appDisplayName"]), (&json!("after"), &json!("after")));
+    for (name, found) in [("before", 0), ("after", 1)] {
+        let path = format!("/v1.0/servicePrincipals?$filter=displayName%20eq%20'{name}'");
+        let list = world.graph(&admin, "GET", &path, Value::Null).await.ok();
+        assert_eq!(list["value"].as_array().unwrap().len(), found, "{name}");
+    }
+    let facts = world.directory.principal(principal.parse().unwrap()).unwrap();
+    assert_eq!(facts.display_name, "after");
+    world.graph(&admin, "PATCH", &own, json!({ "accountEnabled": false })).await.ok();
+    let refused = world.secret_token(&app_id, &secret, crate::world::ARM).await;
+    assert!(refused.text.contains("(after) is disabled"), "{}", refused.text);
+}
+
+#[tokio::test]
 async fn objects_are_made_with_their_owners_and_members() {
     let world = World::new().await;
     let (nina, bob) = (world.user("nina").await, world.user("bob").await);

@@ -153,6 +153,24 @@ fn one_administrator_stays_enabled() {
     }
 }
 
+/// The application is disabled while people's way in is: one of the two administrators can still sign in.
+#[test]
+fn one_way_in_stays() {
+    for round in 0..rounds() {
+        let world = block_on(World::new());
+        let admin = block_on(world.admin_graph_token());
+        let door = world.directory.service_principal_of(AZURE_CLI_APP_ID).unwrap().object_id;
+        let ids = [door, world.first.service_principal_object_id];
+        let answers = race(async |number| {
+            let path = format!("/v1.0/servicePrincipals/{}", ids[number % 2]);
+            world.graph(&admin, "PATCH", &path, json!({ "accountEnabled": false })).await.status.as_u16()
+        });
+        assert!(answers.iter().all(|status| [204, 400, 403].contains(status)), "round {round}: {answers:?}");
+        let enabled = ids.iter().filter(|id| world.directory.is_enabled(**id)).count();
+        assert_eq!(enabled, 1, "round {round}: {answers:?}");
+    }
+}
+
 /// One administrator is disabled while the other's last secret is removed, from the application that has it.
 #[test]
 fn one_administrator_stays_who_can_sign_in() {

@@ -89,6 +89,30 @@ async fn malformed_token_requests() {
     }
 }
 
+/// An application in its own name asks for all that it was given on one resource.
+#[tokio::test]
+async fn applications_ask_for_a_resource_as_a_whole() {
+    let world = World::new().await;
+    for scope in [
+        "https://graph.microsoft.com",
+        "https://vault.azure.net/",
+        "https://management.azure.com/user_impersonation",
+        "https://vault.azure.net/.default https://vault.azure.net/user_impersonation",
+        "User.Read",
+        "openid",
+        "openid offline_access",
+    ] {
+        let refused = world.first_principal_token(scope).await;
+        assert_eq!(refused.refusal(), (400, "invalid_scope".into(), 1_002_012), "{scope}");
+        assert!(refused.text.contains(&format!("for scope {scope} is not valid")), "{}", refused.text);
+    }
+    for scope in
+        [".default", "https://graph.microsoft.com/.default openid", "https://vault.azure.net//.default"]
+    {
+        world.first_principal_token(scope).await.ok();
+    }
+}
+
 #[tokio::test]
 async fn people_who_may_not_sign_in() {
     let world = World::new().await;
@@ -186,6 +210,61 @@ async fn guessing_a_password_locks_the_account_for_a_minute_where_it_is_guessed(
     world.password_token(upn, "Passw0rd!", ARM).await.ok();
 }
 
+/// So many at once that all of them would be one too many, were they wrong.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn passwords_sent_at_once_count_as_many_as_are_wrong() {
+    let world = std::sync::Arc::new(World::new().await);
+    world.user("nina").await;
+    let send_all = async |passwords: Vec<&'static str>| {
+        let sent = passwords.into_iter().map(|password| {
+            let world = world.clone();
+            tokio::spawn(async move { world.password_token("nina@arcadia.example", password, ARM).await })
+        });
+        let mut numbers = Vec::new();
+        for one in sent.collect::<Vec<_>>() {
+            let answer = one.await.unwrap();
+            numbers.push(if answer.status == 200 { 0 } else { answer.refusal().2 });
+        }
+        numbers
+    };
+    assert_eq!(send_all(vec!["Passw0rd!"; 24]).await, [0; 24]);
+    let numbers = send_all([["Passw0rd!"; 9], ["wrong"; 9]].concat()).await;
+    assert_eq!(numbers, [[0; 9], [50_126; 9]].concat());
+    let numbers = send_all(vec!["wrong"; 12]).await;
+    let looked_at = numbers.iter().filter(|number| **number == 50_126).count();
+    let refused = numbers.iter().filter(|number| **number == 50_053).count();
+    assert_eq!((looked_at, refused), (1, 11), "{numbers:?}");
+}
+
+/// Their records and those that the audit log bounds itself are counted by the same minutes.
+#[tokio::test]
+async fn device_codes_are_handed_out_by_the_minute() {
+    let world = World::new().await;
+    let az = AZURE_CLI_APP_ID.to_string();
+    let fields = [("client_id", az.as_str()), ("scope", ARM)];
+    let start = async |address: &str| {
+        world.post_from(address, "/organizations/oauth2/v2.0/devicecode", &fields).await.status.as_u16()
+    };
+    let rest = 60 - crate::world::START % 60;
+    world.clock.advance_seconds(rest - 1);
+    for _ in 0..60 {
+        assert_eq!(start("10.1.2.3").await, 200);
+    }
+    assert_eq!(start("10.1.2.3").await, 429);
+    world.clock.advance_seconds(1);
+    for network in 0..20 {
+        for _ in 0..60 {
+            assert_eq!(start(&format!("10.1.{network}.1")).await, 200);
+        }
+    }
+    for seconds in [0, 59] {
+        world.clock.advance_seconds(seconds);
+        assert_eq!(start("10.1.99.1").await, 429, "no more in this minute");
+    }
+    world.clock.advance_seconds(1);
+    assert_eq!(start("10.1.99.1").await, 200);
+}
+
 /// There is no end of them: counted one by one, they would take the place of the counters of those who exist.
 #[tokio::test]
 async fn names_that_nobody_has_count_for_the_address_only() {
@@ -259,7 +338,17 @@ async fn sign_ins_are_recorded_under_who_signed_in() {
 async fn nothing_else_is_served() {
     let world = World::new().await;
     assert_eq!(world.get("/whatever/it/is").await.status, 404);
-    assert_eq!(world.get(&format!("/{}/oauth2/v2.0/token", world.tenant())).await.status, 404);
+    assert_eq!(world.get("/whatever/it/is").await.refusal().2, 900_561);
+    for path in ["oauth2/v2.0/token", "oauth2/token", "oauth2/v2.0/devicecode"] {
+        let refused = world.get(&format!("/{}/{path}", world.tenant())).await;
+        assert_eq!(refused.refusal(), (405, "invalid_request".into(), 900_561), "{path}");
+        assert_eq!(refused.headers["allow"], "POST");
+        let message = "The endpoint only accepts POST requests. Received a GET request.";
+        assert!(refused.text.contains(message), "{}", refused.text);
+    }
+    let refused = world.post("/organizations/v2.0/.well-known/openid-configuration", &[]).await;
+    assert_eq!(refused.status, 405);
+    assert_eq!(refused.headers["allow"], "GET");
     let page = world.get("/decode").await;
     let policy = page.headers["content-security-policy"].to_str().unwrap();
     assert!(policy.contains("connect-src 'none'") && policy.contains("default-src 'none'"));
