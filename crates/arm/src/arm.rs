@@ -47,6 +47,8 @@ pub struct Arm {
     pub(crate) entropy: Arc<dyn Entropy>,
     /// What tokens of lists are sealed with. They end with the process.
     pub(crate) page_keys: KeyRing,
+    /// What tags of resources are made with, as long as the process lives.
+    pub(crate) etag_key: [u8; 32],
 }
 
 /// What the first `up` makes.
@@ -88,6 +90,8 @@ impl Arm {
             task: "make a key for the tokens of lists",
             source: Arc::new(fault.into()),
         })?;
+        let mut etag_key = [0; 32];
+        entropy.fill(&mut etag_key);
         Ok(Arc::new(Self {
             store,
             names,
@@ -100,6 +104,7 @@ impl Arm {
             clock,
             entropy,
             page_keys,
+            etag_key,
         }))
     }
 

@@ -7,8 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use arcadia_kernel::{
-    ArmId, Fault, Gate, HeaderName, HeaderValue, Permit, Reason, Reply, Request, StatusCode, SystemWork,
-    header,
+    ArmId, Fault, Gate, HeaderName, HeaderValue, Permit, Reply, Request, StatusCode, SystemWork, header,
 };
 use arcadia_store::{Batch, CommitError, Record, Row, Table};
 use serde::{Deserialize, Serialize};
@@ -91,6 +90,7 @@ pub(crate) async fn begin(
         subscription: id.subscription().unwrap_or_default().to_lowercase(),
         started_at: work.now,
         started_by: work.caller.object_id,
+        request_id: Some(work.stamp.request_id()),
         work: Work::Finish { resource: id.clone(), change },
         progress: Progress::Running,
     };
@@ -152,7 +152,7 @@ pub(crate) async fn carry_out(
     change: &Change,
     tried_since: Instant,
 ) -> Result<(), Fault> {
-    let permit = gate.as_system(Reason::AsyncOperation);
+    let permit = operation.permit(gate, id);
     for _ in 0..TRIES_MAX {
         let pending = arm.store.get(PENDING, id).await?;
         let pending = pending.filter(|row| row.value.operation == operation.id).map(|row| row.revision);

@@ -46,12 +46,12 @@ impl Arm {
         }
     }
 
-    /// By namespace, then by resource type.
+    /// By namespace, then by resource type; those of the namespace itself under no type.
     fn operations(&self) -> BTreeMap<String, BTreeMap<String, Vec<Value>>> {
         let mut by_namespace: BTreeMap<String, BTreeMap<String, Vec<Value>>> = BTreeMap::new();
         for (action, is_data) in self.actions.read().unwrap_or_else(PoisonError::into_inner).iter() {
             let (type_name, verb) = split(action);
-            let Some((namespace, name)) = type_name.split_once('/') else { continue };
+            let (namespace, name) = type_name.split_once('/').unwrap_or((type_name, ""));
             by_namespace.entry(namespace.to_owned()).or_default().entry(name.to_owned()).or_default().push(
                 json!({
                     "name": action,
@@ -74,8 +74,10 @@ fn split(action: &str) -> (&str, &str) {
 }
 
 fn view(namespace: &str, types: &BTreeMap<String, Vec<Value>>) -> Value {
+    let own = types.get("").cloned().unwrap_or_default();
     let types: Vec<Value> = types
         .iter()
+        .filter(|(name, _)| !name.is_empty())
         .map(|(name, operations)| json!({ "name": name, "displayName": name, "operations": operations }))
         .collect();
     json!({
@@ -84,7 +86,7 @@ fn view(namespace: &str, types: &BTreeMap<String, Vec<Value>>) -> Value {
         "name": namespace,
         "displayName": namespace,
         "resourceTypes": types,
-        "operations": [],
+        "operations": own,
     })
 }
 

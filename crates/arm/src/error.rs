@@ -47,6 +47,13 @@ pub(crate) fn invalid_content(message: impl Into<String>) -> Fault {
     Fault::bad_request("InvalidRequestContent", message)
 }
 
+/// 413: what is asked for has no room, however small the request is that asks for it.
+pub(crate) fn too_large(what: &str, bytes_max: usize) -> Fault {
+    let message =
+        format!("The request content size exceeds the maximum size: {what} has at most {bytes_max} bytes.");
+    Fault::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestContentTooLarge", message)
+}
+
 /// 403 as clients know it, for the dispatcher's refusals and for those of handlers.
 pub(crate) fn authorization_failed(caller: &Caller, action: &str, scope: &ArmId) -> Fault {
     let message = format!(

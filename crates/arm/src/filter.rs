@@ -43,6 +43,14 @@ impl Filter {
         }
     }
 
+    /// The terms that `and` joins at its top: each of them holds wherever the filter does.
+    pub(crate) fn terms(&self) -> Vec<&Filter> {
+        match self {
+            Self::And(left, right) => [left.terms(), right.terms()].concat(),
+            other => vec![other],
+        }
+    }
+
     /// Whether the filter holds, where `leaf` answers comparisons and calls. A leaf that cannot be answered
     /// refuses the request: silently listing too much or too little would be worse.
     pub(crate) fn holds(&self, leaf: &impl Fn(&Filter) -> Result<bool, Fault>) -> Result<bool, Fault> {

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::Arm;
+use crate::size::{json_bytes, text_bytes};
 
 /// Every stored resource of every kind, by identifier.
 pub const RESOURCES: Table<ArmId, Resource> = Table::new("arm/resources");
@@ -74,6 +75,13 @@ impl Resource {
             modified_by: by,
             modified_by_type: by_type,
         }
+    }
+
+    /// What of it a client can make grow, as JSON.
+    pub(crate) fn bytes(&self) -> usize {
+        let tags = self.tags.iter().map(|(name, value)| text_bytes(name) + text_bytes(value));
+        let objects = [&self.identity, &self.sku].into_iter().flatten().map(json_bytes);
+        json_bytes(&self.properties) + tags.sum::<usize>() + objects.sum::<usize>()
     }
 }
 
@@ -316,6 +324,8 @@ pub trait AnyKind: Send + Sync + 'static {
     fn put_headers(&self, resource: &Resource) -> Vec<(HeaderName, HeaderValue)>;
     /// The rows of the kind: derived ones first, then its own.
     fn ops(&self) -> Vec<Op<Arm>>;
+    /// The rows that register its namespace, for one of the kinds in it.
+    fn namespace_ops(&self) -> Vec<Op<Arm>>;
 }
 
 /// Erases a kind's type for [`Arm::open`].
@@ -397,6 +407,10 @@ impl<K: ResourceKind> AnyKind for Erased<K> {
         let mut rows = crate::engine::rows::<K>();
         rows.extend(self.0.clone().extra_ops());
         rows
+    }
+
+    fn namespace_ops(&self) -> Vec<Op<Arm>> {
+        crate::providers::rows_of::<K>()
     }
 }
 

@@ -23,10 +23,12 @@ mod principal;
 mod providers;
 mod resources;
 mod roles;
+mod size;
 mod subscriptions;
 mod version;
 mod worker;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arcadia_kernel::Op;
@@ -51,8 +53,12 @@ pub fn arm_ops(arm: &Arc<Arm>) -> Vec<Op<Arm>> {
     rows.extend(operations::rows());
     rows.extend(roles::definition_rows());
     rows.extend(roles::assignment_rows());
+    let mut namespaces = BTreeSet::new();
     for kind in arm.kinds() {
         rows.extend(kind.ops());
+        if namespaces.insert(providers::namespace_of(kind.type_name())) {
+            rows.extend(kind.namespace_ops());
+        }
     }
     rows.extend(catalogue::rows());
     arm.publish_operations(rows.iter().map(|row| &row.info));

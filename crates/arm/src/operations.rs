@@ -1,9 +1,11 @@
 //! Work that outlives its request: kept in the store, carried out by the worker, and asked about here.
 
+use std::sync::Arc;
+
 use arcadia_kernel::EntropyExt as _;
 use arcadia_kernel::{
-    Action, ArmId, At, Fault, HeaderValue, Method, Op, Permit, Plane, Reply, Request, RequestHead, SignedIn,
-    StatusCode, header, signed_in,
+    Action, ArmId, At, Fault, Gate, HeaderValue, Method, Op, Permit, Plane, Reason, Reply, Request,
+    RequestHead, SignedIn, StatusCode, SystemWork, header, signed_in,
 };
 use arcadia_store::{Record, Table};
 use jiff::Timestamp;
@@ -49,6 +51,9 @@ pub(crate) struct Operation {
     pub subscription: String,
     pub started_at: Timestamp,
     pub started_by: Uuid,
+    /// The request that began it, whose number the records of the work have too.
+    #[serde(default)]
+    pub request_id: Option<Uuid>,
     pub work: Work,
     pub progress: Progress,
 }
@@ -62,9 +67,15 @@ impl Operation {
             subscription: subscription.to_lowercase(),
             started_at: permit.now(),
             started_by: permit.caller().object_id,
+            request_id: Some(permit.request_id()),
             work,
             progress: Progress::Running,
         }
+    }
+
+    /// For carrying it out on `scope`.
+    pub(crate) fn permit(&self, gate: &Arc<Gate>, scope: &ArmId) -> Permit<SystemWork> {
+        gate.as_system_on(Reason::AsyncOperation, scope.clone(), self.request_id)
     }
 }
 
@@ -109,19 +120,21 @@ async fn visible(at: &Arm, permit: &Permit<SignedIn>, request: &Request) -> Resu
     if !operation.subscription.eq_ignore_ascii_case(request.param("subscriptionId")) {
         return Err(missing());
     }
-    let may = operation.started_by == permit.caller().object_id
+    let is_shown = operation.started_by == permit.caller().object_id
         || match &operation.work {
             Work::DeleteGroup { group } => ["read", "delete"].iter().any(|verb| {
                 let action = format!("Microsoft.Resources/subscriptions/resourceGroups/{verb}");
                 permit.may(&action, Plane::Control, group)
             }),
-            Work::Finish { resource, .. } => may_read(permit, resource),
+            // Whoever may delete and not read it still has to learn that it is gone.
+            Work::Finish { resource, change: Change::Delete } if may(permit, resource, "delete") => true,
+            Work::Finish { resource, .. } => may(permit, resource, "read"),
         };
-    if may { Ok(operation) } else { Err(missing()) }
+    if is_shown { Ok(operation) } else { Err(missing()) }
 }
 
-fn may_read(permit: &Permit<SignedIn>, resource: &ArmId) -> bool {
-    let action = format!("{}/read", resource.resource_type().unwrap_or_default());
+fn may(permit: &Permit<SignedIn>, resource: &ArmId, verb: &str) -> bool {
+    let action = format!("{}/{verb}", resource.resource_type().unwrap_or_default());
     permit.may(&action, Plane::Control, resource)
 }
 
@@ -139,7 +152,7 @@ async fn results(at: At<Arm>, permit: Permit<SignedIn>, request: Request) -> Res
         Progress::Succeeded { .. } => {
             let changed = match &operation.work {
                 Work::Finish { change: Change::Delete, .. } | Work::DeleteGroup { .. } => None,
-                Work::Finish { resource, .. } => Some(resource).filter(|id| may_read(&permit, id)),
+                Work::Finish { resource, .. } => Some(resource).filter(|id| may(&permit, id, "read")),
             };
             let shown = match changed {
                 Some(id) => engine::get_if_there(&at, id, &request).await?,

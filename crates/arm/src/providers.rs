@@ -1,22 +1,52 @@
 //! Resource providers: which types there are, and whether a subscription uses them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 
-use arcadia_kernel::{At, Fault, Method, Op, Permit, Reply, Request, SignedIn, action, op, signed_in};
+use arcadia_kernel::{
+    Action, At, Fault, Method, Op, Permit, Plane, Reply, Request, SignedIn, action, op, signed_in,
+};
 use arcadia_store::{Batch, Record, Table};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::Arm;
+use crate::engine::kept;
 use crate::error;
+use crate::kind::ResourceKind;
 
 /// Which namespaces a subscription registered or gave up, by folded namespace. Without a row it is registered.
 pub(crate) const REGISTRATIONS: Table<(Uuid, String), Registration> = Table::new("arm/registrations");
 
 action!(pub(crate) ReadProviders, Control, "Microsoft.Resources/subscriptions/providers/read");
+// Of the namespaces that hold no resources, which need no registration.
 action!(pub(crate) RegisterProvider, Control, "Microsoft.Resources/subscriptions/providers/register/action");
 action!(pub(crate) UnregisterProvider, Control, "Microsoft.Resources/subscriptions/providers/unregister/action");
+
+/// `{namespace}/register/action`, of the namespace of a kind.
+pub(crate) struct Register<K>(PhantomData<fn() -> K>);
+/// `{namespace}/unregister/action`.
+pub(crate) struct Unregister<K>(PhantomData<fn() -> K>);
+
+impl<K: ResourceKind> Action for Register<K> {
+    const PLANE: Plane = Plane::Control;
+    fn name() -> Cow<'static, str> {
+        format!("{}/register/action", namespace_of(K::TYPE)).into()
+    }
+}
+
+impl<K: ResourceKind> Action for Unregister<K> {
+    const PLANE: Plane = Plane::Control;
+    fn name() -> Cow<'static, str> {
+        format!("{}/unregister/action", namespace_of(K::TYPE)).into()
+    }
+}
+
+pub(crate) fn namespace_of(type_name: &str) -> &str {
+    type_name.split('/').next().unwrap_or_default()
+}
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Registration {
@@ -73,6 +103,30 @@ pub(crate) fn rows() -> Vec<Op<Arm>> {
             "/providers/{providerNamespace}",
             BECAUSE,
             get_at_tenant,
+        ),
+    ]
+}
+
+/// Registering the namespace of a kind, which is a right of that namespace.
+pub(crate) fn rows_of<K: ResourceKind>() -> Vec<Op<Arm>> {
+    let namespace = namespace_of(K::TYPE);
+    let path = |verb: &str| kept(format!("/subscriptions/{{subscriptionId}}/providers/{namespace}/{verb}"));
+    vec![
+        op(
+            format!("{namespace} register"),
+            Method::POST,
+            path("register"),
+            |at, permit: Permit<Register<K>>, request| async move {
+                set(&at, permit.stamp(), &request, namespace_of(K::TYPE), true).await
+            },
+        ),
+        op(
+            format!("{namespace} unregister"),
+            Method::POST,
+            path("unregister"),
+            |at, permit: Permit<Unregister<K>>, request| async move {
+                set(&at, permit.stamp(), &request, namespace_of(K::TYPE), false).await
+            },
         ),
     ]
 }
@@ -178,7 +232,7 @@ async fn get_at_tenant(at: At<Arm>, _: Permit<SignedIn>, request: Request) -> Re
 }
 
 async fn register(at: At<Arm>, permit: Permit<RegisterProvider>, request: Request) -> Result<Reply, Fault> {
-    set(&at, permit.stamp(), &request, true).await
+    set(&at, permit.stamp(), &request, request.param("providerNamespace"), true).await
 }
 
 async fn unregister(
@@ -186,16 +240,17 @@ async fn unregister(
     permit: Permit<UnregisterProvider>,
     request: Request,
 ) -> Result<Reply, Fault> {
-    set(&at, permit.stamp(), &request, false).await
+    set(&at, permit.stamp(), &request, request.param("providerNamespace"), false).await
 }
 
 async fn set(
     arm: &Arm,
     stamp: &arcadia_kernel::AuditStamp,
     request: &Request,
+    namespace: &str,
     registered: bool,
 ) -> Result<Reply, Fault> {
-    let namespace = arm.namespace_spelling(request.param("providerNamespace"))?;
+    let namespace = arm.namespace_spelling(namespace)?;
     let subscription = arm.known_subscription(request.param("subscriptionId"))?.id;
     let mut batch = Batch::new();
     batch.put(REGISTRATIONS, &(subscription, namespace.to_lowercase()), &Registration { registered })?;

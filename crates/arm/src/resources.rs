@@ -63,7 +63,9 @@ async fn reply(
     let expand = request.query.first("$expand").unwrap_or_default().to_lowercase();
     let page = page::collect(&arm.store, RESOURCES, container, window, |row| {
         let resource = row.value;
-        let shown = filter.fits(&resource)? && visible(&resource.id);
+        // Those that are no more than a part of another, as databases and firewall rules, are in that one's own lists.
+        let is_tracked = arm.kind_of(&resource.id).is_none_or(|kind| kind.located());
+        let shown = is_tracked && filter.fits(&resource)? && visible(&resource.id);
         Ok(shown.then(|| view(arm, &resource, &expand)))
     })
     .await?;
@@ -125,20 +127,19 @@ impl ListFilter {
 
     fn holds(&self, facts: &Facts<'_>) -> Result<bool, Fault> {
         // A name and a value that are asked for together are of one tag.
-        if let Some((name, value)) = self.one_tag() {
-            return Ok(facts.tag(name).is_some_and(|found| found == value));
+        let terms = self.0.terms();
+        let asked = |wanted: &str| {
+            terms.iter().find_map(|term| match term {
+                Filter::Equals(field, value) if field == wanted => Some(value),
+                _ => None,
+            })
+        };
+        if let (Some(name), Some(value)) = (asked("tagname"), asked("tagvalue"))
+            && facts.tag(name) != Some(value)
+        {
+            return Ok(false);
         }
         self.0.holds(&|leaf| facts.answer(leaf))
-    }
-
-    fn one_tag(&self) -> Option<(&str, &str)> {
-        let Filter::And(left, right) = &self.0 else { return None };
-        match (&**left, &**right) {
-            (Filter::Equals(a, name), Filter::Equals(b, value)) if a == "tagname" && b == "tagvalue" => {
-                Some((name, value))
-            }
-            _ => None,
-        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arcadia_kernel::{ArmId, Fault, Gate, Reason, StatusCode};
-use arcadia_store::{Batch, CommitError};
+use arcadia_store::{Batch, CommitError, StoreError};
 use tokio::sync::Notify;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
@@ -255,7 +255,7 @@ async fn delete_group(
     loop {
         let page = arm.store.range(RESOURCES, group, None, 1).await?;
         let Some(row) = page.items.into_iter().next() else { break };
-        let permit = gate.as_system(Reason::AsyncOperation);
+        let permit = operation.permit(gate, &row.value.id);
         let mut batch = Batch::new();
         let torn_down = match arm.kind_of(&row.value.id) {
             Some(kind) => kind.tear_down(&row.value).await,
@@ -265,19 +265,20 @@ async fn delete_group(
             Ok(()) => plan_removal(arm, &engine::Work::of(&permit), &row, WORK_API_VERSION, &mut batch).await,
             Err(fault) => Err(fault),
         };
-        match planned {
+        let done = match planned {
+            Ok(()) => match arm.store.commit(permit.stamp(), batch).await {
+                Ok(_) | Err(CommitError::Conflict) => Ok(()),
+                Err(error) => Err(error.into()),
+            },
+            Err(fault) => Err(fault),
+        };
+        match done {
             Ok(()) => {}
-            Err(fault) if fault.status.is_client_error() => {
-                return give_up(arm, gate, operation, group, fault).await;
-            }
+            Err(fault) if is_for_good(&fault) => return give_up(arm, gate, operation, group, fault).await,
             Err(fault) => return Err(fault),
         }
-        match arm.store.commit(permit.stamp(), batch).await {
-            Ok(_) | Err(CommitError::Conflict) => {}
-            Err(error) => return Err(error.into()),
-        }
     }
-    let permit = gate.as_system(Reason::AsyncOperation);
+    let permit = operation.permit(gate, group);
     roles::thin_out(arm, permit.stamp(), group).await?;
     let mut batch = Batch::new();
     roles::delete_at_and_below(arm, group, &mut batch).await?;
@@ -285,6 +286,12 @@ async fn delete_group(
     let ended = Operation { progress: Progress::Succeeded { at: permit.now() }, ..operation.clone() };
     batch.put(OPERATIONS, &operation.id, &ended)?;
     Ok(arm.store.commit(permit.stamp(), batch).await.map(|_| ())?)
+}
+
+/// A kind refuses, or what is to be written has no room: neither passes by itself.
+fn is_for_good(fault: &Fault) -> bool {
+    let cause = fault.source().and_then(|cause| cause.downcast_ref::<StoreError>());
+    fault.status.is_client_error() || matches!(cause, Some(StoreError::TooLarge { .. }))
 }
 
 /// A kind refuses to delete: the group lives on, and the operation says why.
@@ -295,7 +302,7 @@ async fn give_up(
     group: &ArmId,
     fault: Fault,
 ) -> Result<(), Fault> {
-    let permit = gate.as_system(Reason::AsyncOperation);
+    let permit = operation.permit(gate, group);
     let row = arm.store.get(GROUPS, group).await?.ok_or_else(|| error::group_not_found(group.name()))?;
     let mut batch = Batch::new();
     batch.require_revision(GROUPS, group, row.revision);

@@ -96,16 +96,18 @@ struct Inner {
 }
 
 /// What came out while the request was carried out.
-#[derive(Default)]
 struct Learned {
+    /// What allows it; another than at first where more became known of the request.
+    assignment: Option<Arc<str>>,
     /// Whom an open operation found its caller to be, or to claim to be.
     caller: Option<Caller>,
     also: Vec<AlsoDecided>,
 }
 
 impl AuditStamp {
-    pub(crate) fn new(facts: StampFacts) -> Self {
-        Self(Arc::new(Inner { facts, commits: AtomicU32::new(0), learned: Mutex::default() }))
+    pub(crate) fn new(mut facts: StampFacts) -> Self {
+        let learned = Learned { assignment: facts.assignment.take(), caller: None, also: Vec::new() };
+        Self(Arc::new(Inner { facts, commits: AtomicU32::new(0), learned: Mutex::new(learned) }))
     }
 
     fn learned(&self) -> MutexGuard<'_, Learned> {
@@ -128,6 +130,11 @@ impl AuditStamp {
         if self.0.facts.caller.kind == CallerKind::Anonymous {
             self.learned().caller = Some(caller);
         }
+    }
+
+    /// The request was decided on again: what allows it now, nothing where it is refused.
+    pub(crate) fn allowed_by(&self, assignment: Option<Arc<str>>) {
+        self.learned().assignment = assignment;
     }
 
     /// Puts a further decision on record. What was decided twice counts once, the request's own right that holds still
@@ -157,7 +164,7 @@ impl AuditStamp {
             caller_app_id: caller.app_id,
             caller_name: caller.name.clone(),
             remote: facts.remote,
-            assignment: facts.assignment.clone(),
+            assignment: learned.assignment.clone(),
             also: learned.also.clone(),
             outcome,
         }

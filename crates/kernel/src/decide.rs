@@ -22,6 +22,16 @@ pub enum Decision {
     Denied(DenyReason),
 }
 
+impl Decision {
+    /// What allowed it; nothing where it is refused.
+    pub fn allowed_by(&self) -> Option<Arc<str>> {
+        match self {
+            Self::Allowed { by } => Some(by.clone()),
+            Self::Denied(_) => None,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DenyReason {
     #[error("no role assignment allows it")]

@@ -232,7 +232,7 @@ impl<S: Service> Dispatcher<S> {
             return Err(refusal);
         }
         let grant = Grant { caller, scope, by, stamp: stamp.clone(), decider, gate: self.gate.clone() };
-        let arriving = self.arriving(asked, head, body);
+        let arriving = self.arriving(asked, stamp.clone(), head, body);
         let result = self.run(&row, target, grant, arriving).await;
         let outcome = match &result {
             // A change has its record already, in its own commit.
@@ -285,11 +285,16 @@ impl<S: Service> Dispatcher<S> {
         running.await
     }
 
-    fn arriving(&self, asked: Asked<S>, head: Arc<RequestHead>, body: Body) -> Arriving {
+    fn arriving(&self, asked: Asked<S>, stamp: AuditStamp, head: Arc<RequestHead>, body: Body) -> Arriving {
         let body_bytes_max = asked.row.info.body_bytes_max.unwrap_or(self.gate.limits.body_bytes_max);
         // Nobody else knows the caller, so it is not set yet.
         let _ = head.caller_id.set(asked.caller.object_id);
-        let still_allowed = Box::new(move || asked.still_allowed());
+        let still_allowed = Box::new(move || {
+            let decided = asked.still_allowed();
+            // The record names what allows it now, which need not be what did before.
+            stamp.allowed_by(decided.as_ref().ok().cloned().flatten());
+            decided.map(|_| ())
+        });
         Arriving { head, body, body_bytes_max, still_allowed }
     }
 }
@@ -328,10 +333,10 @@ impl<S: Service> Asked<S> {
     }
 
     /// A body may take long to arrive. What was taken away meanwhile must not be used any more, nor the way to it.
-    fn still_allowed(&self) -> Result<(), Fault> {
+    fn still_allowed(&self) -> Result<Option<Arc<str>>, Fault> {
         let now = self.service.locate(&self.row.info, &self.head)?;
         self.service.admit(&self.head, &now.target)?;
-        self.decide().map(|_| ())
+        self.decide()
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use crate::audit::StampFacts;
 use crate::permit::Grant;
 use crate::{
@@ -60,24 +62,31 @@ pub struct Gate {
 impl Gate {
     /// A permit for the site's own work. Its changes are recorded like any other, under the reason's name.
     pub fn as_system(self: &Arc<Self>, reason: Reason) -> Permit<SystemWork> {
-        system_permit(self.clone(), reason)
+        self.as_system_on(reason, ArmId::root(), None)
     }
-}
 
-fn system_permit(gate: Arc<Gate>, reason: Reason) -> Permit<SystemWork> {
-    let caller = Arc::new(Caller::system(reason.as_str()));
-    let scope = ArmId::root();
-    let stamp = AuditStamp::new(StampFacts {
-        request_id: gate.entropy.uuid(),
-        service: "site",
-        operation: reason.as_str().into(),
-        action: SystemWork::name(),
-        scope: scope.clone(),
-        caller: caller.clone(),
-        remote: None,
-        assignment: None,
-        clock: gate.clock.clone(),
-    });
-    let decider = gate.decider.clone();
-    Permit::new(Grant { caller, scope, by: None, stamp, decider, gate })
+    /// The same for work on one resource, whose records say so; with the number of the request that began it, where
+    /// there was one.
+    pub fn as_system_on(
+        self: &Arc<Self>,
+        reason: Reason,
+        scope: ArmId,
+        request_id: Option<Uuid>,
+    ) -> Permit<SystemWork> {
+        let gate = self.clone();
+        let caller = Arc::new(Caller::system(reason.as_str()));
+        let stamp = AuditStamp::new(StampFacts {
+            request_id: request_id.unwrap_or_else(|| gate.entropy.uuid()),
+            service: "site",
+            operation: reason.as_str().into(),
+            action: SystemWork::name(),
+            scope: scope.clone(),
+            caller: caller.clone(),
+            remote: None,
+            assignment: None,
+            clock: gate.clock.clone(),
+        });
+        let decider = gate.decider.clone();
+        Permit::new(Grant { caller, scope, by: None, stamp, decider, gate })
+    }
 }

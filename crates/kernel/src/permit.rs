@@ -74,14 +74,17 @@ impl<A: Action> Permit<A> {
         matches!(self.ask(action, plane, scope), Decision::Allowed { .. })
     }
 
+    /// Puts on record what a handler decided that knows more of the request than the dispatcher did: what allowed it is
+    /// that, and nothing where it is refused.
+    pub fn decided_again(&self, decision: &Decision) {
+        self.grant.stamp.allowed_by(decision.allowed_by());
+    }
+
     /// A permit for a further action that the same request needs. Granted or not, the request's record says so.
     pub fn also<B: Action>(&self, scope: &ArmId) -> Result<Permit<B>, Denial> {
         let action = B::name();
         let decision = self.ask(&action, B::PLANE, scope);
-        let assignment = match &decision {
-            Decision::Allowed { by } => Some(by.clone()),
-            Decision::Denied(_) => None,
-        };
+        let assignment = decision.allowed_by();
         let decided = AlsoDecided { action: action.clone().into_owned(), scope: scope.clone(), assignment };
         self.grant.stamp.note(decided);
         match decision {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arcadia_kernel::{BoxError, Fault};
+use arcadia_kernel::{BoxError, Fault, StatusCode};
 
 /// A failure of the store. For the log: its words name tables and files, never values.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -92,7 +92,7 @@ impl StoreError {
 }
 
 impl From<StoreError> for Fault {
-    /// 503 where trying again may help, else 500. The cause is for the log alone.
+    /// 503 where trying again may help, 413 where less may, else 500. The cause is for the log alone.
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable { .. }
@@ -104,6 +104,10 @@ impl From<StoreError> for Fault {
             | StoreError::RowsUnchecked { .. } => {
                 let message = "The service cannot read or write its data at the moment. Please retry.";
                 Fault::unavailable(message).caused_by(error)
+            }
+            StoreError::TooLarge { .. } => {
+                let message = "What the request asks for is larger than can be kept in one piece.";
+                Fault::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestContentTooLarge", message).caused_by(error)
             }
             _ => Fault::internal(error),
         }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::access::condition::{Attributes, Truth};
-use crate::access::index::Access;
+use crate::access::index::{Access, Judge};
 
 /// What one role assignment says to one question; the later, the closer it comes to allowing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -71,7 +71,8 @@ impl Access {
         };
         let object_id = question.caller.object_id;
         let principals = self.principals(object_id).unwrap_or_default();
-        let action = question.action.to_lowercase();
+        let attributes = Attributes::default();
+        let mut judge = Judge::new(question.action, question.plane, &attributes);
         let mut considered = Vec::new();
         self.visit(&principals, question.scope, |principal_id, held, role| {
             considered.push(Considered {
@@ -80,7 +81,7 @@ impl Access {
                 role_name: role.map(|role| role.definition.role_name.clone()),
                 principal_id,
                 through_group: principal_id != object_id,
-                verdict: Self::verdict(held, role, &action, question.plane, &Attributes::default()),
+                verdict: judge.verdict(held, role),
             });
             false
         });

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::access::condition::{Attributes, Condition, Truth};
 use crate::access::explain::Verdict;
-use crate::access::pattern::ActionPattern;
+use crate::access::pattern::Patterns;
 use crate::principal::PrincipalSource;
 use crate::roles::{Assignment, PermissionBlock, RoleDefinition};
 
@@ -46,21 +46,20 @@ impl Guard {
 /// One permission block, ready to match.
 #[derive(Debug)]
 struct Block {
-    actions: Vec<ActionPattern>,
-    not_actions: Vec<ActionPattern>,
-    data_actions: Vec<ActionPattern>,
-    not_data_actions: Vec<ActionPattern>,
+    actions: Patterns,
+    not_actions: Patterns,
+    data_actions: Patterns,
+    not_data_actions: Patterns,
     guard: Guard,
 }
 
 impl Block {
     fn new(block: &PermissionBlock) -> Self {
-        let compiled = |texts: &[String]| texts.iter().map(|text| ActionPattern::new(text)).collect();
         Self {
-            actions: compiled(&block.actions),
-            not_actions: compiled(&block.not_actions),
-            data_actions: compiled(&block.data_actions),
-            not_data_actions: compiled(&block.not_data_actions),
+            actions: Patterns::new(&block.actions),
+            not_actions: Patterns::new(&block.not_actions),
+            data_actions: Patterns::new(&block.data_actions),
+            not_data_actions: Patterns::new(&block.not_data_actions),
             guard: Guard::of(block.condition.as_deref()),
         }
     }
@@ -71,10 +70,10 @@ impl Block {
             Plane::Data => (&self.data_actions, &self.not_data_actions),
             Plane::Directory | Plane::None => return Verdict::ActionNotInRole,
         };
-        if !granted.iter().any(|pattern| pattern.matches(action)) {
+        if !granted.match_any(action) {
             return Verdict::ActionNotInRole;
         }
-        if subtracted.iter().any(|pattern| pattern.matches(action)) {
+        if subtracted.match_any(action) {
             return Verdict::ActionSubtracted;
         }
         Verdict::of_condition(self.guard.holds(action, attributes))
@@ -198,6 +197,16 @@ impl Access {
         };
     }
 
+    /// Every custom role, by identifier.
+    pub(crate) fn custom_roles(&self) -> Vec<Arc<RoleDefinition>> {
+        let index = self.read();
+        let definitions = index.roles.values().map(|role| &role.definition);
+        let mut found: Vec<_> = definitions.filter(|role| role.custom.is_some()).cloned().collect();
+        drop(index);
+        found.sort_unstable_by_key(|role| role.id);
+        found
+    }
+
     pub(crate) fn role_in_use(&self, id: Uuid) -> bool {
         self.read().uses.get(&id).is_some_and(|uses| *uses > 0)
     }
@@ -245,21 +254,6 @@ impl Access {
         }
     }
 
-    pub(crate) fn verdict(
-        held: &Held,
-        role: Option<&Arc<CompiledRole>>,
-        folded_action: &str,
-        plane: Plane,
-        attributes: &Attributes,
-    ) -> Verdict {
-        let Some(role) = role else { return Verdict::RoleMissing };
-        let verdict = role.verdict(folded_action, plane, attributes);
-        if verdict < Verdict::ConditionUnknown {
-            return verdict;
-        }
-        verdict.min(Verdict::of_condition(held.guard.holds(folded_action, attributes)))
-    }
-
     /// Decides with what is known of the request. `provisional` also takes conditions that are not known yet;
     /// only for a caller that asks again once they are.
     pub(crate) fn decide_with(
@@ -274,10 +268,10 @@ impl Access {
         if !matches!(question.plane, Plane::Control | Plane::Data) {
             return Decision::Denied(DenyReason::NoAssignment);
         }
-        let action = question.action.to_lowercase();
+        let mut judge = Judge::new(question.action, question.plane, attributes);
         let mut by = None;
         self.visit(&principals, question.scope, |_, held, role| {
-            let verdict = Self::verdict(held, role, &action, question.plane, attributes);
+            let verdict = judge.verdict(held, role);
             // What may still allow it is told only where nothing else does already.
             let allows = verdict == Verdict::Allows;
             if allows || provisional && verdict == Verdict::ConditionUnknown && by.is_none() {
@@ -300,6 +294,42 @@ impl Access {
             scope.folded_lineage().any(|above| scopes.contains_key(above))
                 || scopes.keys().any(|held| held.starts_with(&below))
         })
+    }
+}
+
+/// What assignments say to one question. A role is judged once, at however many scopes and through however many groups
+/// it is held.
+pub(crate) struct Judge<'a> {
+    folded_action: String,
+    plane: Plane,
+    attributes: &'a Attributes,
+    /// The first role that was judged, which in most decisions is the only one, and the others.
+    first: Option<(Uuid, Verdict)>,
+    others: HashMap<Uuid, Verdict>,
+}
+
+impl<'a> Judge<'a> {
+    pub(crate) fn new(action: &str, plane: Plane, attributes: &'a Attributes) -> Self {
+        let (folded_action, others) = (action.to_lowercase(), HashMap::default());
+        Self { folded_action, plane, attributes, first: None, others }
+    }
+
+    pub(crate) fn verdict(&mut self, held: &Held, role: Option<&Arc<CompiledRole>>) -> Verdict {
+        let Some(role) = role else { return Verdict::RoleMissing };
+        let verdict = self.of_role(held.role, role);
+        if verdict < Verdict::ConditionUnknown {
+            return verdict;
+        }
+        verdict.min(Verdict::of_condition(held.guard.holds(&self.folded_action, self.attributes)))
+    }
+
+    fn of_role(&mut self, id: Uuid, role: &CompiledRole) -> Verdict {
+        let judge = || role.verdict(&self.folded_action, self.plane, self.attributes);
+        match self.first {
+            None => self.first.insert((id, judge())).1,
+            Some((first, verdict)) if first == id => verdict,
+            Some(_) => *self.others.entry(id).or_insert_with(judge),
+        }
     }
 }
 
@@ -341,6 +371,35 @@ mod tests {
         fn tenant(&self) -> TenantInfo {
             TenantInfo { id: Uuid::nil(), display_name: String::new(), default_domain: String::new() }
         }
+    }
+
+    /// By whatever many assignments: the second time it is not looked at.
+    #[test]
+    fn a_role_is_judged_once() {
+        let role = |actions: &[&str]| {
+            let actions = actions.iter().map(|action| (*action).to_owned()).collect();
+            let permissions = vec![PermissionBlock { actions, ..PermissionBlock::default() }];
+            let (id, name) = (Uuid::nil(), String::new());
+            Arc::new(CompiledRole::new(Arc::new(RoleDefinition {
+                id,
+                role_name: name.clone(),
+                description: name,
+                permissions,
+                assignable_scopes: Vec::new(),
+                custom: None,
+            })))
+        };
+        let held =
+            |number: u128| Held { id: ArmId::root(), role: Uuid::from_u128(number), guard: Guard::None };
+        let attributes = Attributes::default();
+        let mut judge = Judge::new("a/read", Plane::Control, &attributes);
+        for number in 1..4 {
+            assert_eq!(judge.verdict(&held(number), Some(&role(&["b/*"]))), Verdict::ActionNotInRole);
+        }
+        for number in 1..4 {
+            assert_eq!(judge.verdict(&held(number), Some(&role(&["A/Read"]))), Verdict::ActionNotInRole);
+        }
+        assert_eq!(judge.verdict(&held(4), Some(&role(&["b/*", "A/Read"]))), Verdict::Allows);
     }
 
     #[test]

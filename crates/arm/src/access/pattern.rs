@@ -1,24 +1,30 @@
 //! Action patterns of role definitions: anchored at both ends, without regard to case, `*` is any run.
 
+use foldhash::HashSet;
+
 /// One entry of `actions`, `notActions`, `dataActions` or `notDataActions`, made ready to match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ActionPattern {
     Any,
     Exact(Box<str>),
-    /// What lies between the asterisks; the first and the last part are anchored.
+    /// What lies between the asterisks, which stand apart; the first and the last part are anchored.
     Glob(Box<[Box<str>]>),
 }
 
 impl ActionPattern {
     pub(crate) fn new(text: &str) -> Self {
         let folded = text.to_lowercase();
-        if folded == "*" {
+        if !folded.is_empty() && folded.bytes().all(|byte| byte == b'*') {
             return Self::Any;
         }
         if !folded.contains('*') {
             return Self::Exact(folded.into());
         }
-        Self::Glob(folded.split('*').map(Into::into).collect())
+        // Several in a row are one.
+        let (first, rest) = folded.split_once('*').unwrap_or_default();
+        let (between, last) = rest.rsplit_once('*').unwrap_or(("", rest));
+        let between = between.split('*').filter(|part| !part.is_empty());
+        Self::Glob([first].into_iter().chain(between).chain([last]).map(Into::into).collect())
     }
 
     /// `folded` is the action in lower case.
@@ -33,14 +39,41 @@ impl ActionPattern {
 
 fn glob(parts: &[Box<str>], text: &str) -> bool {
     let [first, middle @ .., last] = parts else { return false };
-    let Some(mut rest) = text.strip_prefix(&**first) else { return false };
+    // The ends first, which tell most patterns that do not fit.
+    let inner = text.strip_prefix(&**first).and_then(|rest| rest.strip_suffix(&**last));
+    let Some(mut rest) = inner else { return false };
     for part in middle {
         match rest.find(&**part) {
             Some(at) => rest = &rest[at + part.len()..],
             None => return false,
         }
     }
-    rest.ends_with(&**last)
+    true
+}
+
+/// The entries of one list, of which any may match.
+#[derive(Debug, Default)]
+pub(crate) struct Patterns {
+    exact: HashSet<Box<str>>,
+    others: Vec<ActionPattern>,
+}
+
+impl Patterns {
+    pub(crate) fn new(texts: &[String]) -> Self {
+        let mut patterns = Self::default();
+        for text in texts {
+            match ActionPattern::new(text) {
+                ActionPattern::Exact(text) => drop(patterns.exact.insert(text)),
+                other => patterns.others.push(other),
+            }
+        }
+        patterns
+    }
+
+    /// `folded` is the action in lower case.
+    pub(crate) fn match_any(&self, folded: &str) -> bool {
+        self.others.iter().any(|pattern| pattern.matches(folded)) || self.exact.contains(folded)
+    }
 }
 
 #[cfg(test)]
@@ -83,6 +116,9 @@ mod tests {
         assert!(!fits("ab*ba", "aba"));
         assert!(fits("ab*ba", "abba"));
         assert!(fits("a*b*c", "aXXbYYc"));
+        assert!(fits("a***b**", "aXXbYYc") && fits("**", "a/b"));
+        assert_eq!(ActionPattern::new(&"*".repeat(200)), ActionPattern::Any);
+        assert_eq!(ActionPattern::new("a****b**c"), ActionPattern::new("a*b*c"));
         assert!(!fits("", "a"));
     }
 

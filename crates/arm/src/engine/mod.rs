@@ -103,7 +103,7 @@ impl Paths {
 }
 
 /// Operation tables hold literals; those of kinds are built once per kind and kept as long as the program.
-fn kept(text: String) -> &'static str {
+pub(crate) fn kept(text: String) -> &'static str {
     static KEPT: OnceLock<Mutex<BTreeMap<String, &'static str>>> = OnceLock::new();
     let mut kept = KEPT.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
     kept.entry(text.clone()).or_insert_with(|| Box::leak(text.into_boxed_str()))

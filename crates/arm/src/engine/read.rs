@@ -1,5 +1,6 @@
 //! GET, HEAD and lists of resources of one kind.
 
+use arcadia_crypto::{hex, hmac_sha256};
 use arcadia_kernel::{ArmId, Fault, Reply, Request, RequestHead, StatusCode, header};
 use arcadia_store::Row;
 use serde_json::{Map, Value, json};
@@ -11,6 +12,8 @@ use crate::kind::{AnyKind, RESOURCES, Resource};
 use crate::page::{self, Window};
 use crate::resources::ListFilter;
 use crate::version;
+
+const ETAG_BYTES: usize = 16;
 
 /// A resource as clients of `api_version` see it.
 pub(crate) fn view(kind: &dyn AnyKind, resource: &Resource, api_version: &str) -> Value {
@@ -51,8 +54,11 @@ pub(crate) fn base_view(resource: &Resource, located: bool, type_name: &str) -> 
     view
 }
 
-pub(super) fn etag(revision: arcadia_store::Revision) -> String {
-    format!("\"{:016x}\"", revision.0)
+/// Of what is stored, and not of its revision: a row is also written as it is, for what is made below it. Keyed, because
+/// what is stored may be more than clients see; the key ends with the process, and a condition on an older tag then fails.
+pub(super) fn etag(arm: &Arm, resource: &Resource) -> Result<String, Fault> {
+    let stored = serde_json::to_vec(resource).map_err(Fault::internal)?;
+    Ok(format!("\"{}\"", hex(&hmac_sha256(&arm.etag_key, &stored)[..ETAG_BYTES])))
 }
 
 /// The row, or the 404 that says whether it is the group or the resource that is missing.
@@ -84,7 +90,7 @@ pub(crate) async fn get_if_there(
 fn found(arm: &Arm, type_name: &str, row: &Row<Resource>, request: &RequestHead) -> Result<Reply, Fault> {
     let kind = arm.kind(type_name)?;
     Reply::ok(&view(&*kind, &row.value, version::required(&request.query)?))?
-        .with_text(header::ETAG, &etag(row.revision))
+        .with_text(header::ETAG, &etag(arm, &row.value)?)
 }
 
 pub(super) async fn exists(arm: &Arm, type_name: &str, request: &Request) -> Result<Reply, Fault> {

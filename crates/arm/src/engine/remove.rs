@@ -34,7 +34,7 @@ pub(super) async fn delete(
         let Some(row) = arm.store.get(RESOURCES, &id).await? else {
             return Ok(Reply::empty(StatusCode::NO_CONTENT));
         };
-        preconditions.check(Some(row.revision))?;
+        preconditions.check(arm, Some(&row.value))?;
         let mut batch = Batch::new();
         if kind.asynchronous() {
             if let Some(deletion) = asynchronous::deletion_of(arm, &id).await? {

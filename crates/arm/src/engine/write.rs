@@ -1,7 +1,7 @@
 //! PUT and PATCH of resources.
 
 use arcadia_kernel::{ArmId, Fault, Reply, Request, StatusCode, header};
-use arcadia_store::{Batch, Revision, Row, StoreError};
+use arcadia_store::{Batch, Row};
 
 use crate::Arm;
 use crate::asynchronous::{self, Change, accepted};
@@ -12,7 +12,14 @@ use crate::error;
 use crate::groups::GROUPS;
 use crate::kind::{AnyKind, Desired, Plan, RESOURCES, Resource, caller_name, caller_type};
 use crate::operations::Operation;
+use crate::size::json_bytes;
 use crate::version;
+
+/// The most that a resource's stored form has: a vault with 1024 access policies that name every permission, twice over.
+/// What is written beside it (its former state, the vault that was deleted) has room in a row and in a commit as well.
+const RESOURCE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// The most that `identity` and `sku` have each. They are kept as they were sent, and merged by PATCH.
+const OBJECT_BYTES_MAX: usize = 8 * 1024;
 
 /// What the client says about the present state.
 pub(super) struct Preconditions {
@@ -31,11 +38,16 @@ impl Preconditions {
         Self { if_match: read(header::IF_MATCH), if_none_match: read(header::IF_NONE_MATCH) }
     }
 
-    pub(super) fn check(&self, current: Option<Revision>) -> Result<(), Fault> {
+    pub(super) fn check(&self, arm: &Arm, current: Option<&Resource>) -> Result<(), Fault> {
+        if self.if_match.is_none() && self.if_none_match.is_none() {
+            return Ok(());
+        }
+        self.check_tag(current.map(|current| etag(arm, current)).transpose()?.as_deref())
+    }
+
+    fn check_tag(&self, current: Option<&str>) -> Result<(), Fault> {
         let fits = |tags: &str| {
-            current.is_some_and(|revision| {
-                tags == "*" || tags.split(',').any(|tag| tag.trim() == etag(revision))
-            })
+            current.is_some_and(|current| tags == "*" || tags.split(',').any(|tag| tag.trim() == current))
         };
         let failed = self.if_match.as_deref().is_some_and(|tags| !fits(tags))
             || self.if_none_match.as_deref().is_some_and(fits);
@@ -65,7 +77,7 @@ pub(super) async fn put(
     let mut attempts = arm.store.attempts();
     loop {
         let current = arm.store.get(RESOURCES, &id).await?;
-        preconditions.check(current.as_ref().map(|row| row.revision))?;
+        preconditions.check(arm, current.as_ref().map(|row| &row.value))?;
         let mut batch = Batch::new();
         prepare(arm, &*kind, &id, current.as_ref(), &desired, &mut batch).await?;
         let mut plan = plan(arm, work, &id, api_version, &mut batch);
@@ -75,13 +87,13 @@ pub(super) async fn put(
         let created = before.is_none();
         let begun = begin(arm, work, &*kind, &resource, before, &mut batch).await?;
         write(&mut batch, current.as_ref(), &resource)?;
-        if let Some(revision) = attempts.commit(work.stamp, batch).await? {
+        if attempts.commit(work.stamp, batch).await?.is_some() {
             return match begun {
                 Some(begun) => {
                     arm.wake.notify_one();
                     accepted(arm, &request, &*kind, &resource, &begun).await
                 }
-                None => reply(&*kind, &resource, api_version, created, revision),
+                None => reply(arm, &*kind, &resource, api_version, created),
             };
         }
     }
@@ -101,7 +113,7 @@ pub(super) async fn patch(
     let mut attempts = arm.store.attempts();
     loop {
         let current = existing(arm, &id).await?;
-        preconditions.check(Some(current.revision))?;
+        preconditions.check(arm, Some(&current.value))?;
         let mut batch = Batch::new();
         prepare(arm, &*kind, &id, Some(&current), &change, &mut batch).await?;
         let mut plan = plan(arm, work, &id, api_version, &mut batch);
@@ -109,13 +121,13 @@ pub(super) async fn patch(
         let resource = stamped(resource, &id, Some(&current.value), work);
         let begun = begin(arm, work, &*kind, &resource, Some(&current.value), &mut batch).await?;
         write(&mut batch, Some(&current), &resource)?;
-        if let Some(revision) = attempts.commit(work.stamp, batch).await? {
+        if attempts.commit(work.stamp, batch).await?.is_some() {
             if let Some(begun) = begun {
                 arm.wake.notify_one();
                 return accepted(arm, &request, &*kind, &resource, &begun).await;
             }
             return Reply::ok(&view(&*kind, &resource, api_version))?
-                .with_text(header::ETAG, &etag(revision));
+                .with_text(header::ETAG, &etag(arm, &resource)?);
         }
     }
 }
@@ -266,23 +278,37 @@ fn stamped(mut resource: Resource, id: &ArmId, before: Option<&Resource>, work: 
 }
 
 /// Plans the resource, for as long as it is still what it was.
-fn write(batch: &mut Batch, current: Option<&Row<Resource>>, resource: &Resource) -> Result<(), StoreError> {
+fn write(batch: &mut Batch, current: Option<&Row<Resource>>, resource: &Resource) -> Result<(), Fault> {
+    check_size(resource)?;
     match current {
         Some(row) => batch.require_revision(RESOURCES, &resource.id, row.revision),
         None => batch.require_absent(RESOURCES, &resource.id),
     }
-    batch.put(RESOURCES, &resource.id, resource)
+    Ok(batch.put(RESOURCES, &resource.id, resource)?)
+}
+
+/// Of what is about to be stored, and not of a body: what is merged grows with every PATCH.
+fn check_size(resource: &Resource) -> Result<(), Fault> {
+    for (name, object) in [("identity", &resource.identity), ("sku", &resource.sku)] {
+        if object.as_ref().is_some_and(|object| json_bytes(object) > OBJECT_BYTES_MAX) {
+            return Err(error::too_large(&format!("the property '{name}'"), OBJECT_BYTES_MAX));
+        }
+    }
+    match resource.bytes() <= RESOURCE_BYTES_MAX {
+        true => Ok(()),
+        false => Err(error::too_large("a resource", RESOURCE_BYTES_MAX)),
+    }
 }
 
 fn reply(
+    arm: &Arm,
     kind: &dyn AnyKind,
     resource: &Resource,
     api_version: &str,
     created: bool,
-    revision: Revision,
 ) -> Result<Reply, Fault> {
     let mut reply = Reply::json(kind.put_status(created), &view(kind, resource, api_version))?
-        .with_text(header::ETAG, &etag(revision))?;
+        .with_text(header::ETAG, &etag(arm, resource)?)?;
     for (name, value) in kind.put_headers(resource) {
         reply.headers.append(name, value);
     }
@@ -319,9 +345,9 @@ mod tests {
 
     #[test]
     fn a_condition_that_is_no_text_is_not_an_absent_one() {
-        assert!(if_match(&[]).check(None).is_ok());
-        assert!(if_match(&[b"*"]).check(None).is_err());
-        assert!(if_match(&[b"\xff"]).check(None).is_err());
-        assert!(if_match(&[b"\"a\"", b"\xff"]).check(None).is_err());
+        assert!(if_match(&[]).check_tag(None).is_ok());
+        assert!(if_match(&[b"*"]).check_tag(None).is_err());
+        assert!(if_match(&[b"\xff"]).check_tag(None).is_err());
+        assert!(if_match(&[b"\"a\"", b"\xff"]).check_tag(None).is_err());
     }
 }

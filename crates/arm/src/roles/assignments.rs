@@ -1,8 +1,10 @@
 //! Role assignments at every scope.
 
+use std::collections::BTreeMap;
+
 use arcadia_kernel::{
-    Action, ArmId, At, AuditStamp, Decision, Fault, Method, Op, Permit, Question, Reply, Request, StatusCode,
-    action, op,
+    Action, ArmId, At, AuditStamp, Continuation, Decision, Fault, Method, Op, Permit, Question, Reply,
+    Request, StatusCode, action, op,
 };
 use arcadia_store::{Batch, Row};
 use serde::Deserialize;
@@ -15,11 +17,11 @@ use crate::access::{
 };
 use crate::error::{self, invalid_content, shown};
 use crate::filter::{self, Argument, Filter};
-use crate::page::{self, Window};
+use crate::page::{self, Items, Window};
 use crate::principal::PrincipalType;
 use crate::roles::{
-    ASSIGNMENT_GRANTS, ASSIGNMENT_NAMES, ASSIGNMENTS, Assignment, AssignmentRef, CUSTOM_ROLES, role_by_id,
-    scopes,
+    ASSIGNMENT_GRANTS, ASSIGNMENT_NAMES, ASSIGNMENTS, Assignment, AssignmentRef, CUSTOM_ROLES,
+    administrators, role_by_id, scopes,
 };
 
 action!(pub(crate) ReadAssignments, Control, "Microsoft.Authorization/roleAssignments/read");
@@ -240,14 +242,16 @@ fn decide<A: Action>(arm: &Arm, permit: &Permit<A>, attributes: &Attributes) -> 
     let action = A::name();
     let question =
         Question { caller: permit.caller(), action: &action, plane: A::PLANE, scope: permit.scope() };
-    match arm.access.decide_with(&question, attributes, false) {
+    let decision = arm.access.decide_with(&question, attributes, false);
+    permit.decided_again(&decision);
+    match decision {
         Decision::Allowed { .. } => Ok(()),
         Decision::Denied(_) => Err(error::authorization_failed(permit.caller(), &action, permit.scope())),
     }
 }
 
 async fn put(at: At<Arm>, permit: Permit<WriteAssignment>, request: Request) -> Result<Reply, Fault> {
-    let scope = scopes::check(&at, request.param("scope"))?;
+    let scope = scopes::check_new(&at, request.param("scope"))?;
     let name = name_of(&request)?;
     let id = id_of(&scope, name)?;
     let wanted = Wanted::read(&at, &request)?;
@@ -307,6 +311,9 @@ async fn planned(
     if let Some(row) = current {
         if (row.value.role_id, row.value.principal_id) != (wanted.role_id, wanted.principal_id) {
             return Err(update_not_permitted());
+        }
+        if assignment.condition.is_some() {
+            administrators::keep_one(arm, &row.value, batch).await?;
         }
         batch.require_revision(ASSIGNMENTS, &id, row.revision);
         batch.put(ASSIGNMENTS, &id, &assignment)?;
@@ -380,6 +387,7 @@ async fn delete(at: At<Arm>, permit: Permit<DeleteAssignment>, request: Request)
         set(&mut attributes, Source::Resource, v.role_id, v.principal_id, v.principal_type);
         decide(&at, &permit, &attributes)?;
         let mut batch = Batch::new();
+        administrators::keep_one(&at, &row.value, &mut batch).await?;
         batch.require_revision(ASSIGNMENTS, &id, row.revision);
         remove(&row.value, &mut batch);
         if attempts.commit(permit.stamp(), batch).await?.is_some() {
@@ -423,13 +431,12 @@ impl Chosen {
     fn of(arm: &Arm, request: &Request) -> Result<Self, Fault> {
         let filter = Filter::parse(request.query.first("$filter").unwrap_or_default())?;
         let assigned_to = std::cell::RefCell::new(Vec::new());
-        let at_scope = std::cell::Cell::new(false);
+        let at_scope = filter.terms().into_iter().any(is_at_scope);
         filter.check(&|leaf| match leaf {
             Filter::Equals(field, value) if field == "principalid" => guid(value).map(|_| ()),
-            Filter::Call(name, arguments) if name == "atscope" && arguments.is_empty() => {
-                at_scope.set(true);
-                Ok(())
-            }
+            // It chooses what is read at all, so it can be no alternative to anything.
+            leaf if is_at_scope(leaf) && at_scope => Ok(()),
+            leaf if is_at_scope(leaf) => Err(filter::refused("atScope() can only be joined with 'and'")),
             Filter::Call(name, arguments) if name == "assignedto" => {
                 let id = assignee(arguments)?;
                 let principals = arm.access.principals(id).unwrap_or_else(|| vec![id]);
@@ -440,7 +447,7 @@ impl Chosen {
                 "only atScope(), assignedTo('{id}') and principalId eq '{id}' can be asked for",
             )),
         })?;
-        Ok(Self { filter, below: !at_scope.get(), assigned_to: assigned_to.into_inner() })
+        Ok(Self { filter, below: !at_scope, assigned_to: assigned_to.into_inner() })
     }
 
     fn fits(&self, assignment: &Assignment) -> Result<bool, Fault> {
@@ -455,6 +462,10 @@ impl Chosen {
             _ => Ok(true),
         })
     }
+}
+
+fn is_at_scope(leaf: &Filter) -> bool {
+    matches!(leaf, Filter::Call(name, arguments) if name == "atscope" && arguments.is_empty())
 }
 
 fn guid(text: &str) -> Result<Uuid, Fault> {
@@ -490,7 +501,7 @@ async fn list(at: At<Arm>, _: Permit<ReadAssignments>, request: Request) -> Resu
 }
 
 /// The key prefix of the assignments that are made at a scope itself.
-fn own_prefix(scope: &ArmId) -> Result<ArmId, Fault> {
+pub(super) fn own_prefix(scope: &ArmId) -> Result<ArmId, Fault> {
     scope
         .join("providers/Microsoft.Authorization/roleAssignments")
         .map_err(|_| invalid_content("The scope is too long."))
@@ -502,18 +513,31 @@ async fn list_deny(at: At<Arm>, _: Permit<ReadDenyAssignments>, request: Request
     Reply::ok(&json!({ "value": [] }))
 }
 
-/// What the caller's roles allow at a scope: every permission block, as its role writes it.
+/// What the caller's roles allow at a scope: every permission block of each, as its role writes it. A page ends at a role.
 async fn list_permissions(
     at: At<Arm>,
     permit: Permit<ReadPermissions>,
     request: Request,
 ) -> Result<Reply, Fault> {
     let scope = scopes::check(&at, request.param("scope"))?;
+    let window = Window::of(&at, &request)?;
+    let last = window.after.map(|after| Uuid::from_slice(&after.0)).transpose();
+    let last = last.map_err(|_| Continuation::not_issued())?;
     let principals = at.access.principals(permit.caller().object_id).unwrap_or_default();
-    let mut blocks = Vec::new();
-    at.access.visit(&principals, &scope, |_, _, role| {
-        blocks.extend(role.into_iter().flat_map(|role| role.definition.permissions.iter().cloned()));
+    let mut roles = BTreeMap::new();
+    at.access.visit(&principals, &scope, |_, held, role| {
+        roles.extend(
+            role.filter(|_| last.is_none_or(|last| held.role > last)).map(|role| (held.role, role.clone())),
+        );
         false
     });
-    Reply::ok(&json!({ "value": blocks }))
+    let mut items = Items::new(window.limit);
+    while let Some((id, role)) = roles.pop_first() {
+        role.definition.permissions.iter().for_each(|block| items.push(json!(block)));
+        if items.is_full() && !roles.is_empty() {
+            let end = Continuation(id.as_bytes().to_vec());
+            return page::reply(&at, &request, items.page(Some(end)));
+        }
+    }
+    page::reply(&at, &request, items.page(None))
 }

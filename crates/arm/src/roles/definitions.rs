@@ -3,22 +3,22 @@
 use std::sync::Arc;
 
 use arcadia_kernel::{
-    ArmId, At, Continuation, Fault, Method, Op, Page, Permit, Plane, Reply, Request, SignedIn, StatusCode,
-    action, op, signed_in,
+    Action, ArmId, At, Continuation, Fault, Method, Op, Permit, Reply, Request, SignedIn, StatusCode, action,
+    op, signed_in,
 };
 use arcadia_store::{Batch, Row};
 use serde::Deserialize;
-use serde_json::Value;
 use uuid::Uuid;
 
 use crate::Arm;
 use crate::error::{self, invalid_content, shown};
 use crate::filter::{self, Filter};
-use crate::page;
+use crate::page::{self, Items, Turn, Window};
 use crate::roles::{
     ASSIGNMENTS, CUSTOM_ROLES, CustomFacts, PermissionBlock, ROLE_NAMES, RoleDefinition, RoleName,
     builtin_roles, role_by_id, scopes,
 };
+use crate::size::text_bytes;
 
 action!(pub(crate) ReadDefinitions, Control, "Microsoft.Authorization/roleDefinitions/read");
 action!(pub(crate) WriteDefinition, Control, "Microsoft.Authorization/roleDefinitions/write");
@@ -26,14 +26,19 @@ action!(pub(crate) DeleteDefinition, Control, "Microsoft.Authorization/roleDefin
 
 const NAME_CHARS_MAX: usize = 512;
 const DESCRIPTION_CHARS_MAX: usize = 2048;
-const SCOPES_MAX: usize = 2000;
+/// Assignable scopes, and their bytes together: a change is decided on at those that the role has and at those that it
+/// shall have, and the request's record has room for all of these decisions.
+const SCOPES_MAX: usize = 128;
+const SCOPE_BYTES_MAX: usize = 16 * 1024;
 const BLOCKS_MAX: usize = 16;
-const PATTERNS_MAX: usize = 2048;
+/// Actions of a role, and their bytes together: some times as many as the largest built-in role has.
+const PATTERNS_MAX: usize = 1024;
+const PATTERN_BYTES_MAX: usize = 64 * 1024;
 const PATTERN_CHARS_MAX: usize = 256;
+/// Runs of anything in one action; those of built-in roles have one.
+const STARS_MAX: usize = 8;
 /// Azure's own bound for a tenant.
 const CUSTOM_ROLES_MAX: usize = 5000;
-/// Built-in roles and custom ones together are listed in one answer up to this many.
-const LISTED_MAX: usize = 10_000;
 
 pub(crate) fn rows() -> Vec<Op<Arm>> {
     const LIST: &str = "/{scope*}/providers/Microsoft.Authorization/roleDefinitions";
@@ -85,16 +90,26 @@ struct Chosen {
 impl Chosen {
     fn of(request: &Request) -> Result<Self, Fault> {
         let filter = Filter::parse(request.query.first("$filter").unwrap_or_default())?;
-        let below = std::cell::Cell::new(false);
+        let terms = filter.terms();
+        let below = terms.iter().any(|term| is_call(term, "atscopeandbelow"));
         filter.check(&|leaf| match leaf {
             Filter::Equals(field, _) if field == "rolename" || field == "type" => Ok(()),
-            Filter::Call(name, arguments) if arguments.is_empty() && name.starts_with("atscope") => {
-                below.set(below.get() || name == "atscopeandbelow");
-                Ok(())
+            // What chooses the roles that are looked at at all is no alternative to anything.
+            leaf if is_call(leaf, "atscopeandbelow") || is_call(leaf, "atscope") => {
+                match terms.contains(&leaf) {
+                    true => Ok(()),
+                    false => Err(filter::refused("atScopeAndBelow() can only be joined with 'and'")),
+                }
             }
             _ => Err(filter::refused("only roleName eq, type eq and atScopeAndBelow() can be asked for")),
         })?;
-        Ok(Self { filter, below: below.get() })
+        Ok(Self { filter, below })
+    }
+
+    /// Whether the role is shown at `scope`.
+    fn shows(&self, role: &RoleDefinition, scope: &ArmId) -> Result<bool, Fault> {
+        let is_below = || self.below && role.assignable_scopes.iter().any(|below| scope.contains(below));
+        Ok(self.fits(role)? && (role.assignable_at(scope) || is_below()))
     }
 
     fn fits(&self, role: &RoleDefinition) -> Result<bool, Fault> {
@@ -111,42 +126,48 @@ impl Chosen {
     }
 }
 
+fn is_call(leaf: &Filter, wanted: &str) -> bool {
+    matches!(leaf, Filter::Call(name, arguments) if name == wanted && arguments.is_empty())
+}
+
 async fn list(at: At<Arm>, _: Permit<ReadDefinitions>, request: Request) -> Result<Reply, Fault> {
     let scope = scopes::check(&at, request.param("scope"))?;
-    let chosen = Chosen::of(&request)?;
-    let custom: Vec<Arc<RoleDefinition>> = at
-        .store
-        .all(CUSTOM_ROLES, &())
-        .await?
-        .into_iter()
-        .map(|row| row.value)
-        .filter(|role| {
-            role.assignable_at(&scope)
-                || (chosen.below && role.assignable_scopes.iter().any(|below| scope.contains(below)))
-        })
-        .map(Arc::new)
-        .collect();
-    let items = chosen_views(&chosen, custom.iter().chain(builtin_roles()), scope.subscription())?;
-    page::reply(&at, &request, items)
+    listed(&at, &request, &at.access.custom_roles(), &scope).await
 }
 
 async fn list_builtin(at: At<Arm>, _: Permit<SignedIn>, request: Request) -> Result<Reply, Fault> {
-    let chosen = Chosen::of(&request)?;
-    page::reply(&at, &request, chosen_views(&chosen, builtin_roles().iter(), None)?)
+    listed(&at, &request, &[], &ArmId::root()).await
 }
 
-fn chosen_views<'a>(
-    chosen: &Chosen,
-    roles: impl Iterator<Item = &'a Arc<RoleDefinition>>,
-    subscription: Option<&str>,
-) -> Result<Page<Value>, Fault> {
-    let mut items = Vec::new();
-    for role in roles.take(LISTED_MAX) {
-        if chosen.fits(role)? {
-            items.push(role.view(subscription));
+/// The custom roles and then the built-in ones, as far as they are asked for. A page ends at a role, and the next one
+/// begins behind it, or where it was.
+async fn listed(
+    arm: &Arm,
+    request: &Request,
+    custom: &[Arc<RoleDefinition>],
+    scope: &ArmId,
+) -> Result<Reply, Fault> {
+    let chosen = Chosen::of(request)?;
+    let window = Window::of(arm, request)?;
+    let roles: Vec<&Arc<RoleDefinition>> = custom.iter().chain(builtin_roles()).collect();
+    let mut at = match window.after {
+        None => 0,
+        Some(Continuation(last)) => {
+            let last = Uuid::from_slice(&last).map_err(|_| Continuation::not_issued())?;
+            let behind = roles.iter().position(|role| role.id == last).map(|at| at + 1);
+            behind.unwrap_or_else(|| custom.partition_point(|role| role.id < last))
         }
+    };
+    let (mut items, mut turn) = (Items::new(window.limit), Turn::begin());
+    while let Some(role) = roles.get(at).filter(|_| !items.is_full()) {
+        if chosen.shows(role, scope)? {
+            items.push(role.view(scope.subscription()));
+        }
+        at += 1;
+        turn.passes().await;
     }
-    Ok(Page { items, next: None::<Continuation> })
+    let last = roles[..at].last().filter(|_| at < roles.len());
+    page::reply(arm, request, items.page(last.map(|last| Continuation(last.id.as_bytes().to_vec()))))
 }
 
 async fn get(at: At<Arm>, _: Permit<ReadDefinitions>, request: Request) -> Result<Reply, Fault> {
@@ -239,10 +260,13 @@ fn assignable(arm: &Arm, texts: &[String]) -> Result<Vec<ArmId>, Fault> {
         let message = format!("A custom role must have 1 to {SCOPES_MAX} assignable scopes.");
         return Err(Fault::bad_request("InvalidAssignableScopes", message));
     }
+    if texts.iter().map(|text| text_bytes(text)).sum::<usize>() > SCOPE_BYTES_MAX {
+        return Err(error::too_large("the list of a role's assignable scopes", SCOPE_BYTES_MAX));
+    }
     texts
         .iter()
         .map(|text| {
-            let scope = scopes::check(arm, text)?;
+            let scope = scopes::check_new(arm, text)?;
             if scope.is_root() {
                 let message =
                     "The scope '/' is only for built-in roles. Name subscriptions or resource groups.";
@@ -258,7 +282,7 @@ fn blocks(wanted: Vec<WantedBlock>) -> Result<Vec<PermissionBlock>, Fault> {
         let message = format!("A custom role must have 1 to {BLOCKS_MAX} permission objects.");
         return Err(invalid_content(message));
     }
-    let mut count = 0;
+    let (mut count, mut bytes) = (0, 0);
     wanted
         .into_iter()
         .map(|block| {
@@ -273,6 +297,10 @@ fn blocks(wanted: Vec<WantedBlock>) -> Result<Vec<PermissionBlock>, Fault> {
                 if count > PATTERNS_MAX {
                     let message = format!("A role has at most {PATTERNS_MAX} actions.");
                     return Err(invalid_content(message));
+                }
+                bytes += patterns.iter().map(String::len).sum::<usize>();
+                if bytes > PATTERN_BYTES_MAX {
+                    return Err(error::too_large("the list of a role's actions", PATTERN_BYTES_MAX));
                 }
                 patterns.iter().try_for_each(|pattern| check_pattern(pattern))?;
                 Ok(patterns)
@@ -292,7 +320,8 @@ fn check_pattern(pattern: &str) -> Result<(), Fault> {
     let fits = !pattern.is_empty()
         && pattern.len() <= PATTERN_CHARS_MAX
         && pattern.chars().all(|c| c.is_ascii_alphanumeric() || "./*-_".contains(c))
-        && (pattern == "*" || pattern.contains('/'));
+        && (pattern == "*" || pattern.contains('/'))
+        && pattern.bytes().filter(|byte| *byte == b'*').count() <= STARS_MAX;
     if fits {
         return Ok(());
     }
@@ -306,15 +335,20 @@ fn check_pattern(pattern: &str) -> Result<(), Fault> {
 
 /// A change of a role changes what its assignees may do wherever it is assigned, so the caller needs the right
 /// at every scope that the role has and shall have.
-fn check_everywhere<'a>(
-    permit: &Permit<WriteDefinition>,
-    scopes: impl Iterator<Item = &'a ArmId>,
-) -> Result<(), Fault> {
-    const ACTION: &str = "Microsoft.Authorization/roleDefinitions/write";
-    for scope in scopes {
-        if !permit.may(ACTION, Plane::Control, scope) {
-            return Err(error::authorization_failed(permit.caller(), ACTION, scope));
+async fn check_everywhere<A: Action>(permit: &Permit<A>, scopes: &[&ArmId]) -> Result<(), Fault> {
+    let (mut turn, mut bytes) = (Turn::begin(), 0);
+    for (number, scope) in scopes.iter().enumerate() {
+        bytes += text_bytes(scope.as_str());
+        // The roles of before there were bounds may have more scopes than a record has room for.
+        let is_recorded = number < 2 * SCOPES_MAX && bytes <= 2 * SCOPE_BYTES_MAX;
+        let may = match is_recorded {
+            true => permit.also::<A>(scope).is_ok(),
+            false => permit.may(&A::name(), A::PLANE, scope),
+        };
+        if !may {
+            return Err(error::authorization_failed(permit.caller(), &A::name(), scope));
         }
+        turn.passes().await;
     }
     Ok(())
 }
@@ -350,7 +384,8 @@ async fn put(at: At<Arm>, permit: Permit<WriteDefinition>, request: Request) -> 
     loop {
         let current = at.store.get(CUSTOM_ROLES, &id).await?;
         let old_scopes = current.iter().flat_map(|row| row.value.assignable_scopes.iter());
-        check_everywhere(&permit, old_scopes.chain(&wanted.assignable_scopes))?;
+        let scopes: Vec<&ArmId> = wanted.assignable_scopes.iter().chain(old_scopes).collect();
+        check_everywhere(&permit, &scopes).await?;
         if let Some(row) = &current {
             check_assigned(&at, &row.value, &wanted.assignable_scopes).await?;
         }
@@ -389,7 +424,7 @@ async fn planned(
             }
         }
         None => {
-            if arm.store.all(CUSTOM_ROLES, &()).await?.len() >= CUSTOM_ROLES_MAX {
+            if arm.access.custom_roles().len() >= CUSTOM_ROLES_MAX {
                 let message = format!("The directory already has {CUSTOM_ROLES_MAX} custom roles.");
                 return Err(Fault::bad_request("RoleDefinitionLimitExceeded", message));
             }
@@ -420,7 +455,6 @@ async fn planned(
 }
 
 async fn delete(at: At<Arm>, permit: Permit<DeleteDefinition>, request: Request) -> Result<Reply, Fault> {
-    const ACTION: &str = "Microsoft.Authorization/roleDefinitions/delete";
     let scope = scopes::check(&at, request.param("scope"))?;
     let id = id_of(&request)?;
     if role_by_id(id).is_some() {
@@ -432,11 +466,7 @@ async fn delete(at: At<Arm>, permit: Permit<DeleteDefinition>, request: Request)
         let Some(row) = at.store.get(CUSTOM_ROLES, &id).await? else {
             return Ok(Reply::empty(StatusCode::NO_CONTENT));
         };
-        for assignable in &row.value.assignable_scopes {
-            if !permit.may(ACTION, Plane::Control, assignable) {
-                return Err(error::authorization_failed(permit.caller(), ACTION, assignable));
-            }
-        }
+        check_everywhere(&permit, &row.value.assignable_scopes.iter().collect::<Vec<_>>()).await?;
         at.store.observers_told().await?;
         if at.access.role_in_use(id) {
             let message = "There are existing role assignments referencing role. Delete those first.";

@@ -1,5 +1,6 @@
 //! Role definitions and role assignments: what is stored, what clients see, and the rows that change them.
 
+mod administrators;
 mod assignments;
 mod builtin;
 mod definitions;

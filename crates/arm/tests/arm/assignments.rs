@@ -89,8 +89,15 @@ async fn the_filters_that_az_uses() {
     assert_eq!(assigned, expected);
     assert_eq!(found(&rg2, format!("atScope() and assignedTo('{NINA}')")).await, vec![rg2.clone()]);
     assert!(found(&rg2, format!("principalId eq '{STRANGER}'")).await.is_empty());
-    for bad in ["principalId eq 'x'", "scope eq 'x'", "assignedTo()"] {
+    let at_scope = format!("(atScope() and principalId eq '{NINA}') and atScope()");
+    assert_eq!(found(&rg, at_scope).await, vec![rg.clone()]);
+    let either = format!("atScope() or principalId eq '{NINA}'");
+    for bad in ["principalId eq 'x'", "scope eq 'x'", "assignedTo()", "not atScope()", &either] {
         site.get(OWNER, &list(&rg, bad)).await.is(400);
+    }
+    let roles = format!("{rg}/providers/Microsoft.Authorization/roleDefinitions?$filter=");
+    for bad in ["not atScopeAndBelow()", "atScopeAndBelow() or type eq 'CustomRole'", "atScopeAtAll()"] {
+        site.get(OWNER, &format!("{roles}{bad}")).await.is(400);
     }
     // Through the group, and only as long as it is one.
     site.get(NINA, &rg2).await.is(200);
@@ -274,6 +281,258 @@ async fn custom_roles() {
     let in_group = format!("{rg}/providers/Microsoft.Authorization/roleDefinitions/{id}");
     site.put(NINA, &in_group, body("Wide", "*", &subscription())).await.is(403);
     site.put(NINA, &in_group, body("Narrow", "*", &rg)).await.is(201);
+}
+
+fn definition(id: u128) -> String {
+    format!("{}/providers/Microsoft.Authorization/roleDefinitions/{}", subscription(), Uuid::from_u128(id))
+}
+
+fn role(name: &str, actions: &[String], scopes: &[String]) -> Value {
+    let permissions = json!([{ "actions": actions }]);
+    json!({ "properties": { "roleName": name, "assignableScopes": scopes, "permissions": permissions } })
+}
+
+#[tokio::test]
+async fn a_custom_role_is_bounded() {
+    let site = Site::new().await;
+    let actions = |count: usize, action: &str| vec![action.to_owned(); count];
+    let here = [subscription()];
+    let scopes = |count: usize, name: &str| -> Vec<String> {
+        (0..count).map(|number| group(&format!("{name}{number}"))).collect()
+    };
+    let long = format!("a/{}", "b".repeat(250));
+    for (body, status, code) in [
+        (role("a", &actions(1024, "a/b"), &here), 201, ""),
+        (role("b", &actions(1025, "a/b"), &here), 400, "InvalidRequestContent"),
+        (role("b", &actions(300, &long), &here), 413, "RequestContentTooLarge"),
+        (role("b", &actions(1, "a/b"), &scopes(128, "rg")), 201, ""),
+        (role("c", &actions(1, "a/b"), &scopes(129, "rg")), 400, "InvalidAssignableScopes"),
+        (role("c", &actions(1, "a/b"), &scopes(128, &"long".repeat(20))), 413, "RequestContentTooLarge"),
+        (role("c", &actions(1, "a/*/*/*/*/*/*/*/*"), &here), 201, ""),
+        (role("d", &actions(1, "*/*/*/*/*/*/*/*/*"), &here), 400, "InvalidActionOrNotAction"),
+    ] {
+        let id = 0xC0 + body["properties"]["roleName"].as_str().unwrap().as_bytes()[0] as u128;
+        let answer = site.put(OWNER, &definition(id), body).await;
+        assert_eq!((answer.status, answer.code()), (status, code), "{}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn role_definitions_come_in_pages() {
+    let site = Site::new().await;
+    for id in 1..=3 {
+        let body = role(&format!("Role {id}"), &["a/b".to_owned()], &[subscription()]);
+        site.put(OWNER, &definition(id), body).await.is(201);
+    }
+    let list = format!("{}/providers/Microsoft.Authorization/roleDefinitions", subscription());
+    let mut path = format!("{list}?$top=2");
+    let (mut seen, mut pages) = (Vec::new(), 0);
+    loop {
+        let answer = site.get(OWNER, &path).await.is(200);
+        seen.extend(answer.names().into_iter().map(str::to_owned));
+        pages += 1;
+        // What a page ended at may be gone when the next one is asked for.
+        if pages == 1 {
+            site.delete(OWNER, &definition(2)).await.is(200);
+        }
+        let Some(link) = answer.body["nextLink"].as_str() else { break };
+        path = link.replace("https://management.azure.com", "").replace("$top=2", "$top=500");
+    }
+    assert_eq!((seen.len(), pages), (3 + 928, 3));
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), 3 + 928);
+    // All of them fit on one page where the client names no size.
+    assert_eq!(site.get(OWNER, &list).await.is(200).names().len(), 2 + 928);
+    site.get(OWNER, &format!("{list}?$top=0")).await.is(400);
+    let link = site.get(OWNER, &format!("{list}?$top=2")).await.body["nextLink"].as_str().unwrap().to_owned();
+    site.assign(OWNER, 1, NINA, "Reader", &subscription()).await.is(201);
+    let link = link.replace("https://management.azure.com", "");
+    assert_eq!(site.get(NINA, &link).await.is(400).code(), "InvalidSkipToken");
+}
+
+/// As large as roles may be, and their permissions as many as fit on a page.
+#[tokio::test]
+async fn large_roles_are_listed_in_pages_of_so_many_bytes() {
+    let site = Site::new().await;
+    let action = format!("a/{}", "b".repeat(254));
+    let actions = vec![action; 255];
+    for number in 1..=80 {
+        let body = role(&format!("Role {number}"), &actions, &[subscription()]);
+        site.put(OWNER, &definition(number), body).await.is(201);
+        let grant = json!({ "properties": { "roleDefinitionId": definition(number), "principalId": NINA } });
+        site.put(OWNER, &assignment(&subscription(), number), grant).await.is(201);
+    }
+    site.assign(OWNER, 100, NINA, "Reader", &subscription()).await.is(201);
+    for (list, expected) in [("roleDefinitions", 80 + 928), ("permissions", 80 + 1)] {
+        let mut path = format!("{}/providers/Microsoft.Authorization/{list}", subscription());
+        let (mut seen, mut pages) = (0, 0);
+        loop {
+            let answer = site.get(NINA, &path).await.is(200);
+            assert!(answer.body.to_string().len() < 5 * 1024 * 1024);
+            (seen, pages) = (seen + answer.body["value"].as_array().unwrap().len(), pages + 1);
+            let Some(link) = answer.body["nextLink"].as_str() else { break };
+            path = link.replace("https://management.azure.com", "");
+        }
+        assert_eq!((seen, pages), (expected, 2), "{list}");
+    }
+}
+
+#[tokio::test]
+async fn the_last_administrator_of_a_subscription_stays() {
+    let site = Site::new().await;
+    let own = site.get(OWNER, &list(&subscription(), "atScope()")).await.is(200);
+    let own = own.body["value"][0].clone();
+    let path = own["id"].as_str().unwrap();
+    let refused = site.delete(OWNER, path).await.is(412);
+    assert_eq!(refused.code(), "CannotDeleteLastRbacAdminAssignment");
+    assert_eq!(refused.message(), "Cannot delete the last RBAC admin assignment");
+    let condition = "(!(ActionMatches{'Microsoft.Authorization/roleAssignments/write'}))";
+    let limited = |assignment: &Value| {
+        let mut properties = assignment["properties"].clone();
+        properties["condition"] = condition.into();
+        properties["conditionVersion"] = "2.0".into();
+        json!({ "properties": properties })
+    };
+    assert_eq!(site.put(OWNER, path, limited(&own)).await.is(412).code(), refused.code());
+
+    // None of these could assign roles in the subscription: another scope, another role, nobody, a condition.
+    let rg = site.group("rg").await;
+    site.assign(OWNER, 1, NINA, "Owner", &rg).await.is(201);
+    site.assign(OWNER, 2, NINA, "Contributor", &subscription()).await.is(201);
+    let role = site.role_id("Owner").await;
+    let nobody = json!({
+        "roleDefinitionId": role, "principalId": Uuid::from_u128(0xDEAD), "principalType": "User",
+    });
+    site.put(OWNER, &assignment(&subscription(), 3), json!({ "properties": nobody })).await.is(201);
+    let made = site.assign(OWNER, 4, NINA, "Owner", &subscription()).await.is(201).body;
+    site.put(OWNER, &assignment(&subscription(), 4), limited(&made)).await.is(200);
+    site.delete(OWNER, path).await.is(412);
+    site.people.disabled.write().unwrap().insert(MACHINE);
+    site.assign(OWNER, 5, MACHINE, "Owner", &subscription()).await.is(201);
+    site.delete(OWNER, path).await.is(412);
+    for number in 1..=5 {
+        let scope = if number == 1 { &rg } else { &subscription() };
+        site.delete(OWNER, &assignment(scope, number)).await.is(200);
+    }
+
+    site.assign(OWNER, 6, GROUP, "User Access Administrator", &subscription()).await.is(201);
+    site.delete(OWNER, path).await.is(200);
+    site.people.groups.write().unwrap().insert(NINA, [GROUP].into());
+    site.delete(NINA, &assignment(&subscription(), 6)).await.is(412);
+}
+
+#[tokio::test]
+async fn what_is_no_scope_has_no_assignment() {
+    let site = Site::new().await;
+    let rg = site.group("rg").await;
+    let role = site.role_id("Reader").await;
+    let body = json!({ "properties": { "roleDefinitionId": role, "principalId": NINA } });
+    let widget = format!("{rg}/providers/Test.Widgets/widgets");
+    for (number, none) in [
+        format!("{}/resourceGroups", subscription()),
+        format!("{}/foo", subscription()),
+        format!("{}/foo/bar", subscription()),
+        format!("{rg}/extra"),
+        format!("{rg}/providers"),
+        format!("{rg}/providers/Test.Widgets"),
+        widget.clone(),
+        format!("{widget}/one/parts"),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let answer = site.put(OWNER, &assignment(none, number as u128), body.clone()).await;
+        assert_eq!((answer.status, answer.code()), (400, "InvalidScope"), "{none}");
+        let role = role_of(none);
+        assert_eq!(site.put(OWNER, &definition(1), role).await.is(400).code(), "InvalidScope", "{none}");
+        // What is there from before can still be found and deleted.
+        site.get(OWNER, &list(none, "")).await.is(200);
+        site.delete(OWNER, &assignment(none, number as u128)).await.is(204);
+    }
+    site.widget(&rg, "one").await;
+    for (number, scope) in
+        [format!("{widget}/one/things/p"), format!("{rg}/providers/No.Such/bars/x")].iter().enumerate()
+    {
+        site.put(OWNER, &assignment(scope, 20 + number as u128), body.clone()).await.is(201);
+    }
+}
+
+fn role_of(scope: &str) -> Value {
+    role("r", &["a/b".to_owned()], &[scope.to_owned()])
+}
+
+async fn last_event(site: &Site) -> arcadia_kernel::AuditEvent {
+    site.store.audit_page(0, 1000).await.unwrap().pop().unwrap().1
+}
+
+#[tokio::test]
+async fn every_right_that_a_role_needs_is_on_record() {
+    let site = Site::new().await;
+    let (rg, rg2) = (site.group("rg").await, site.group("rg2").await);
+    site.assign(OWNER, 1, NINA, "Owner", &rg).await.is(201);
+    let id = Uuid::from_u128(0xC0);
+    let path = format!("{rg}/providers/Microsoft.Authorization/roleDefinitions/{id}");
+    let actions = ["a/b".to_owned()];
+    site.put(NINA, &path, role("r", &actions, &[rg.clone(), rg2.clone()])).await.is(403);
+    let also = last_event(&site).await.also;
+    let seen: Vec<_> = also.iter().map(|also| (also.scope.as_str(), also.assignment.as_deref())).collect();
+    let own = assignment(&rg, 1);
+    assert_eq!(seen, [(rg.as_str(), Some(own.as_str())), (rg2.as_str(), None)]);
+    assert!(also.iter().all(|also| also.action == "Microsoft.Authorization/roleDefinitions/write"));
+
+    site.put(NINA, &path, role("r", &actions, std::slice::from_ref(&rg))).await.is(201);
+    assert_eq!(last_event(&site).await.also.len(), 1);
+    site.delete(NINA, &path).await.is(200);
+    let also = last_event(&site).await.also;
+    assert_eq!((also.len(), also[0].action.as_str()), (1, "Microsoft.Authorization/roleDefinitions/delete"));
+}
+
+/// As many and as long as there may be, before and after, each allowed by an assignment of its own.
+#[tokio::test]
+async fn the_record_has_room_for_all_rights_that_a_role_needs() {
+    let site = Site::new().await;
+    let mut scopes = Vec::new();
+    for number in 0..256 {
+        scopes.push(site.group(&format!("{number:03}{}", "n".repeat(54))).await);
+        site.assign(OWNER, number, NINA, "Owner", &scopes[number as usize]).await.is(201);
+    }
+    let id = Uuid::from_u128(0xC0);
+    let path = format!("{}/providers/Microsoft.Authorization/roleDefinitions/{id}", scopes[0]);
+    let (before, after) = scopes.split_at(128);
+    site.put(NINA, &path, role("r", &["a/b".to_owned()], before)).await.is(201);
+    site.put(NINA, &path, role("r", &["a/b".to_owned()], after)).await.is(201);
+    assert_eq!(last_event(&site).await.also.len(), 256);
+    site.delete(NINA, &path).await.is(200);
+}
+
+/// Two roles with conditions, of which the second alone allows what is asked for.
+#[tokio::test]
+async fn the_record_names_the_assignment_that_allowed_it() {
+    let site = Site::new().await;
+    let rg = site.group("rg").await;
+    let machine = site.role_id("Reader").await;
+    let only = |role: &str| {
+        let role = role.rsplit('/').next().unwrap().to_owned();
+        format!(
+            "@Request[Microsoft.Authorization/roleAssignments:RoleDefinitionId] ForAnyOfAnyValues:GuidEquals{{{role}}}"
+        )
+    };
+    let administrator = site.role_id("Role Based Access Control Administrator").await;
+    let owner = site.role_id("Owner").await;
+    for (number, role) in [(1, &owner), (2, &machine)] {
+        let scope = if number == 1 { subscription() } else { rg.clone() };
+        let properties = json!({
+            "roleDefinitionId": administrator, "principalId": NINA, "condition": only(role),
+            "conditionVersion": "2.0",
+        });
+        site.put(OWNER, &assignment(&scope, number), json!({ "properties": properties })).await.is(201);
+    }
+    site.assign(NINA, 3, MACHINE, "Reader", &rg).await.is(201);
+    let by = async || last_event(&site).await.assignment.map(|by| by.as_ref().to_owned());
+    assert_eq!(by().await, Some(assignment(&rg, 2)));
+    site.assign(NINA, 4, MACHINE, "Contributor", &rg).await.is(403);
+    assert_eq!(by().await, None);
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use arcadia_arm::{Desired, NameRule, Plan, Resource, ResourceKind};
-use arcadia_kernel::{Fault, Method, Reason};
+use arcadia_arm::{Desired, NameRule, Plan, RESOURCES, Resource, ResourceKind};
+use arcadia_kernel::{ArmId, Fault, Method, Reason};
 use arcadia_store::{Batch, Record, Table};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -331,6 +331,90 @@ struct Row(Value);
 impl Record for Row {}
 
 const OPERATIONS: Table<Uuid, Row> = Table::new("arm/operations");
+
+/// Nested resources that do not fit in the one commit that a deletion is: it does not pass by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_cannot_be_deleted_says_so() {
+    let site = Site::new().await;
+    let rg = site.group("rg").await;
+    let widget = site.widget(&rg, "one").await;
+    let first = format!("{widget}/parts/p");
+    site.put(OWNER, &first, json!({})).await.is(200);
+    let kept = site.store.get(RESOURCES, &ArmId::parse(&first).unwrap()).await.unwrap().unwrap().value;
+    let permit = site.gate.as_system(Reason::Sweep);
+    for part in 0..2 {
+        let mut batch = Batch::new();
+        for number in 0..3000 {
+            let id = kept.id.parent().unwrap().join(&format!("p{}", part * 3000 + number)).unwrap();
+            batch.put(RESOURCES, &id, &Resource { id: id.clone(), ..kept.clone() }).unwrap();
+        }
+        site.store.commit(permit.stamp(), batch).await.unwrap();
+    }
+    let deletion = site.delete(OWNER, &rg).await.is(202);
+    site.arm.start(site.gate.clone()).await;
+    let results = deletion.header("location").replace("https://management.azure.com", "");
+    for _ in 0..600 {
+        let answer = site.get(OWNER, &results).await;
+        if answer.status != 202 {
+            assert_eq!((answer.status, answer.code()), (409, "ResourceGroupDeletionBlocked"));
+            assert_eq!(site.get(OWNER, &rg).await.body["properties"]["provisioningState"], "Succeeded");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the deletion is tried for ever");
+}
+
+/// What the site does for a request is on record with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_of_the_work_name_its_request_and_its_scope() {
+    let site = Site::new().await;
+    site.arm.start(site.gate.clone()).await;
+    let rg = site.group("rg").await;
+    let body = json!({ "location": "uksouth", "properties": {} });
+    let creation = site.put(OWNER, &engine(&rg, "e"), body).await.is(202);
+    assert_eq!(ended(&site, &begun(&creation)).await, "Succeeded");
+    let deletion = site.delete(OWNER, &rg).await.is(202);
+    for _ in 0..600 {
+        if site.get(OWNER, &rg).await.status == 404 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let records = site.store.audit_page(0, 1000).await.unwrap();
+    let records = records.into_iter().map(|(_, event)| event);
+    let work: Vec<_> = records
+        .filter(|event| event.operation == "asyncOperation")
+        .map(|event| (event.request_id.to_string(), event.scope.to_string()))
+        .collect();
+    let id = |answer: &Answer| answer.header("x-ms-request-id").to_owned();
+    let expected =
+        [(id(&creation), engine(&rg, "e")), (id(&deletion), engine(&rg, "e")), (id(&deletion), rg.clone())];
+    assert_eq!(work, expected);
+}
+
+/// Whoever may delete a resource and not read it learns that it is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_delete_sees_the_end_of_a_deletion() {
+    let site = Site::new().await;
+    site.arm.start(site.gate.clone()).await;
+    let rg = site.group("rg").await;
+    let role =
+        format!("{}/providers/Microsoft.Authorization/roleDefinitions/{}", subscription(), Uuid::max());
+    let body = json!({ "properties": {
+        "roleName": "Remover", "assignableScopes": [subscription()],
+        "permissions": [{ "actions": ["Test.Engines/engines/delete"] }],
+    } });
+    site.put(OWNER, &role, body).await.is(201);
+    let grant = json!({ "properties": { "roleDefinitionId": role, "principalId": NINA } });
+    site.put(OWNER, &assignment(&rg, 1), grant).await.is(201);
+    let operation = put(&site, &engine(&rg, "e"), "").await;
+    assert_eq!(ended(&site, &operation).await, "Succeeded");
+    site.get(NINA, &operation).await.is(404);
+    let deletion = begun(&site.delete(OWNER, &engine(&rg, "e")).await.is(202));
+    site.get(NINA, &deletion).await.is(200);
+    site.get(STRANGER, &deletion).await.is(404);
+}
 
 /// More than one commit takes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use arcadia_arm::RESOURCES;
 use arcadia_crypto::{KeyRing, SystemEntropy};
-use arcadia_kernel::FixedClock;
+use arcadia_kernel::{ArmId, FixedClock};
 use arcadia_races::{THREADS, block_on, race, rounds};
 use arcadia_store::Store;
 use serde_json::json;
@@ -27,6 +28,36 @@ fn one_of_many_equal_assignments_is_made() {
         let count = |status: u16| answers.iter().filter(|answer| **answer == status).count();
         let (made, there, refused) = (count(201), count(200), count(409));
         assert!(made == 1 && there <= 1 && refused == THREADS - 1 - there, "round {round}: {answers:?}");
+    }
+}
+
+/// The last two who administer a subscription are taken away at the same moment: one stays.
+#[test]
+fn one_of_the_last_two_administrators_stays() {
+    let site = block_on(Site::new());
+    let list =
+        format!("{}/providers/Microsoft.Authorization/roleAssignments?$filter=atScope()", subscription());
+    let (owner, founder) = block_on(async {
+        site.assign(OWNER, 0, STRANGER, "Role Based Access Control Administrator", &subscription())
+            .await
+            .is(201);
+        let held = site.get(OWNER, &format!("{list} and principalId eq '{OWNER}'")).await.is(200);
+        (site.role_id("Owner").await, held.body["value"][0]["id"].as_str().unwrap().to_owned())
+    });
+    let path = |number: usize| assignment(&subscription(), 1 + number as u128);
+    for round in 0..rounds() {
+        block_on(async {
+            for (number, who) in [NINA, MACHINE].into_iter().enumerate() {
+                let body = json!({ "properties": { "roleDefinitionId": owner, "principalId": who } });
+                assert!([200, 201].contains(&site.put(STRANGER, &path(number), body).await.status));
+            }
+            assert!([200, 204].contains(&site.delete(STRANGER, &founder).await.status));
+        });
+        let answers = race(async |number| site.delete(STRANGER, &path(number % 2)).await.status);
+        let count = |status: u16| answers.iter().filter(|answer| **answer == status).count();
+        assert_eq!((count(200), count(412)), (1, THREADS / 2), "round {round}: {answers:?}");
+        let left = block_on(site.get(NINA, &list)).status.min(block_on(site.get(MACHINE, &list)).status);
+        assert_eq!(left, 200, "round {round}: {answers:?}");
     }
 }
 
@@ -122,13 +153,17 @@ async fn what_comes_below_a_resource_changes_its_revision() {
     let site = Site::new().await;
     let rg = site.group("rg").await;
     let widget = site.widget(&rg, "one").await;
+    let id = ArmId::parse(&widget).unwrap();
+    let revision = async || site.store.get(RESOURCES, &id).await.unwrap().unwrap().revision;
     let tag = async || site.get(OWNER, &widget).await.is(200).header("etag").to_owned();
-    let before = tag().await;
+    let (before, unchanged) = (revision().await, tag().await);
     site.assign(OWNER, 1, NINA, "Reader", &format!("{widget}/things/x")).await.is(201);
-    let assigned = tag().await;
+    let assigned = revision().await;
     assert_ne!(before, assigned);
     site.put(OWNER, &format!("{widget}/parts/p"), json!({})).await.is(200);
-    assert_ne!(assigned, tag().await);
+    assert_ne!(assigned, revision().await);
+    // For clients it is what it was.
+    assert_eq!(tag().await, unchanged);
 }
 
 async fn custom_role(site: &Site, number: usize) -> String {

@@ -12,7 +12,7 @@ fn sample(pattern: &str, group: &str) -> String {
         "{scope*}" => group.trim_start_matches('/').to_owned(),
         "{subscriptionId}" => SUBSCRIPTION.to_string(),
         "{resourceGroupName}" => "rg".to_owned(),
-        "{providerNamespace}" => "Test.Widgets".to_owned(),
+        "{providerNamespace}" => "Microsoft.Resources".to_owned(),
         "{roleAssignmentName}" | "{roleDefinitionId}" | "{operationId}" => NINA.to_string(),
         "{name1}" => "one".to_owned(),
         name if name.starts_with('{') => "x".to_owned(),

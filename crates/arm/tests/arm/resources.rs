@@ -120,6 +120,7 @@ async fn conditional_requests() {
     send(Method::PUT, "if-match", "\"0\"").await.is(412);
     let after = send(Method::PUT, "if-match", &tag).await.is(200).header("etag").to_owned();
     assert_ne!(after, tag);
+    assert_eq!(site.get(OWNER, &path).await.header("etag"), after);
     send(Method::DELETE, "if-match", &tag).await.is(412);
     send(Method::DELETE, "if-match", &after).await.is(200);
 }
@@ -136,6 +137,10 @@ async fn nested_resources_need_their_parent_and_go_with_it() {
     site.put(OWNER, &format!("{widget}/parts/p2"), json!({})).await.is(200);
     let listed = site.get(OWNER, &format!("{widget}/parts")).await.is(200);
     assert_eq!(listed.names(), ["p1", "p2"]);
+    // Lists of any type show what has a location of its own.
+    for all in [format!("{rg}/resources"), format!("{}/resources", subscription())] {
+        assert_eq!(site.get(OWNER, &all).await.is(200).names(), ["one"]);
+    }
     site.get(OWNER, &format!("{rg}/providers/Test.Widgets/widgets/two/parts")).await.is(404);
     let widgets = site.get(OWNER, &format!("{rg}/providers/Test.Widgets/widgets")).await.is(200);
     assert_eq!(widgets.names(), ["one"]);
@@ -210,6 +215,62 @@ async fn a_token_tells_no_name_and_is_made_by_nobody() {
     assert_eq!(site.restarted().await.get(NINA, &link).await.is(400).code(), "InvalidSkipToken");
 }
 
+#[tokio::test]
+async fn a_resource_does_not_grow_without_end() {
+    let site = Site::new().await;
+    let rg = site.group("rg").await;
+    let widget = site.widget(&rg, "one").await;
+    let patch = async |path: &str, body: Value| site.call(OWNER, Method::PATCH, path, body).await;
+    // What is kept as it was sent, and merged.
+    for name in ["sku", "identity"] {
+        for number in 0..2 {
+            patch(&widget, json!({ name: { format!("field{number}"): "x".repeat(4000) } })).await.is(200);
+        }
+        let refused = patch(&widget, json!({ name: { "field2": "x".repeat(4000) } })).await.is(413);
+        assert_eq!(refused.code(), "RequestContentTooLarge");
+        assert!(refused.message().contains(name) && refused.message().contains("8192 bytes"));
+        let sent = json!({ "location": "uksouth", name: { "all": "\u{1}".repeat(2000) } });
+        site.put(OWNER, &widget, sent).await.is(413);
+    }
+    // And what a kind keeps itself.
+    let part = format!("{widget}/parts/p");
+    site.put(OWNER, &part, json!({ "properties": { "a": "x".repeat(1_500_000) } })).await.is(200);
+    let refused = patch(&part, json!({ "properties": { "b": "x".repeat(1_000_000) } })).await.is(413);
+    assert_eq!(refused.code(), "RequestContentTooLarge");
+    assert!(site.get(OWNER, &part).await.is(200).body["properties"].get("b").is_none());
+    site.delete(OWNER, &widget).await.is(200);
+}
+
+/// Rows of which few fit on one page, whatever the client asks for.
+#[tokio::test]
+async fn a_page_ends_at_a_number_of_bytes() {
+    const ROWS: usize = 30;
+    let site = Site::new().await;
+    let rg = site.group("rg").await;
+    let kept = site.store.get(RESOURCES, &ArmId::parse(&site.widget(&rg, "aaa").await).unwrap()).await;
+    let kept =
+        Resource { tags: [("a".into(), "x".repeat(1024 * 1024))].into(), ..kept.unwrap().unwrap().value };
+    let permit = site.gate.as_system(Reason::Sweep);
+    for number in 0..ROWS {
+        let mut batch = Batch::new();
+        let id = kept.id.parent().unwrap().join(&format!("large-{number:05}")).unwrap();
+        batch.put(RESOURCES, &id, &Resource { id: id.clone(), ..kept.clone() }).unwrap();
+        site.store.commit(permit.stamp(), batch).await.unwrap();
+    }
+    for list in ["resources", "providers/Test.Widgets/widgets"] {
+        let (mut path, mut seen, mut pages) = (format!("{rg}/{list}"), 0, 0);
+        loop {
+            let answer = site.get(OWNER, &path).await.is(200);
+            (seen, pages) = (seen + answer.names().len(), pages + 1);
+            assert!(answer.names().len() < 20);
+            let Some(link) = answer.body["nextLink"].as_str() else { break };
+            path = link.replace("https://management.azure.com", "");
+        }
+        assert_eq!(seen, ROWS + 1);
+        assert!(pages > 1);
+    }
+}
+
 /// What a deletion begins with is not left half done by who hangs up.
 #[tokio::test]
 async fn a_deletion_outlives_its_client() {
@@ -243,6 +304,10 @@ async fn the_filters_that_az_uses() {
     for (group, name) in [(&rg, "kv1"), (&rg, "kv2"), (&rg2, "kv3")] {
         site.widget(group, name).await;
     }
+    // A name of one tag with the value of another is neither.
+    let kv3 = format!("{rg2}/providers/Test.Widgets/widgets/kv3");
+    let tags = json!({ "team": "kv3", "second": "other" });
+    site.call(OWNER, Method::PATCH, &kv3, json!({ "tags": tags })).await.is(200);
     for (filter, expected) in [
         ("", vec!["kv1", "kv2", "kv3"]),
         ("resourceType eq 'test.widgets/WIDGETS' and name eq 'KV2'", vec!["kv2"]),
@@ -253,6 +318,9 @@ async fn the_filters_that_az_uses() {
         ("tagname eq 'team' and tagvalue eq 'kv3'", vec!["kv3"]),
         ("tagname eq 'team'", vec!["kv1", "kv2", "kv3"]),
         ("tagname eq 'other' and tagvalue eq 'kv3'", vec![]),
+        ("tagvalue eq 'kv3' and tagname eq 'team'", vec!["kv3"]),
+        ("tagvalue eq 'kv3' and tagname eq 'second'", vec![]),
+        ("name ne 'kv1' and tagvalue eq 'kv3' and location eq 'uksouth' and tagname eq 'second'", vec![]),
         ("substringof('v2', name) or startswith(name, 'kv3')", vec!["kv2", "kv3"]),
         ("not (name eq 'kv1')", vec!["kv2", "kv3"]),
     ] {
@@ -322,6 +390,7 @@ async fn tenants_subscriptions_locations_providers() {
     );
     let mine = site.get(STRANGER, &format!("{operations}/test.widgets?$expand=resourceTypes")).await.is(200);
     assert_eq!(mine.body["resourceTypes"][0]["operations"][0]["name"], "Test.Widgets/widgets/delete");
+    assert_eq!(mine.body["operations"][0]["name"], "Test.Widgets/register/action");
 
     site.call(OWNER, Method::POST, &format!("{provider}/unregister"), Value::Null).await.is(200);
     let refused = format!("{rg}/providers/Test.Widgets/widgets/two");
@@ -330,4 +399,35 @@ async fn tenants_subscriptions_locations_providers() {
     let back = site.call(OWNER, Method::POST, &format!("{provider}/register"), Value::Null).await.is(200);
     assert_eq!(back.body["registrationState"], "Registered");
     site.put(OWNER, &refused, json!({ "location": "uksouth" })).await.is(201);
+}
+
+/// Registering a namespace is a right of that namespace.
+#[tokio::test]
+async fn who_may_register_a_namespace() {
+    let site = Site::new().await;
+    let namespaces = [("Test.Widgets", NINA), ("Microsoft.Resources/subscriptions/providers", MACHINE)];
+    for (number, (of, who)) in namespaces.into_iter().enumerate() {
+        let id = uuid::Uuid::from_u128(0xC0 + number as u128);
+        let role = format!("{}/providers/Microsoft.Authorization/roleDefinitions/{id}", subscription());
+        let actions = [format!("{of}/register/action"), format!("{of}/unregister/action")];
+        let body = json!({ "properties": {
+            "roleName": of, "assignableScopes": [subscription()], "permissions": [{ "actions": actions }],
+        } });
+        site.put(OWNER, &role, body).await.is(201);
+        let grant = json!({ "properties": { "roleDefinitionId": role, "principalId": who } });
+        site.put(OWNER, &assignment(&subscription(), number as u128), grant).await.is(201);
+    }
+    for (namespace, who, other) in [
+        ("test.widgets", NINA, MACHINE),
+        ("Test.Engines", OWNER, NINA),
+        ("Microsoft.Resources", MACHINE, NINA),
+    ] {
+        for verb in ["unregister", "register"] {
+            let path = format!("{}/providers/{namespace}/{verb}", subscription());
+            site.call(other, Method::POST, &path, Value::Null).await.is(403);
+            let answer = site.call(who, Method::POST, &path, Value::Null).await.is(200);
+            let state = if verb == "register" { "Registered" } else { "NotRegistered" };
+            assert_eq!(answer.body["registrationState"], state, "{path}");
+        }
+    }
 }

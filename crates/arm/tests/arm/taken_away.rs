@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arcadia_kernel::{DenyReason, Method, Outcome, full_body};
+use arcadia_kernel::{AuditEvent, DenyReason, Method, Outcome, full_body};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -38,8 +38,12 @@ async fn tags(site: &Site, group: &str) -> Value {
     site.get(OWNER, group).await.is(200).body["tags"].clone()
 }
 
+async fn last_event(site: &Site) -> AuditEvent {
+    site.store.audit_page(0, 1000).await.unwrap().pop().unwrap().1
+}
+
 async fn last_outcome(site: &Site) -> Outcome {
-    site.store.audit_page(0, 1000).await.unwrap().pop().unwrap().1.outcome
+    last_event(site).await.outcome
 }
 
 #[tokio::test]
@@ -65,6 +69,26 @@ async fn a_body_that_comes_late_changes_nothing() {
         Outcome::Denied { reason: DenyReason::NoSuchPrincipal.to_string() }
     );
     assert_ne!(tags(&site, &rg).await["late"], json!("yes"));
+}
+
+/// Two assignments allow it, and one of them ends while the body arrives.
+#[tokio::test]
+async fn the_record_names_what_allowed_it_in_the_end() {
+    let site = Arc::new(Site::new().await);
+    let rg = site.group("rg").await;
+    let (above, own) = (assignment(&subscription(), 1), assignment(&rg, 2));
+    site.assign(OWNER, 1, NINA, "Contributor", &subscription()).await.is(201);
+    site.assign(OWNER, 2, NINA, "Contributor", &rg).await.is(201);
+    assert_eq!(tags_changed(&site, &rg, || {}).await, 200);
+    assert_eq!(last_event(&site).await.assignment.as_deref(), Some(above.as_str()));
+    let other = site.clone();
+    let meanwhile = || at_once(async move { drop(other.delete(OWNER, &above).await.is(200)) });
+    assert_eq!(tags_changed(&site, &rg, meanwhile).await, 200);
+    assert_eq!(last_event(&site).await.assignment.as_deref(), Some(own.as_str()));
+    let (other, role) = (site.clone(), own);
+    let meanwhile = || at_once(async move { drop(other.delete(OWNER, &role).await.is(200)) });
+    assert_eq!(tags_changed(&site, &rg, meanwhile).await, 403);
+    assert_eq!(last_event(&site).await.assignment, None);
 }
 
 #[tokio::test]
