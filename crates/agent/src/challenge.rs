@@ -1,6 +1,6 @@
 //! Challenge files: proof that a caller may read what only root and the group `himds` may read.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,6 +32,8 @@ struct Issued {
     name: String,
     digest: [u8; 32],
     expires_at: i64,
+    /// Who asked for it, where the system says.
+    user: Option<u32>,
 }
 
 impl Challenges {
@@ -57,19 +59,19 @@ impl Challenges {
         self.outstanding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes a new file and gives its path. It is complete and has its owner before anyone hears of it.
-    pub(crate) fn issue(&self) -> Result<PathBuf, AgentFault> {
+    /// Writes a new file for a local user and gives its path. It is complete and has its owner before anyone hears of it.
+    pub(crate) fn issue(&self, user: Option<u32>) -> Result<PathBuf, AgentFault> {
         let name = format!("{}.key", self.entropy.uuid());
         let path = self.layout.tokens().join(&name);
         let secret = Zeroizing::new(self.entropy.token(SECRET_BYTES));
         self.write(&name, secret.as_bytes())
             .map_err(|fault| AgentFault::file("cannot write the challenge", &path, fault))?;
         let expires_at = self.clock.epoch_seconds() + self.lifetime_seconds;
-        let issued = Issued { name, digest: sha256(secret.as_bytes()), expires_at };
+        let issued = Issued { name, digest: sha256(secret.as_bytes()), expires_at, user };
         let crowded_out = {
             let mut outstanding = self.lock();
             outstanding.push_back(issued);
-            if outstanding.len() > self.outstanding_max { outstanding.pop_front() } else { None }
+            if outstanding.len() > self.outstanding_max { crowded_out(&mut outstanding) } else { None }
         };
         self.remove(crowded_out.map(|issued| issued.name));
         Ok(path)
@@ -163,6 +165,17 @@ impl Challenges {
     }
 }
 
+/// The oldest of the user who has most: whoever asks without end makes nobody's file void but their own.
+fn crowded_out(outstanding: &mut VecDeque<Issued>) -> Option<Issued> {
+    let mut counts: HashMap<Option<u32>, usize> = HashMap::new();
+    for issued in &*outstanding {
+        *counts.entry(issued.user).or_default() += 1;
+    }
+    let (most, _) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+    let oldest = outstanding.iter().position(|issued| issued.user == most)?;
+    outstanding.remove(oldest)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,7 +216,7 @@ mod tests {
     #[test]
     fn one_use_and_the_file_is_gone() {
         let bench = bench(8);
-        let path = bench.challenges.issue().unwrap();
+        let path = bench.challenges.issue(Some(1000)).unwrap();
         let secret = std::fs::read(&path).unwrap();
         assert_eq!(secret.len(), 48);
         assert!(secret.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(byte)));
@@ -221,7 +234,7 @@ mod tests {
     fn a_race_has_one_winner() {
         let bench = bench(8);
         for _ in 0..50 {
-            let secret = std::fs::read(bench.challenges.issue().unwrap()).unwrap();
+            let secret = std::fs::read(bench.challenges.issue(Some(1000)).unwrap()).unwrap();
             let winners: usize = std::thread::scope(|scope| {
                 let threads: Vec<_> =
                     (0..8).map(|_| scope.spawn(|| usize::from(bench.challenges.redeem(&secret)))).collect();
@@ -235,9 +248,9 @@ mod tests {
     #[test]
     fn unused_ones_expire_and_are_swept() {
         let bench = bench(8);
-        let old = std::fs::read(bench.challenges.issue().unwrap()).unwrap();
+        let old = std::fs::read(bench.challenges.issue(Some(1000)).unwrap()).unwrap();
         bench.clock.advance_seconds(299);
-        let young = std::fs::read(bench.challenges.issue().unwrap()).unwrap();
+        let young = std::fs::read(bench.challenges.issue(Some(1000)).unwrap()).unwrap();
         assert_eq!(bench.challenges.sweep_expired(), 0);
         bench.clock.advance_seconds(1);
         assert_eq!(bench.challenges.sweep_expired(), 1);
@@ -252,10 +265,24 @@ mod tests {
     fn the_oldest_makes_room() {
         let bench = bench(3);
         let secrets: Vec<_> =
-            (0..5).map(|_| std::fs::read(bench.challenges.issue().unwrap()).unwrap()).collect();
+            (0..5).map(|_| std::fs::read(bench.challenges.issue(Some(1000)).unwrap()).unwrap()).collect();
         assert_eq!(bench.files(), 3);
         let valid: Vec<_> = secrets.iter().map(|secret| bench.challenges.redeem(secret)).collect();
         assert_eq!(valid, [false, false, true, true, true]);
+    }
+
+    #[test]
+    fn who_asks_without_end_makes_no_file_of_others_void() {
+        let bench = bench(4);
+        let issue = |user| std::fs::read(bench.challenges.issue(user).unwrap()).unwrap();
+        let (own, other) = (issue(Some(0)), issue(Some(33)));
+        let many: Vec<_> = (0..20).map(|_| issue(Some(1000))).collect();
+        let unknown = issue(None);
+        assert_eq!(bench.files(), 4);
+        for secret in [&own, &other, &unknown, &many[19]] {
+            assert!(bench.challenges.redeem(secret));
+        }
+        assert!(!bench.challenges.redeem(&many[18]));
     }
 
     #[test]
@@ -266,7 +293,7 @@ mod tests {
         symlink(&outside, bench.layout.tokens().join("planted.key")).unwrap();
         symlink(bench.layout.root(), bench.layout.tokens().join("folder-link")).unwrap();
         std::fs::write(bench.layout.tokens().join("stale.key"), b"s").unwrap();
-        let secret = std::fs::read(bench.challenges.issue().unwrap()).unwrap();
+        let secret = std::fs::read(bench.challenges.issue(Some(1000)).unwrap()).unwrap();
         assert_eq!(bench.challenges.sweep_all().unwrap(), 4);
         assert_eq!(bench.files(), 0);
         assert!(outside.exists());
@@ -279,7 +306,7 @@ mod tests {
         let elsewhere = tempfile::tempdir().unwrap();
         std::fs::remove_dir(bench.layout.tokens()).unwrap();
         symlink(elsewhere.path(), bench.layout.tokens()).unwrap();
-        assert!(bench.challenges.issue().is_err());
+        assert!(bench.challenges.issue(Some(1000)).is_err());
         assert!(bench.challenges.sweep_all().is_err());
         assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 0);
     }

@@ -27,7 +27,7 @@ pub(crate) struct Heard {
     pub(crate) vm_id: Uuid,
     pub(crate) location: String,
     pub(crate) tags: BTreeMap<String, String>,
-    /// `Connected`, `Expired`, ...
+    /// As the site sees it: `Connected`.
     pub(crate) status: String,
     pub(crate) last_heartbeat: Timestamp,
 }
@@ -119,7 +119,7 @@ impl Health {
         let trouble = self.lock().trouble.clone();
         let silent = |heard: &Heard| self.clock.now().as_second() - heard.last_heartbeat.as_second();
         let status = match &heard {
-            Some(heard) if heard.status == "Expired" => "Expired",
+            _ if trouble.as_ref().is_some_and(|trouble| trouble.code == "Expired") => "Expired",
             Some(heard) if silent(heard) <= CONNECTED_SECONDS_MAX => "Connected",
             _ => "Disconnected",
         };
@@ -181,6 +181,8 @@ mod tests {
         assert_eq!(health.refreshed(&config).0, "uksouth");
         health.failed("503", "away");
         assert_eq!(health.status(Some(&config))["errorCode"], "503");
+        health.failed("Expired", "connect again");
+        assert_eq!(health.status(Some(&config))["status"], "Expired");
         health.heard(heard(&config, 1_800_000_000)).unwrap();
         let health = open();
         let status = health.status(Some(&config));

@@ -52,9 +52,7 @@ impl Links {
         *made = None;
         let layout = self.options.layout();
         let key_path = layout.part(Part::Certs).join(KEY);
-        let key = load_key(&layout)?.ok_or_else(|| {
-            AgentFault::content(&key_path, "it is missing; disconnect and connect the machine again")
-        })?;
+        let key = load_key(&layout)?.ok_or_else(|| AgentFault::content(&key_path, "it is missing"))?;
         let client = Client::new(client_options(&self.options, Some(&config))?)?;
         let endpoints = self.options.reach.endpoints.clone().unwrap_or_else(|| config.endpoints.clone());
         let link = Arc::new(Link { config, endpoints, client, key: AssertionKey::from_key(key), generation });

@@ -38,7 +38,7 @@ pub struct HimdsLimits {
     /// Sustained rate; bursts of one second's worth are served.
     pub metadata_per_second: u32,
     pub identity_per_second: u32,
-    /// Challenge files that may wait to be used; the oldest makes room.
+    /// Challenge files that may wait to be used; the oldest of the user who has most of them makes room.
     pub challenges_max: usize,
     pub challenge_lifetime_seconds: i64,
 }
@@ -99,7 +99,11 @@ impl AgentOptions {
 pub enum AgentFault {
     #[error("{what} {}: {source}", path.display())]
     File { what: &'static str, path: PathBuf, source: std::io::Error },
-    #[error("{} is not usable: {reason}", path.display())]
+    #[error(
+        "{} is not usable: {reason}; 'azcmagent disconnect --force-local-only' removes what is damaged, then connect \
+         this machine anew",
+        path.display()
+    )]
     Content { path: PathBuf, reason: String },
     #[error("{address} cannot be listened on: {source}; is another agent running?")]
     Listen { address: SocketAddr, source: std::io::Error },

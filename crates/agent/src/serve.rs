@@ -97,7 +97,9 @@ async fn connection(
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_headers(limits.headers_max)
-        .max_buf_size(limits.header_bytes_max);
+        .max_buf_size(limits.header_bytes_max)
+        // The buffer alone grows past its bound by what comes in one piece.
+        .max_header_size(limits.header_bytes_max);
     let service = {
         let core = core.clone();
         service_fn(move |request: hyper::Request<Incoming>| {

@@ -169,6 +169,8 @@ const AZURE_HOSTS: &[(&str, Role)] = &[
     ("login.microsoftonline.com", Role::Login),
     ("login.windows.net", Role::Login),
     ("login.microsoft.com", Role::Login),
+    // A region's, which SDKs ask where AZURE_REGIONAL_AUTHORITY_NAME says so.
+    ("*.login.microsoft.com", Role::Login),
     ("sts.windows.net", Role::Login),
     ("graph.microsoft.com", Role::Graph),
     ("management.azure.com", Role::Management),

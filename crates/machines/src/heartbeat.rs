@@ -52,6 +52,13 @@ impl Heartbeat {
         }
     }
 
+    /// Whether the machine comes back by being connected anew alone. Just after the start of a site that was off, which
+    /// heard nobody, it comes back by itself.
+    pub(crate) fn is_lapsed(&self, listening_since: Timestamp, now: Timestamp) -> bool {
+        let listened = now.as_second().saturating_sub(listening_since.as_second());
+        self.silence_seconds(now) > EXPIRED_AFTER_SECONDS && listened > DISCONNECTED_AFTER_SECONDS
+    }
+
     fn silence_seconds(&self, now: Timestamp) -> i64 {
         now.as_second().saturating_sub(self.at.as_second())
     }
@@ -82,5 +89,10 @@ mod tests {
         assert_eq!(status(1000 + 901), Status { name: "Disconnected", since: at(1900) });
         let expiry = 1000 + EXPIRED_AFTER_SECONDS;
         assert_eq!(status(expiry + 1), Status { name: "Expired", since: at(expiry) });
+        assert!(!heartbeat.is_lapsed(at(1000), at(expiry)));
+        assert!(heartbeat.is_lapsed(at(1000), at(expiry + 1)));
+        let began = expiry + 5000;
+        assert!(!heartbeat.is_lapsed(at(began), at(began + 900)), "the site was off");
+        assert!(heartbeat.is_lapsed(at(began), at(began + 901)));
     }
 }

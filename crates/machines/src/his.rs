@@ -75,6 +75,13 @@ async fn heartbeat(at: At<His>, permit: Permit<SignedIn>, input: Json<Said>) -> 
     }
     let now = permit.now();
     let before = machines.heartbeat(&resource.id);
+    if before.as_ref().is_some_and(|beat| beat.is_lapsed(machines.listening_since, now)) {
+        return Err(Fault::conflict(
+            "Expired",
+            "Nothing was heard of this machine for 45 days. Disconnect it with 'azcmagent disconnect' and connect it \
+             again with 'azcmagent connect'; its new identity holds none of the old one's roles.",
+        ));
+    }
     let connected_since =
         before.as_ref().filter(|beat| beat.is_connected(now)).map_or(now, |beat| beat.connected_since);
     let cut = |text: Option<String>| text.map(|text| text.chars().take(TEXT_CHARS_MAX).collect());
@@ -176,6 +183,7 @@ impl Service for His {
     fn no_such_operation(&self, _head: &RequestHead, other_method_fits: bool) -> Fault {
         if other_method_fits {
             Fault::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "The method is not allowed here.")
+                .header(header::ALLOW, HeaderValue::from_static("POST"))
         } else {
             Fault::not_found("NotFound", "There is no such operation.")
         }

@@ -1,6 +1,7 @@
 //! Flags, as `azcmagent` has them.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -95,6 +96,63 @@ pub(super) enum Command {
     Version,
     /// Show the commands, or what one of them takes
     Help { command: Option<String> },
+    #[command(flatten)]
+    Absent(Absent),
+}
+
+/// Commands of Azure's agent that have nothing to do here.
+#[derive(Subcommand)]
+#[command(hide = true)]
+pub(super) enum Absent {
+    #[command(hide = true)]
+    Check(Anything),
+    #[command(hide = true)]
+    Config(Anything),
+    #[command(hide = true)]
+    Extension(Anything),
+    #[command(hide = true)]
+    Genkey(Anything),
+    #[command(hide = true)]
+    License(Anything),
+    #[command(hide = true)]
+    Logs(Anything),
+    #[command(hide = true)]
+    Upgrade(Anything),
+}
+
+/// Whatever Azure's command takes.
+#[derive(Args)]
+pub(super) struct Anything {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    _words: Vec<OsString>,
+}
+
+impl Absent {
+    /// What to do instead, or why there is nothing to do.
+    pub(super) fn why(&self) -> &'static str {
+        match self {
+            Self::Check(_) => {
+                "'check' is a command of Azure's agent; 'azcmagent show' tells whether this machine reaches its site"
+            }
+            Self::Config(_) => {
+                "'config' is a command of Azure's agent; this one has no settings, and takes its proxy from HTTPS_PROXY \
+                 when it is connected"
+            }
+            Self::Extension(_) => "'extension' is a command of Azure's agent; this one runs no extensions",
+            Self::Genkey(_) => {
+                "'genkey' is a command of Azure's agent; this one makes its key when it is connected"
+            }
+            Self::License(_) => {
+                "'license' is a command of Azure's agent; this one is a part of Arcadia, under Apache-2.0"
+            }
+            Self::Logs(_) => {
+                "'logs' is a command of Azure's agent; this one's log is /var/opt/azcmagent/log/himds.log"
+            }
+            Self::Upgrade(_) => {
+                "'upgrade' is a command of Azure's agent; this one is a part of Arcadia and changes with it"
+            }
+        }
+    }
 }
 
 #[derive(Args)]

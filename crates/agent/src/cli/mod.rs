@@ -157,6 +157,7 @@ fn command(
             }
         }
         Command::Help { command } => help(command.as_deref(), voice)?,
+        Command::Absent(absent) => return Err(OnboardFault::new(Failure::Unsupported, absent.why())),
     }
     Ok(())
 }

@@ -138,7 +138,7 @@ impl Bench {
     /// does not use the challenge up; nobody else makes the site be asked. Metadata are the same in every form.
     fn check(&mut self, data: &[u8]) {
         if !self.challenge.0.exists() {
-            let path = self.core.challenges.issue().unwrap();
+            let path = self.core.challenges.issue(None).unwrap();
             self.challenge = (path.clone(), std::fs::read(path).unwrap());
         }
         let (file, secret) = &self.challenge;

@@ -76,7 +76,7 @@ fn check_challenge(asked: &Asked<'_>) -> Result<(), Refused> {
         Err(()) => "The Authorization header must be 'Basic' and the content of the challenge file",
     };
     asked.count()?;
-    match core.challenges.issue() {
+    match core.challenges.issue(asked.caller.user()) {
         Ok(path) => Err(Refused::challenge(why, &path)),
         Err(fault) => {
             core.log.error(&fault.to_string());

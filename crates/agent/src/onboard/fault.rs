@@ -9,6 +9,7 @@ use crate::AgentFault;
 pub enum Failure {
     Default = 1,
     Internal = 2,
+    Unsupported = 3,
     BadAccessToken = 12,
     MissingParameter = 16,
     NotRoot = 18,

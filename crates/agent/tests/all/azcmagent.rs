@@ -364,6 +364,44 @@ async fn a_file_of_flags_and_flags_that_win() {
 }
 
 #[tokio::test]
+async fn commands_of_azures_agent_say_why_they_are_not_here() {
+    let bench = Bench::new().await;
+    for (args, text) in [
+        (&["config", "set", "proxy.url", "http://proxy.test:3128"][..], "HTTPS_PROXY"),
+        (&["config", "list", "--json"], "HTTPS_PROXY"),
+        (&["check", "--location", "uksouth", "-p"], "azcmagent show"),
+        (&["extension", "list"], "no extensions"),
+        (&["genkey"], "makes its key"),
+        (&["license"], "Apache-2.0"),
+        (&["logs", "--full", "--output", "x.zip"], "himds.log"),
+        (&["upgrade"], "changes with it"),
+    ] {
+        failed(&bench.run(args).await, 3, text);
+    }
+    let listed = bench.run(&["help"]).await.out;
+    assert!(!listed.contains("genkey") && !listed.contains("extension"), "{listed}");
+}
+
+#[tokio::test]
+async fn what_is_damaged_says_how_it_is_mended() {
+    let bench = Bench::new().await;
+    let mend = "azcmagent disconnect --force-local-only";
+    for file in ["certs/machine.key", "certs/vmid", "agentconfig.json"] {
+        assert_eq!(bench.connect().await.code, 0);
+        let path = bench.root.path().join(file);
+        assert!(path.exists(), "{file}");
+        std::fs::write(&path, "damaged").unwrap();
+        if file != "agentconfig.json" {
+            std::fs::remove_file(bench.root.layout().config()).unwrap();
+        }
+        failed(&bench.connect().await, 69, mend);
+        assert_eq!(bench.run(&["disconnect", "--force-local-only"]).await.code, 0, "{file}");
+        bench.site.known().machines.clear();
+    }
+    assert_eq!(bench.connect().await.code, 0);
+}
+
+#[tokio::test]
 async fn version_and_help() {
     let bench = Bench::new().await;
     let version = bench.run(&["version"]).await;

@@ -1,6 +1,6 @@
 //! Running a command in a machine.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
@@ -10,14 +10,17 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result, bail};
-use rustix::process::{Pid, Signal};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::process::{Gid, Pid, Signal, Uid};
+use rustix::thread::{
+    LinkNameSpaceType, move_into_link_name_space, set_thread_gid, set_thread_groups, set_thread_uid,
+};
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::record::{Folder, Record, Run};
 use super::{environment, launch, users};
-use crate::environment::OWN_CLOUD;
+
+const ENDED: &str = "the machine has just ended";
 
 #[derive(clap::Args)]
 pub struct Enter {
@@ -25,6 +28,21 @@ pub struct Enter {
     folder: PathBuf,
     #[arg(long)]
     user: Option<String>,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    command: Vec<OsString>,
+}
+
+/// What a command in a machine is at first: this program, which takes on the command's user with all of its groups.
+#[derive(clap::Args)]
+pub struct Become {
+    /// Absent on a machine that has one user.
+    #[arg(long)]
+    uid: Option<u32>,
+    /// The user's own comes first.
+    #[arg(long = "gid")]
+    gids: Vec<u32>,
+    #[arg(long)]
+    program: PathBuf,
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
     command: Vec<OsString>,
 }
@@ -49,7 +67,10 @@ pub fn run(enter: Enter) -> Result<ExitCode> {
     let record = folder.record()?;
     let run = folder.running().with_context(|| format!("machine {} does not run", record.name))?;
     let here = std::env::current_dir().ok();
-    let passwd = std::fs::read_to_string(folder.passwd())?;
+    let known = Known {
+        passwd: std::fs::read_to_string(folder.passwd())?,
+        group: std::fs::read_to_string(folder.group())?,
+    };
     let fallback = launch::needs_fallback(record.isolation);
     join(&run).with_context(|| format!("cannot enter machine {}", record.name))?;
     // Entering a mount namespace leads to its root.
@@ -57,10 +78,10 @@ pub fn run(enter: Enter) -> Result<ExitCode> {
     if !landed {
         std::env::set_current_dir("/")?;
     }
-    let command = prepare(&enter, &record, &passwd, fallback)?;
+    let command = prepare(&enter, &record, &known, fallback)?;
     // Threads are not possible here: a process whose children go to another process list cannot have any.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let status = runtime.block_on(supervise(command, &enter.command))?;
+    let status = runtime.block_on(supervise(command))?;
     Ok(exit_code(status))
 }
 
@@ -77,13 +98,16 @@ fn join(run: &Run) -> Result<()> {
     let mut open = Vec::new();
     for (kind, number) in wanted {
         let path = format!("/proc/{}/ns/{kind}", run.pid);
-        let file = File::open(&path).with_context(|| format!("cannot open {path}"))?;
+        let file = match File::open(&path) {
+            Err(_) if !run.is_alive() => bail!(ENDED),
+            opened => opened.with_context(|| format!("cannot open {path}"))?,
+        };
         if Some(file.metadata()?.ino()) != own(kind) {
             open.push((kind, number, file));
         }
     }
     if !run.is_alive() {
-        bail!("the machine has just ended");
+        bail!(ENDED);
     }
     for (kind, number, file) in open {
         move_into_link_name_space(file.as_fd(), Some(number))
@@ -92,27 +116,27 @@ fn join(run: &Run) -> Result<()> {
     Ok(())
 }
 
+/// The machine's users and groups, as its own files have them now.
+struct Known {
+    passwd: String,
+    group: String,
+}
+
 #[allow(clippy::disallowed_methods, reason = "a command in a machine gets the caller's environment")]
-fn prepare(enter: &Enter, record: &Record, passwd: &str, fallback: bool) -> Result<Command> {
-    let Some((program, arguments)) = enter.command.split_first() else { bail!("there is no command") };
+fn prepare(enter: &Enter, record: &Record, known: &Known, fallback: bool) -> Result<Command> {
+    let Some(program) = enter.command.first() else { bail!("there is no command") };
     let callers = std::env::var("PATH").unwrap_or_default();
     let path = environment::path(&callers, fallback);
-    // The program is looked for on the machine's path, not on the caller's.
-    let mut command = Command::new(find(program.as_ref(), &path));
-    command.as_std_mut().arg0(program);
-    // Those of another site's shell are not this machine's.
-    for name in OWN_CLOUD {
-        command.env_remove(name);
-    }
-    command.args(arguments).env("PATH", &path).envs(environment::variables(record.domain.as_deref()));
-    for name in environment::REMOVED {
-        command.env_remove(name);
-    }
+    // This program: the one in the machine may be older.
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(super::INIT).arg("become");
     let user = enter.user.as_deref().unwrap_or("root");
-    let login = users::find_login(passwd, user)
+    let login = users::find_login(&known.passwd, user)
         .with_context(|| format!("machine {} has no user {user}", record.name))?;
     if record.isolation.separates_users() {
-        command.uid(login.account.uid).gid(login.account.gid);
+        let others = users::groups_of(&known.group, user).filter(|gid| record.isolation.has_group(*gid));
+        let groups = std::iter::once(login.account.gid).chain(others);
+        command.arg(format!("--uid={}", login.account.uid)).args(groups.map(|gid| format!("--gid={gid}")));
     } else if login.account.uid != 0 {
         bail!(
             "machine {} has no other user than root: {}",
@@ -120,10 +144,32 @@ fn prepare(enter: &Enter, record: &Record, passwd: &str, fallback: bool) -> Resu
             record.isolation.note().unwrap_or_default()
         );
     }
+    // The program is looked for on the machine's path, not on the caller's.
+    command.arg("--program").arg(find(program.as_ref(), &path)).arg("--").args(&enter.command);
+    for (name, _) in std::env::vars_os() {
+        if !environment::is_passed_on(&name.to_string_lossy()) {
+            command.env_remove(name);
+        }
+    }
+    command.env("PATH", &path).envs(environment::variables(record.domain.as_deref()));
     if enter.user.is_some() {
         command.env("HOME", &login.home).env("USER", user).env("LOGNAME", user);
     }
     Ok(command)
+}
+
+/// Becomes the command.
+pub fn become_command(wanted: &Become) -> Result<ExitCode> {
+    let Some((name, arguments)) = wanted.command.split_first() else { bail!("there is no command") };
+    if let Some(uid) = wanted.uid {
+        let groups: Vec<Gid> = wanted.gids.iter().map(|gid| Gid::from_raw(*gid)).collect();
+        let own = groups.first().context("the user has no group")?;
+        set_thread_groups(&groups).context("cannot take on the user's groups")?;
+        set_thread_gid(*own).context("cannot take on the user's group")?;
+        set_thread_uid(Uid::from_raw(uid)).context("cannot take on the user")?;
+    }
+    let error = std::process::Command::new(&wanted.program).arg0(name).args(arguments).exec();
+    not_started(&error, name)
 }
 
 fn find(program: &Path, path: &str) -> PathBuf {
@@ -140,7 +186,7 @@ fn is_program(file: &Path) -> bool {
 
 /// Runs the command and passes signals on to it. A terminal sends its own to the command as well, so those are
 /// only kept from ending this process before the command has ended.
-async fn supervise(mut command: Command, words: &[OsString]) -> Result<ExitStatus> {
+async fn supervise(mut command: Command) -> Result<ExitStatus> {
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stdin());
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut quit = signal(SignalKind::quit())?;
@@ -148,10 +194,7 @@ async fn supervise(mut command: Command, words: &[OsString]) -> Result<ExitStatu
     let mut hang_up = signal(SignalKind::hangup())?;
     let mut first = signal(SignalKind::user_defined1())?;
     let mut second = signal(SignalKind::user_defined2())?;
-    let mut child = match command.spawn() {
-        Ok(child) => child,
-        Err(error) => return not_started(&error, words),
-    };
+    let mut child = command.spawn().context("cannot start this program again")?;
     let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
     loop {
         let wanted = tokio::select! {
@@ -170,14 +213,13 @@ async fn supervise(mut command: Command, words: &[OsString]) -> Result<ExitStatu
 }
 
 /// What a shell says and returns for a command that is not there or cannot be run.
-fn not_started(error: &std::io::Error, words: &[OsString]) -> Result<ExitStatus> {
-    let name = words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+fn not_started(error: &std::io::Error, name: &OsStr) -> Result<ExitCode> {
     let (text, code) = match error.kind() {
         std::io::ErrorKind::NotFound => ("command not found".to_owned(), 127),
         _ => (error.to_string(), 126),
     };
-    writeln!(std::io::stderr(), "arcadia: {name}: {text}")?;
-    Ok(ExitStatus::from_raw(code << 8))
+    writeln!(std::io::stderr(), "arcadia: {}: {text}", name.to_string_lossy())?;
+    Ok(ExitCode::from(code))
 }
 
 /// The command's own status; 128 + the signal's number when a signal ended it, as shells have it.

@@ -3,7 +3,7 @@
 //! `begin` leaves the host's namespaces, which only a process of one thread can do, starts `hold` in them as
 //! the first process of the machine's process list, says its number and ends. `hold` furnishes the machine,
 //! keeps the forwarder and the agent's daemon running, and collects what ends. `enter` runs a command in a
-//! machine. `empty` removes a machine's files that belong to users of its user namespace.
+//! machine, which `become` turns into as the user that it is for. `empty` removes a machine's files that belong to users of its user namespace.
 
 use std::ffi::OsString;
 use std::fs;
@@ -39,6 +39,7 @@ enum Part {
     Begin(Begin),
     Hold(Begin),
     Enter(enter::Enter),
+    Become(enter::Become),
     Empty {
         #[arg(long)]
         folder: PathBuf,
@@ -70,6 +71,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Part::Empty { folder } => told(empty(&Folder::new(folder))),
         Part::Hold(begin) => hold(&begin).map(|()| ExitCode::SUCCESS),
         Part::Enter(enter) => enter::run(enter),
+        Part::Become(wanted) => enter::become_command(&wanted),
     };
     done.unwrap_or_else(|error| {
         let _ = writeln!(std::io::stderr(), "arcadia: {error:#}");

@@ -52,6 +52,15 @@ impl Isolation {
         !matches!(self, Self::Single { .. })
     }
 
+    /// Whether a machine has a group of this number.
+    pub fn has_group(self, gid: u32) -> bool {
+        match self {
+            Self::Root => true,
+            Self::Subordinate { count, .. } => gid <= count,
+            Self::Single { .. } => gid == 0,
+        }
+    }
+
     /// What a person should know about this way, in a sentence; nothing when there is nothing to know.
     pub fn note(self) -> Option<&'static str> {
         (!self.separates_users()).then_some(

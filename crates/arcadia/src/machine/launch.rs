@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal};
 use super::isolation::{Isolation, on_path};
 use super::name::MachineName;
 use super::record::{Folder, Record, Run, SCHEMA, network_of};
-use super::{INIT, Site, sudo, users};
+use super::{INIT, Site, environment, sudo, users};
 
 const START_SECONDS_MAX: u64 = 30;
 const STOP_SECONDS_MAX: u64 = 8;
@@ -212,6 +212,14 @@ fn put(path: &Path, text: &str, mode: u32) -> Result<()> {
     file.set_permissions(fs::Permissions::from_mode(mode)).with_context(context)
 }
 
+/// A program that is given nothing of the caller's environment: what holds a machine stays when the caller's shell, with
+/// the credentials in it, is gone.
+fn bare(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().env("PATH", environment::path("", false));
+    command
+}
+
 enum Held {
     Running(Run),
     NoProcessList,
@@ -219,7 +227,7 @@ enum Held {
 
 /// Starts the process that holds the machine, and waits until the machine's HIMDS answers.
 fn hold(folder: &Folder, record: &Record, site: &Site, own_processes: bool) -> Result<Held> {
-    let mut command = Command::new(own_program()?);
+    let mut command = bare(&own_program()?);
     command.arg(INIT).arg("begin").arg("--folder").arg(folder.path());
     command.arg("--proxy-socket").arg(&site.proxy_socket);
     command.arg("--database-socket").arg(&site.database_socket);
@@ -288,7 +296,7 @@ fn remove_files(folder: &Folder) -> Result<()> {
     if let Ok(record) = folder.record()
         && record.isolation.in_user_namespace()
     {
-        let mut command = Command::new(own_program()?);
+        let mut command = bare(&own_program()?);
         command.arg(INIT).arg("empty").arg("--folder").arg(folder.path());
         converse(command, folder, &record)?;
     }
@@ -336,7 +344,7 @@ fn signal(pid: i32, signal: Signal) {
 
 fn ends_within(run: &Run, time: Duration) -> bool {
     let deadline = Instant::now() + time;
-    while run.is_alive() {
+    while run.is_listed() {
         if Instant::now() >= deadline {
             return false;
         }
@@ -411,6 +419,13 @@ mod tests {
 
     const IN_PLACE: &str = "mount -t tmpfs tmpfs /var/opt && mkdir /var/opt/azcmagent && \
                             mount --bind \"$OWN\" /var/opt/azcmagent";
+
+    #[test]
+    fn a_machine_is_held_without_the_callers_environment() {
+        let output = bare(Path::new("/usr/bin/env")).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.starts_with("PATH=/opt/azcmagent/bin:") && text.lines().count() == 1, "{text}");
+    }
 
     #[test]
     fn only_what_is_the_machines_own_is_ended_with_it() {

@@ -131,7 +131,13 @@ impl Run {
         })
     }
 
+    /// Whether the process holds its machine. One that was killed is still listed while the others in the machine end, but
+    /// is in no network any more.
     pub fn is_alive(&self) -> bool {
+        self.is_listed() && network_of(self.pid) == Some(self.network)
+    }
+
+    pub fn is_listed(&self) -> bool {
         self.is_of_this_boot() && start_ticks(self.pid) == Some(self.start_ticks)
     }
 
@@ -190,6 +196,8 @@ mod tests {
         let run = Run::of(pid, false).unwrap();
         assert!(run.is_alive());
         assert!(!Run { start_ticks: run.start_ticks + 1, ..run.clone() }.is_alive());
+        let ending = Run { network: run.network + 1, ..run.clone() };
+        assert!(ending.is_listed() && !ending.is_alive());
         assert!(!Run { boot: "another".to_owned(), ..run }.is_alive());
     }
 

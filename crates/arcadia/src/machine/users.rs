@@ -81,6 +81,15 @@ pub fn find_login(passwd: &str, name: &str) -> Option<Login> {
     Some(Login { account, home: (*fields.get(5)?).to_owned() })
 }
 
+/// The groups whose lines of a group file name the user.
+pub fn groups_of(group: &str, name: &str) -> impl Iterator<Item = u32> {
+    group.lines().filter_map(move |line| {
+        let mut fields = line.split(':').skip(2);
+        let (gid, members) = (fields.next()?.parse().ok()?, fields.next()?);
+        members.split(',').any(|member| member.trim() == name).then_some(gid)
+    })
+}
+
 fn find(passwd: &str, name: &str) -> Option<Account> {
     find_login(passwd, name).map(|login| login.account)
 }
@@ -132,6 +141,14 @@ mod tests {
         let users = compose(PASSWD, "himds:x:55:\n");
         assert_eq!(users.himds.gid, 55);
         assert_eq!(users.group.matches("himds").count(), 1);
+    }
+
+    #[test]
+    fn groups_are_those_that_name_the_whole_user() {
+        let group =
+            "root:x:0:\nhimds:x:997:sys,me\nother:x:55:me2, me\nme:x:1000:\nbroken:x:y:me\nshort:x:7\n";
+        assert_eq!(groups_of(group, "me").collect::<Vec<_>>(), [997, 55]);
+        assert_eq!(groups_of(group, "m").count(), 0);
     }
 
     #[test]

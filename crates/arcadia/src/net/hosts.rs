@@ -46,6 +46,7 @@ const WITHHELD: &[(&str, &str)] = &[
     ("graph.windows.net", NOT_SERVED),
     ("*.microsoftonline.com", NOT_SERVED),
     ("login.microsoft.com", NOT_SERVED),
+    ("*.login.microsoft.com", NOT_SERVED),
     ("login.windows.net", NOT_SERVED),
     ("sts.windows.net", NOT_SERVED),
 ];

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls_pki_types::DnsName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::activity::Activity;
@@ -101,6 +102,9 @@ impl Proxy {
         let not_connected = |reason: &str| format!("Arcadia's proxy does not connect to {host}: {reason}.");
         let route = if port == TUNNEL_PORT { self.hosts.route(host) } else { Route::Outside };
         match route {
+            Route::Here if DnsName::try_from(fold_host(host)).is_err() => {
+                Err((Refused::bad_request(not_connected("no host can have this name")), stream))
+            }
             Route::Here => {
                 self.serve_here(stream, from, host).await;
                 Ok(())

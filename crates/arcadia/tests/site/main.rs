@@ -16,6 +16,7 @@ mod keys;
 mod lifecycle;
 mod limits;
 mod lists;
+mod machines;
 mod outside;
 mod own_domain;
 mod proxy;

@@ -39,6 +39,31 @@ fn curl_reaches_the_site_and_trusts_its_authority_alone() {
     assert!(page.status == 200 && page.body.contains("token"), "{page:?}");
 }
 
+/// Where SDKs sign in when AZURE_REGIONAL_AUTHORITY_NAME names a region.
+#[test]
+fn a_regions_sign_in_is_this_sites() {
+    let site = Site::start_with(&[]);
+    let path = "/organizations/v2.0/.well-known/openid-configuration";
+    let discovery = site.curl(&[&format!("https://uksouth.login.microsoft.com{path}")]);
+    assert_eq!((discovery.status, discovery.proxy_status), (200, 200), "{discovery:?}");
+    assert_eq!(discovery.json(), site.curl(&[&format!("https://login.microsoftonline.com{path}")]).json());
+    for name in ["a.uksouth.login.microsoft.com", "uksouth.r.login.microsoftonline.com"] {
+        let answer = ask(&site, &format!("CONNECT {name}:443 HTTP/1.1\r\n\r\n"));
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{name} -> {answer}");
+    }
+}
+
+#[test]
+fn a_name_that_no_host_has_is_refused_before_the_tunnel() {
+    let site = Site::start();
+    for name in ["-", "a-", "a b", &"a".repeat(64)] {
+        let answer = ask(&site, &format!("CONNECT {name}.vault.azure.net:443 HTTP/1.1\r\n\r\n"));
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{name} -> {answer}");
+    }
+    let longest = ask(&site, &format!("CONNECT {}.vault.azure.net:443 HTTP/1.1\r\n\r\n", "a".repeat(63)));
+    assert!(longest.starts_with("HTTP/1.1 200 "), "{longest}");
+}
+
 #[test]
 fn old_clients_send_connect_without_a_host() {
     let site = Site::start();

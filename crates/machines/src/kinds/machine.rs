@@ -10,6 +10,7 @@ use arcadia_kernel::{ArmId, Clock, Fault, HeaderName, HeaderValue, StatusCode};
 use arcadia_store::{Store, StoreError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -20,8 +21,10 @@ use crate::heartbeat::{HEARTBEATS, Heartbeat};
 const CLIENT_ID_HEADER: HeaderName = HeaderName::from_static("x-ms-arcadia-identity-client-id");
 /// The longest text that is kept in one property, in characters.
 const TEXT_CHARS_MAX: usize = 1024;
-/// A public key's longest base64 form, in characters (RSA-4096 with room to spare).
-const KEY_CHARS_MAX: usize = 1024;
+/// A public key's longest base64 form, in characters (RSA-8192 with room to spare).
+const KEY_CHARS_MAX: usize = 1536;
+/// The largest structured property that is kept, in bytes of JSON. PATCH merges them.
+const OBJECT_BYTES_MAX: usize = 64 * 1024;
 
 /// Text properties that an agent says of its machine and that are shown as they were said.
 const SAID_TEXTS: &[&str] = &[
@@ -76,6 +79,8 @@ pub struct Machines {
     pub(crate) store: Store,
     directory: Arc<Directory>,
     clock: Arc<dyn Clock>,
+    /// Since when this site could be told something.
+    pub(crate) listening_since: Timestamp,
     heartbeats: Arc<RwLock<HashMap<String, Heartbeat>>>,
 }
 
@@ -102,7 +107,8 @@ impl Machines {
             let mut loaded = heartbeats.write().unwrap_or_else(std::sync::PoisonError::into_inner);
             loaded.entry(row.value.machine.folded().to_owned()).or_insert(row.value);
         }
-        Ok(Arc::new(Self { store, directory, clock, heartbeats }))
+        let listening_since = clock.now();
+        Ok(Arc::new(Self { store, directory, clock, listening_since, heartbeats }))
     }
 
     pub(crate) fn heartbeat(&self, machine: &ArmId) -> Option<Heartbeat> {
@@ -150,7 +156,8 @@ impl Machines {
         if desired.identity.is_some() {
             require_system_assigned(desired.identity.as_ref())?;
         }
-        stored.said.extend(asked.said);
+        // An agent says all of it each time; a PATCH comes with what it leaves as it was.
+        stored.said = asked.said;
         let tags = desired.tags.or_else(|| Some(current.tags.clone()));
         // The identity is the site's own doing: what the caller says of it changes nothing.
         let desired = Desired { tags, identity: current.identity.clone(), ..desired };
@@ -271,6 +278,9 @@ impl Asked {
                 said if SAID_OBJECTS.contains(&said) => {
                     if !value.is_object() {
                         return Err(invalid(name, "an object"));
+                    }
+                    if value.to_string().len() > OBJECT_BYTES_MAX {
+                        return Err(invalid(name, &format!("at most {OBJECT_BYTES_MAX} bytes of JSON")));
                     }
                     asked.said.insert(name.clone(), value.clone());
                 }

@@ -37,6 +37,40 @@ async fn a_heartbeat_connects_and_silence_disconnects() {
 }
 
 #[tokio::test]
+async fn an_expired_machine_comes_back_by_being_connected_anew() {
+    let world = World::new().await;
+    let made = world.connect("ubuntu-01", VM, &key(0)).await.is(200);
+    let token = world.machine_token(&made, &key(0)).await;
+    world.heartbeat(Some(&token), &beat(VM)).await.is(200);
+    world.clock.advance_seconds(45 * 86_400 + 1);
+    let token = world.machine_token(&made, &key(0)).await;
+    let refused = world.heartbeat(Some(&token), &beat(VM)).await.is(409);
+    assert_eq!(refused.code(), "Expired");
+    let text = refused.body["error"]["message"].as_str().unwrap();
+    assert!(text.contains("azcmagent disconnect") && text.contains("azcmagent connect"), "{text}");
+    let owner = world.owner().await;
+    // Neither writing it again as it is nor time brings it back.
+    world.connect("ubuntu-01", VM, &key(0)).await.is(200);
+    world.heartbeat(Some(&token), &beat(VM)).await.is(409);
+    let shown = world.arm(&owner, Method::GET, &machine("ubuntu-01"), Value::Null).await.is(200);
+    assert_eq!(shown.body["properties"]["status"], "Expired");
+
+    world.arm(&owner, Method::DELETE, &machine("ubuntu-01"), Value::Null).await;
+    let made = world.connect("ubuntu-01", VM, &key(0)).await.is(200);
+    let token = world.machine_token(&made, &key(0)).await;
+    assert_eq!(world.heartbeat(Some(&token), &beat(VM)).await.is(200).body["status"], "Connected");
+}
+
+#[tokio::test]
+async fn another_method_is_told_which_one_is_allowed() {
+    let world = World::new().await;
+    let made = world.connect("ubuntu-01", VM, &key(0)).await.is(200);
+    let token = world.machine_token(&made, &key(0)).await;
+    let refused = world.his(Method::GET, Some(&token), "").await.is(405);
+    assert_eq!(refused.headers["allow"], "POST");
+}
+
+#[tokio::test]
 async fn strangers_do_not_beat() {
     let world = World::new().await;
     let made = world.connect("ubuntu-01", VM, &key(0)).await.is(200);

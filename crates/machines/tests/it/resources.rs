@@ -56,6 +56,57 @@ async fn an_identity_cannot_be_taken_over_by_writing_its_machine() {
 }
 
 #[tokio::test]
+async fn a_patch_changes_what_it_names_and_removes_what_is_null() {
+    let world = World::new().await;
+    world.connect("ubuntu-01", VM, &key(0)).await.is(200);
+    let owner = world.owner().await;
+    let patch = |properties: Value| {
+        let change = json!({ "properties": properties });
+        let (world, owner) = (&world, &owner);
+        async move { world.arm(owner, Method::PATCH, &machine("ubuntu-01"), change).await.is(200) }
+    };
+    let place = json!({ "name": "cellar", "city": "Leeds" });
+    patch(json!({ "locationData": place, "osVersion": "12" })).await;
+    let changed = patch(json!({ "locationData": { "city": null }, "osVersion": null })).await;
+    let shown = world.arm(&owner, Method::GET, &machine("ubuntu-01"), Value::Null).await.is(200);
+    assert_eq!(shown.body["properties"], changed.body["properties"]);
+    assert_eq!(shown.body["properties"]["locationData"], json!({ "name": "cellar" }));
+    assert!(shown.body["properties"].get("osVersion").is_none(), "{}", shown.body);
+    assert_eq!(shown.body["properties"]["osType"], "linux");
+    assert_eq!(shown.body["properties"]["vmId"], VM.to_string());
+    let gone = patch(json!({ "locationData": null, "vmId": null })).await;
+    assert!(gone.body["properties"].get("locationData").is_none(), "{}", gone.body);
+    assert_eq!(gone.body["properties"]["vmId"], VM.to_string());
+}
+
+#[tokio::test]
+async fn what_an_agent_says_does_not_grow_without_end() {
+    let world = World::new().await;
+    world.connect("ubuntu-01", VM, &key(0)).await.is(200);
+    let owner = world.owner().await;
+    let patch = async |field: &str| {
+        let change = json!({ "properties": { "cloudMetadata": { field: "x".repeat(40_000) } } });
+        world.arm(&owner, Method::PATCH, &machine("ubuntu-01"), change).await
+    };
+    patch("a").await.is(200);
+    let refused = patch("b").await.is(400);
+    assert_eq!(refused.body["error"]["code"], "InvalidParameter", "{}", refused.body);
+    patch("a").await.is(200);
+}
+
+#[tokio::test]
+async fn the_longest_key_that_is_promised_is_taken() {
+    let world = World::new().await;
+    let mut der = vec![0x30, 0x82, 0x04, 0x0A, 0x02, 0x82, 0x04, 0x01, 0x00];
+    der.extend([0xC3; 1024]);
+    der.extend([0x02, 0x03, 0x01, 0x00, 0x01]);
+    let mut long = body(VM, &key(0));
+    long["properties"]["clientPublicKey"] = json!(b64(&der));
+    let owner = world.owner().await;
+    world.arm(&owner, Method::PUT, &machine("ubuntu-01"), long).await.is(200);
+}
+
+#[tokio::test]
 async fn a_machine_that_is_made_again_is_somebody_else() {
     let world = World::new().await;
     let first = world.connect("ubuntu-01", VM, &key(0)).await.is(200);

@@ -270,7 +270,11 @@ impl World {
     }
 
     pub async fn heartbeat(&self, token: Option<&str>, body: &str) -> Answer {
-        let mut request = http::Request::post("/machines/heartbeat");
+        self.his(Method::POST, token, body).await
+    }
+
+    pub async fn his(&self, method: Method, token: Option<&str>, body: &str) -> Answer {
+        let mut request = http::Request::builder().method(method).uri("/machines/heartbeat");
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
