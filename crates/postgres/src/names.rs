@@ -58,6 +58,9 @@ pub(crate) fn is_server_name(name: &str) -> bool {
         && !name.ends_with('-')
 }
 
+/// The longest name of a role. A server cuts what a client sends to this, and so takes a longer one for another role's.
+pub(crate) const ROLE_BYTES_MAX: usize = 63;
+
 /// Names of roles that clients may not have: the site's own, and those that PostgreSQL or Azure keep.
 pub(crate) fn is_reserved_role(name: &str) -> bool {
     const RESERVED: [&str; 9] = [

@@ -69,7 +69,7 @@ impl Postgres {
         for server in servers {
             let instance = server.stored.instance;
             if self.clusters.exists(instance) {
-                if let Err(fault) = self.clusters.start(instance) {
+                if let Err(fault) = self.clusters.start(instance, &server.stored.keeper_secret) {
                     tracing::error!(%instance, %fault, "a database server does not start");
                 }
             } else if server.stored.ready {

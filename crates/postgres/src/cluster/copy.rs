@@ -5,7 +5,7 @@
 //! the copy is started for the first time. A temporary replication slot keeps that log; it ends with the session,
 //! however that ends. Nobody is given a right for this, and the server listens no more than before.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read as _, Write};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -18,8 +18,8 @@ use tokio::net::UnixStream;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use super::files::{odd, own};
-use super::process::{POLL, SOCKET};
+use super::files::{Root, odd, own};
+use super::process::{POLL, socket_in};
 use super::{Account, orphan, sql};
 use crate::fault::ServerFault;
 use crate::kinds::SERVERS;
@@ -87,30 +87,26 @@ impl ServerData {
         folder: &Path,
         entropy: &dyn Entropy,
     ) -> Result<Option<RunningCopy>, ServerFault> {
-        let path = self.directory(folder);
-        let directory = File::open(&path).map_err(ServerFault::file(&path))?;
-        let Some(client) = self.session(&path, &directory).await? else { return Ok(None) };
-        let major = super::major_of(&path)?;
-        RunningCopy::begin(client, path, major, entropy).await.map(Some)
+        let root = Root::open(&self.directory(folder))?;
+        let Some(client) = self.session(&root).await? else { return Ok(None) };
+        let major = super::major_of(&root.path)?;
+        RunningCopy::begin(client, root, major, entropy).await.map(Some)
     }
 
-    async fn session(&self, path: &Path, directory: &File) -> Result<Option<Client>, ServerFault> {
-        use std::os::fd::AsRawFd as _;
+    async fn session(&self, root: &Root) -> Result<Option<Client>, ServerFault> {
         loop {
-            // Through the open directory, however long its path is.
-            let socket = format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd());
-            let fault = match UnixStream::connect(socket).await {
-                Ok(stream) => match sql::session_over(stream, &self.secret, "postgres").await {
+            let fault = match UnixStream::connect(socket_in(root.directory())).await {
+                Ok(stream) => match sql::session_over(stream, &self.secret).await {
                     Ok(client) => return Ok(Some(client)),
                     Err(fault) => fault,
                 },
-                Err(_) if !orphan::runs_in(path) => return Ok(None),
+                Err(_) if !orphan::runs_in(&root.path) => return Ok(None),
                 Err(error) => error.into(),
             };
             let waits = matches!(fault, ServerFault::Connection(_))
                 || fault.code() == Some(CANNOT_CONNECT_NOW)
                 // The socket was there, and the server went.
-                || fault.code().is_none() && !orphan::runs_in(path);
+                || fault.code().is_none() && !orphan::runs_in(&root.path);
             if !waits {
                 return Err(fault);
             }
@@ -125,14 +121,14 @@ impl ServerData {
 
     /// Copies the files of a server that does not run, and that nobody starts meanwhile.
     pub fn copy_stopped<W: Write>(&self, folder: &Path, out: &mut Builder<W>) -> Result<(), ServerFault> {
-        Tree { root: self.directory(folder), running: false }.copy(out)
+        Tree { root: &Root::open(&self.directory(folder))?, running: false }.copy(out)
     }
 }
 
 /// A running server that is being copied.
 pub struct RunningCopy {
     client: Client,
-    path: PathBuf,
+    root: Root,
     major: u32,
     first_segment: String,
 }
@@ -140,7 +136,7 @@ pub struct RunningCopy {
 impl RunningCopy {
     async fn begin(
         client: Client,
-        path: PathBuf,
+        root: Root,
         major: u32,
         entropy: &dyn Entropy,
     ) -> Result<Self, ServerFault> {
@@ -154,12 +150,12 @@ impl RunningCopy {
             "SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_start_backup('arcadia backup', true, false))"
         };
         let first_segment = client.query_one(start, &[]).await?.get(0);
-        Ok(Self { client, path, major, first_segment })
+        Ok(Self { client, root, major, first_segment })
     }
 
     /// Copies everything but the log.
     pub fn copy_files<W: Write>(&self, out: &mut Builder<W>) -> Result<(), ServerFault> {
-        Tree { root: self.path.clone(), running: true }.copy(out)
+        Tree { root: &self.root, running: true }.copy(out)
     }
 
     /// Ends the copy with the log that was written since it began. It is of this moment.
@@ -174,10 +170,9 @@ impl RunningCopy {
         let end = self.client.query_one(&stop, &[]).await?;
         let (last_segment, label, spaces): (String, String, String) = (end.get(0), end.get(1), end.get(2));
         if !spaces.is_empty() {
-            return Err(ServerFault::Tablespace { path: self.path.join("pg_tblspc") });
+            return Err(ServerFault::Tablespace { path: self.root.path.join("pg_tblspc") });
         }
-        let log = self.path.join(LOG);
-        let mut names = names(&log)?;
+        let mut names: Vec<_> = self.root.list(Path::new(LOG))?.into_iter().map(|(name, ..)| name).collect();
         names.sort();
         let is_needed = |name: &&String| {
             (self.first_segment.as_str()..=last_segment.as_str()).contains(&name.as_str())
@@ -185,44 +180,40 @@ impl RunningCopy {
                 || name.ends_with(".history")
         };
         for name in names.iter().filter(is_needed) {
-            add_file(out, &log.join(name), &Path::new(LOG).join(name))?;
+            add_file(out, &self.root, &Path::new(LOG).join(name))?;
         }
-        add_bytes(out, Path::new(LABEL), label.as_bytes()).map_err(ServerFault::file(&self.path))
+        add_bytes(out, Path::new(LABEL), label.as_bytes()).map_err(ServerFault::file(&self.root.path))
     }
 }
 
-struct Tree {
-    root: PathBuf,
+struct Tree<'a> {
+    root: &'a Root,
     running: bool,
 }
 
-impl Tree {
+impl Tree<'_> {
     fn copy<W: Write>(&self, out: &mut Builder<W>) -> Result<(), ServerFault> {
         self.folder(out, Path::new(""))?;
-        add_file(out, &self.root.join(CONTROL), Path::new(CONTROL))
+        add_file(out, self.root, Path::new(CONTROL))
     }
 
     /// What is gone between two looks was dropped meanwhile; the log says so as well.
     fn folder<W: Write>(&self, out: &mut Builder<W>, below: &Path) -> Result<(), ServerFault> {
-        let folder = self.root.join(below);
         let is_log = self.running && below == Path::new(LOG);
         if self.running && EMPTIED.iter().any(|name| below == Path::new(name)) {
             return Ok(());
         }
-        for name in names(&folder)? {
-            let (path, kept) = (folder.join(&name), below.join(&name));
-            let found = match fs::symlink_metadata(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                found => found.map_err(ServerFault::file(&path))?,
-            };
+        for (name, kind, mode) in self.root.list(below)? {
+            let kept = below.join(&name);
+            let path = self.root.path.join(&kept);
             if below == Path::new("pg_tblspc") {
                 return Err(ServerFault::Tablespace { path });
             }
-            if found.is_dir() {
-                add_folder(out, &kept, found.permissions().mode()).map_err(ServerFault::file(&path))?;
+            if kind.is_dir() {
+                add_folder(out, &kept, mode.bits()).map_err(ServerFault::file(&path))?;
                 self.folder(out, &kept)?;
-            } else if found.is_file() && !is_log && !self.leaves_out(&name) && kept != Path::new(CONTROL) {
-                add_file(out, &path, &kept)?;
+            } else if kind.is_file() && !is_log && !self.leaves_out(&name) && kept != Path::new(CONTROL) {
+                add_file(out, self.root, &kept)?;
             }
         }
         Ok(())
@@ -234,21 +225,6 @@ impl Tree {
             // A server that was put back and never started still needs it.
             || self.running && name == LABEL
     }
-}
-
-/// None where the directory is gone.
-fn names(folder: &Path) -> Result<Vec<String>, ServerFault> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(ServerFault::file(folder))?,
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let name = entry.map_err(ServerFault::file(folder))?.file_name().into_string();
-        let odd = |_| io::Error::new(io::ErrorKind::InvalidData, "a file's name is not text");
-        names.push(name.map_err(odd).map_err(ServerFault::file(folder))?);
-    }
-    Ok(names)
 }
 
 fn header(kind: EntryType, mode: u32, bytes: u64) -> Header {
@@ -272,8 +248,9 @@ fn add_bytes<W: Write>(out: &mut Builder<W>, kept: &Path, bytes: &[u8]) -> io::R
 }
 
 /// As long as it is now. A file that is cut meanwhile ends in zeros, and the log cuts it again.
-fn add_file<W: Write>(out: &mut Builder<W>, path: &Path, kept: &Path) -> Result<(), ServerFault> {
-    let file = match File::open(path) {
+fn add_file<W: Write>(out: &mut Builder<W>, root: &Root, kept: &Path) -> Result<(), ServerFault> {
+    let path = &root.path.join(kept);
+    let file = match root.file(kept) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && kept != Path::new(CONTROL) => return Ok(()),
         file => file.map_err(ServerFault::file(path))?,
     };
@@ -288,7 +265,8 @@ fn add_file<W: Write>(out: &mut Builder<W>, path: &Path, kept: &Path) -> Result<
 pub fn give(path: &Path, account: Option<Account>) -> Result<(), ServerFault> {
     let found = fs::symlink_metadata(path).map_err(ServerFault::file(path))?;
     if found.is_dir() {
-        names(path)?.iter().try_for_each(|name| give(&path.join(name), account))?;
+        let below = Root::open(path)?.list(Path::new(""))?;
+        below.iter().try_for_each(|(name, ..)| give(&path.join(name), account))?;
     } else if !found.is_file() {
         return Err(odd(path));
     }
@@ -330,6 +308,32 @@ mod tests {
         assert!(ServerData::of(&resource(SERVERS[1], server.clone())).unwrap().is_some());
         server["ready"] = false.into();
         assert!(ServerData::of(&resource(SERVERS[1], server)).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_a_link_leads_to_is_not_copied() {
+        let (folder, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(outside.path().join("pg_control"), "secret").unwrap();
+        for name in ["base", LOG] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+            std::os::unix::fs::symlink(outside.path(), folder.path().join(name).join("1")).unwrap();
+        }
+        let copied = || {
+            let (mut out, root) = (Builder::new(Vec::new()), Root::open(folder.path()).unwrap());
+            Tree { root: &root, running: false }.copy(&mut out).map(|()| out.into_inner().unwrap())
+        };
+        std::os::unix::fs::symlink(outside.path(), folder.path().join("global")).unwrap();
+        assert!(copied().is_err());
+        fs::remove_file(folder.path().join("global")).unwrap();
+        fs::create_dir(folder.path().join("global")).unwrap();
+        let control = folder.path().join(CONTROL);
+        std::os::unix::fs::symlink(outside.path().join("pg_control"), &control).unwrap();
+        assert!(copied().is_err());
+        fs::remove_file(&control).unwrap();
+        fs::write(&control, "own").unwrap();
+        let bytes = copied().unwrap();
+        let has = |needle: &[u8]| bytes.windows(needle.len()).any(|bytes| bytes == needle);
+        assert!(has(b"own") && !has(b"secret"));
     }
 
     #[test]

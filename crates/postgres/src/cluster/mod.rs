@@ -5,7 +5,10 @@
 
 mod copy;
 mod files;
+mod group;
+mod guard;
 mod install;
+pub(crate) mod mark;
 mod orphan;
 mod process;
 pub(crate) mod sql;
@@ -14,7 +17,6 @@ mod template;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -89,7 +91,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// A connection to the server's own socket.
     pub(crate) async fn connect(&self) -> io::Result<UnixStream> {
-        UnixStream::connect(format!("/proc/self/fd/{}/{}", self.directory.as_raw_fd(), process::SOCKET)).await
+        UnixStream::connect(process::socket_in(&self.directory)).await
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -186,13 +188,8 @@ impl Clusters {
             .map_err(|_| ServerFault::Broken)?
     }
 
-    /// The password of the site's role in a server that was just made.
-    pub(crate) fn first_secret(&self) -> Result<String, ServerFault> {
-        template::secret(&self.place)
-    }
-
-    /// Starts a server and keeps it running; does nothing to one that runs.
-    pub(crate) fn start(&self, instance: Uuid) -> Result<Arc<Cluster>, ServerFault> {
+    /// Starts a server and keeps it running; does nothing to one that runs. `secret` is the password of the site's role.
+    pub(crate) fn start(&self, instance: Uuid, secret: &str) -> Result<Arc<Cluster>, ServerFault> {
         let mut running = self.running();
         if let Some(cluster) = running.get(&instance) {
             return Ok(cluster.clone());
@@ -207,8 +204,13 @@ impl Clusters {
         let (ready_sender, ready) = watch::channel(false);
         let (stop, stopping) = watch::channel(false);
         let own = directory.try_clone().map_err(ServerFault::file(&path))?;
-        let supervised =
-            process::Supervised { instance, path, directory: own, program, account: self.place.account };
+        let guard = guard::Guard {
+            place: self.place.clone(),
+            entropy: self.entropy.clone(),
+            secret: secret.to_owned(),
+        };
+        let account = self.place.account;
+        let supervised = process::Supervised { instance, path, directory: own, program, account, guard };
         let task = tokio::spawn(process::supervise(supervised, ready_sender, stopping));
         let cluster = Arc::new(Cluster {
             directory,
@@ -309,7 +311,7 @@ pub fn logs_of_waiting(folder: &Path) -> Vec<PathBuf> {
 /// The version that made a server's files, and the only one that reads them.
 fn major_of(directory: &Path) -> Result<u32, ServerFault> {
     let version = directory.join("PG_VERSION");
-    let text = std::fs::read_to_string(&version).map_err(ServerFault::file(&version))?;
+    let text = files::read_text(&version).map_err(ServerFault::file(&version))?;
     Ok(text.trim().parse().unwrap_or_default())
 }
 

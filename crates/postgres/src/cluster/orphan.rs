@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 use tokio::time::Instant;
 
+use super::files::read_text;
 use super::process::{LOCK, POLL, STOP_SIGNALS};
 
 /// A killed process is gone as soon as the kernel has released what it had.
@@ -83,7 +84,7 @@ pub(super) fn runs_in(path: &Path) -> bool {
 }
 
 fn recorded(lock: &Path) -> Option<Pid> {
-    let text = std::fs::read_to_string(lock).ok()?;
+    let text = read_text(lock).ok()?;
     let number: i32 = text.lines().next()?.trim().parse().ok()?;
     // A number below 2 names no server, and below 0 a group.
     Pid::from_raw(number).filter(|pid| pid.as_raw_nonzero().get() > 1)

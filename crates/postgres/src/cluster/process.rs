@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,10 +13,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::files::read_text;
+use super::guard::Guard;
 use super::{Account, orphan};
 
 /// The socket's name in the server's directory.
-pub(crate) const SOCKET: &str = ".s.PGSQL.5432";
+const SOCKET: &str = ".s.PGSQL.5432";
 
 /// What a server writes down of itself, and the line that says how far it is.
 pub(super) const LOCK: &str = "postmaster.pid";
@@ -36,12 +39,18 @@ const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const LOG_BYTES_KEPT: u64 = 1024 * 1024;
 const LOG_LOOK_SECONDS: u64 = 1;
 
+/// A server's socket, through its open directory: however long the path to that is.
+pub(super) fn socket_in(directory: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd()))
+}
+
 pub(super) struct Supervised {
     pub instance: Uuid,
     pub path: PathBuf,
     pub directory: File,
     pub program: PathBuf,
     pub account: Option<Account>,
+    pub guard: Guard,
 }
 
 /// What a server says, by its directory.
@@ -106,6 +115,8 @@ impl Supervised {
             "logging_collector=off",
             "log_destination=stderr",
             "full_page_writes=on",
+            // A statement that fails may have a password in it.
+            "log_min_error_statement=panic",
         ] {
             command.args(["-c", fixed]);
         }
@@ -159,6 +170,7 @@ impl Supervised {
             while !self.is_ready(number) {
                 tokio::time::sleep(POLL).await;
             }
+            self.secure().await;
             ready.send_replace(true);
             tracing::info!(instance = %self.instance, "database server ready");
             std::future::pending::<()>().await;
@@ -188,6 +200,16 @@ impl Supervised {
         true
     }
 
+    /// Tries until the server is such that clients may be let in.
+    async fn secure(&self) {
+        let mut pause = PAUSE_MILLISECONDS_MIN;
+        while let Err(fault) = self.guard.secure(&self.directory).await {
+            tracing::error!(instance = %self.instance, %fault, "a database server lets nobody in");
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            pause = (pause * 2).min(PAUSE_MILLISECONDS_MAX);
+        }
+    }
+
     /// Whether the server says in its lock file that it takes connections, and the file is this process's.
     fn is_ready(&self, pid: u32) -> bool {
         says_ready(&self.path, |number| number == pid.to_string())
@@ -196,7 +218,7 @@ impl Supervised {
 
 /// Whether the lock file in a server's directory is of such a process, and says that it takes connections.
 pub(super) fn says_ready(path: &Path, is_of: impl Fn(&str) -> bool) -> bool {
-    let text = std::fs::read_to_string(path.join(LOCK)).unwrap_or_default();
+    let text = read_text(&path.join(LOCK)).unwrap_or_default();
     let mut lines = text.lines();
     lines.next().is_some_and(|line| is_of(line.trim()))
         && lines.nth(STATUS_LINE - 2).is_some_and(|status| status.trim() == "ready")

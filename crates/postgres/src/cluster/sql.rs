@@ -3,24 +3,19 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use arcadia_crypto::{constant_time_eq, hex, hmac_sha256};
-use arcadia_kernel::Entropy;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio_postgres::{Client, Config, NoTls};
-use uuid::Uuid;
 
-use super::Cluster;
+use super::mark::{Mark, Role};
+use super::{Cluster, group};
 use crate::fault::ServerFault;
-use crate::scram;
 
 /// The site's own role, named as Azure names its own. Clients cannot log in as it.
 pub(crate) const KEEPER: &str = "azuresu";
 /// What every administrator is a member of, and what owns the databases.
-const ADMINISTRATORS: &str = "azure_pg_admin";
+pub(super) const ADMINISTRATORS: &str = "azure_pg_admin";
 
-/// `28P01`: the password is not this one.
-const WRONG_PASSWORD: &str = "28P01";
 /// `42P04`: there is such a database already.
 const DUPLICATE_DATABASE: &str = "42P04";
 /// `2BP01`: something depends on it.
@@ -39,8 +34,10 @@ const TRIES_MAX: usize = 3;
 
 /// What every session of the site's begins with; the options of a connection come before whatever a server's roles and
 /// databases are set to. Names mean what PostgreSQL itself has under them: a server's own roles may make functions and
-/// operators in other schemas, and these would run as the superuser. And what is there already is no news.
-const OPTIONS: &str = "-c search_path=pg_catalog,pg_temp -c client_min_messages=warning";
+/// operators in other schemas, and these would run as the superuser. What is there already is no news. And nobody reads
+/// the site's statements, in which verifiers of passwords are.
+const OPTIONS: &str =
+    "-c search_path=pg_catalog,pg_temp -c client_min_messages=warning -c track_activities=off";
 
 pub(crate) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
@@ -51,26 +48,27 @@ pub(crate) fn literal(value: &str) -> String {
     format!("'{}'", value.replace('\'', "''"))
 }
 
-/// A session as the site's role, in which nothing waits for ever.
-pub(crate) async fn session(cluster: &Cluster, secret: &str, database: &str) -> Result<Client, ServerFault> {
+/// A session as the site's role with a server that is ready. Nothing in it waits for ever, and there are administrators.
+pub(crate) async fn session(cluster: &Cluster, secret: &str) -> Result<Client, ServerFault> {
     cluster.until_ready().await?;
-    let client = session_over(cluster.connect().await?, secret, database).await?;
+    let client = session_over(cluster.connect().await?, secret).await?;
+    bound(&client).await?;
+    group::ensure(&client, secret).await?;
+    Ok(client)
+}
+
+pub(super) async fn bound(client: &Client) -> Result<(), ServerFault> {
     // No options of the connection: these would be shown in place of the server's own settings.
     let bounds = format!(
         "SET lock_timeout = '{LOCK_SECONDS_MAX}s'; SET statement_timeout = '{STATEMENT_SECONDS_MAX}s'"
     );
-    client.batch_execute(&bounds).await?;
-    Ok(client)
+    Ok(client.batch_execute(&bounds).await?)
 }
 
 /// A session as the site's role over a server's own socket.
-pub(super) async fn session_over(
-    stream: UnixStream,
-    secret: &str,
-    database: &str,
-) -> Result<Client, ServerFault> {
+pub(super) async fn session_over(stream: UnixStream, secret: &str) -> Result<Client, ServerFault> {
     let mut config = Config::new();
-    config.user(KEEPER).password(secret).dbname(database).application_name("arcadia");
+    config.user(KEEPER).password(secret).dbname("postgres").application_name("arcadia");
     config.options(OPTIONS);
     let connecting = config.connect_raw(stream, NoTls);
     let connected = tokio::time::timeout(Duration::from_secs(CONNECT_SECONDS_MAX), connecting).await;
@@ -83,95 +81,8 @@ pub(super) async fn session_over(
     Ok(client)
 }
 
-/// A session with a new server, whose site's role has the template's secret (`secrets.1`) until it is given its own.
-async fn first_session(
-    cluster: &Cluster,
-    secrets: (&str, &str),
-    entropy: &dyn Entropy,
-) -> Result<Client, ServerFault> {
-    let (own, first) = secrets;
-    let client = match session(cluster, first, "postgres").await {
-        Err(fault) if fault.code() == Some(WRONG_PASSWORD) => return session(cluster, own, "postgres").await,
-        client => client?,
-    };
-    let verifier = scram::verifier(own, entropy);
-    client.batch_execute(&format!("ALTER ROLE {KEEPER} PASSWORD {}", literal(&verifier))).await?;
-    Ok(client)
-}
-
-/// Gives a new server a secret of its own in place of the template's, and takes away what even the site does not
-/// need. Then the administrator: a role that may make databases and roles and is no superuser.
-pub(crate) async fn prepare(
-    cluster: &Cluster,
-    secrets: (&str, &str),
-    administrator: &str,
-    scram: Option<&str>,
-    entropy: &dyn Entropy,
-) -> Result<(), ServerFault> {
-    let client = first_session(cluster, secrets, entropy).await?;
-    // Before PostgreSQL 16 whoever may make roles can also grant these, and with them the files and processes of
-    // the user that servers run as. A role that is not there cannot be granted.
-    client
-        .batch_execute(
-            "DELETE FROM pg_catalog.pg_authid WHERE rolname IN \
-             ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files')",
-        )
-        .await?;
-    let mut script = String::new();
-    if role_number(&client, ADMINISTRATORS).await?.is_none() {
-        let _ = write!(script, "CREATE ROLE {ADMINISTRATORS} NOLOGIN; ");
-    }
-    let _ = write!(
-        script,
-        "GRANT pg_monitor, pg_signal_backend TO {ADMINISTRATORS}; \
-         GRANT CREATE, CONNECT, TEMPORARY ON DATABASE postgres TO {ADMINISTRATORS}; \
-         GRANT ALL ON SCHEMA public TO {ADMINISTRATORS}; "
-    );
-    client.batch_execute(&script).await?;
-    administer(&client, administrator, scram, None).await
-}
-
-/// Says on a role for whom the site made it. Clients write on roles what they like: so it ends with a tag that only the
-/// server's secret makes, and that is over the role's number. Copied to another role, it says nothing.
-#[derive(Clone, Copy)]
-pub(crate) struct Mark<'a> {
-    pub secret: &'a str,
-    pub principal: Uuid,
-}
-
-const MADE_FOR: &str = "Made for the directory principal ";
-
-impl Mark<'_> {
-    fn on(&self, number: u32) -> String {
-        let said = format!("{MADE_FOR}{}, as role {number}", self.principal);
-        let tag = hmac_sha256(self.secret.as_bytes(), said.as_bytes());
-        format!("{said}: {}", hex(&tag))
-    }
-}
-
-/// A role that is there, and what is written on it.
-pub(crate) struct Role {
-    pub number: u32,
-    comment: String,
-}
-
-impl Role {
-    /// The principal that the site made it for; `None` when its mark is not the site's, or of a version whose marks
-    /// anybody could write.
-    pub(crate) fn made_for(&self, secret: &str) -> Option<Uuid> {
-        let (principal, _) = self.comment.strip_prefix(MADE_FOR)?.split_once(',')?;
-        let principal = Uuid::try_parse(principal).ok()?;
-        let mark = Mark { secret, principal }.on(self.number);
-        constant_time_eq(mark.as_bytes(), self.comment.as_bytes()).then_some(principal)
-    }
-}
-
-pub(crate) async fn role(client: &Client, role: &str) -> Result<Option<Role>, ServerFault> {
-    let query = "SELECT oid, coalesce(pg_catalog.shobj_description(oid, 'pg_authid'), '') \
-                 FROM pg_catalog.pg_roles WHERE rolname = $1";
-    let found = client.query_opt(query, &[&role]).await?;
-    Ok(found.map(|found| Role { number: found.get(0), comment: found.get(1) }))
-}
+/// What an administrator's role may, and no end that somebody set to it.
+const MAY_LOG_IN: &str = "LOGIN CREATEDB CREATEROLE INHERIT CONNECTION LIMIT -1 VALID UNTIL 'infinity'";
 
 /// Makes a role an administrator, with this verifier where there is a new one: all of it or, after a crash, nothing.
 /// With a mark comes the number of the role that was found, if any. Fails when the role comes or goes meanwhile: whose
@@ -191,7 +102,7 @@ pub(crate) async fn administer(
     if number.is_none() {
         let _ = write!(script, "CREATE ROLE {name}; ");
     }
-    let _ = write!(script, "ALTER ROLE {name} LOGIN CREATEDB CREATEROLE INHERIT");
+    let _ = write!(script, "ALTER ROLE {name} {MAY_LOG_IN}");
     if let Some(scram) = scram {
         let _ = write!(script, " PASSWORD {}", literal(scram));
     }
@@ -225,15 +136,14 @@ async fn marked(
     Ok(client.batch_execute(&rest).await?)
 }
 
-fn marking(name: &str, mark: Mark<'_>, number: u32) -> String {
+pub(super) fn marking(name: &str, mark: Mark<'_>, number: u32) -> String {
     format!("COMMENT ON ROLE {name} IS {}", literal(&mark.on(number)))
 }
 
 /// Takes an administrator away, whatever its sessions hold. A role that owns something stays, and nobody can log in as
 /// it; its mark says for whom it is made an administrator again.
-pub(crate) async fn dismiss(client: &Client, role: &str, mark: Mark<'_>) -> Result<(), ServerFault> {
-    let Some(number) = role_number(client, role).await? else { return Ok(()) };
-    let name = identifier(role);
+pub(crate) async fn dismiss(client: &Client, role: &Role, mark: Mark<'_>) -> Result<(), ServerFault> {
+    let (number, name) = (role.number, identifier(&role.name));
     end_sessions(client, number).await?;
     // By itself: nobody logs in any more, whatever becomes of the rest.
     let close = format!("ALTER ROLE {name} NOLOGIN NOCREATEDB NOCREATEROLE PASSWORD NULL");
@@ -248,6 +158,12 @@ pub(crate) async fn dismiss(client: &Client, role: &str, mark: Mark<'_>) -> Resu
         }
         other => other,
     }
+}
+
+/// Gives a role the name that it had.
+pub(crate) async fn rename_back(client: &Client, role: &Role, name: &str) -> Result<(), ServerFault> {
+    let rename = format!("ALTER ROLE {} RENAME TO {}", identifier(&role.name), identifier(name));
+    insist(client, &rename, HOLDERS_OF_ROLE, role.number).await
 }
 
 /// From PostgreSQL 16 on a role is renamed or dropped by whoever has been given it with the admin option, and nobody has
@@ -303,7 +219,7 @@ FROM pg_catalog.pg_auth_members WHERE roleid = to_regrole('azure_pg_admin') AND 
 
 /// Who has changed roles, or something of this one, in a transaction that has not ended. And who waits to: one after
 /// the other, each of these would have it next.
-const HOLDERS_OF_ROLE: &str = "\
+pub(super) const HOLDERS_OF_ROLE: &str = "\
 SELECT pid FROM pg_catalog.pg_locks WHERE
     granted AND relation IN ('pg_authid'::regclass, 'pg_auth_members'::regclass) AND mode = 'RowExclusiveLock'
     OR classid = 'pg_authid'::regclass AND (objid = $1 OR mode = 'ShareUpdateExclusiveLock')";
@@ -316,7 +232,12 @@ SELECT pid FROM pg_catalog.pg_locks WHERE
     OR classid = 'pg_database'::regclass AND objid = $1";
 
 /// Carries a statement out on a role or a database. Whoever still holds it when that has waited is ended.
-async fn insist(client: &Client, statement: &str, holders: &str, object: u32) -> Result<(), ServerFault> {
+pub(super) async fn insist(
+    client: &Client,
+    statement: &str,
+    holders: &str,
+    object: u32,
+) -> Result<(), ServerFault> {
     let once = || async { Ok(client.batch_execute(statement).await?) };
     insist_on(client, once, holders, object).await
 }
@@ -410,11 +331,11 @@ const SETTINGS: &[&str] = &[
 
 /// Name and properties of each setting, in the words of the resource manager.
 pub(crate) async fn settings(client: &Client) -> Result<Vec<(String, Value)>, ServerFault> {
-    // What this session has set for itself is no setting of the server's.
+    // What this session has set for itself is no setting of the server's. And not the view, which any role may lock.
     let query = "SELECT name, reset_val, coalesce(boot_val, ''), short_desc, vartype, \
                  coalesce(pg_catalog.array_to_string(enumvals, ','), min_val || '-' || max_val, ''), \
                  source = 'default' OR source = 'session' AND reset_val = boot_val, context, unit, \
-                 pending_restart FROM pg_catalog.pg_settings WHERE name = ANY($1) ORDER BY name";
+                 pending_restart FROM pg_catalog.pg_show_all_settings() WHERE name = ANY($1) ORDER BY name";
     let rows = client.query(query, &[&SETTINGS]).await?;
     let settings = rows.iter().map(|row| {
         let text = |at: usize| row.get::<_, Option<String>>(at).unwrap_or_default();
@@ -453,21 +374,5 @@ mod tests {
     fn names_and_values_cannot_leave_their_quotes() {
         assert_eq!(identifier(r#"a"; DROP ROLE x; --"#), r#""a""; DROP ROLE x; --""#);
         assert_eq!(literal("it's"), "'it''s'");
-    }
-
-    #[test]
-    fn a_mark_is_of_one_role_and_one_principal_and_one_server() {
-        let (nina, other) = (Uuid::from_u128(2), Uuid::from_u128(1));
-        let comment = Mark { secret: "secret", principal: nina }.on(16_390);
-        let made_for =
-            |number, comment: &str, secret| Role { number, comment: comment.to_owned() }.made_for(secret);
-        assert_eq!(made_for(16_390, &comment, "secret"), Some(nina));
-        assert_eq!(made_for(16_391, &comment, "secret"), None);
-        assert_eq!(made_for(16_391, &comment.replace("16390", "16391"), "secret"), None);
-        assert_eq!(made_for(16_390, &comment.replace(&nina.to_string(), &other.to_string()), "secret"), None);
-        assert_eq!(made_for(16_390, &comment, "other"), None);
-        for comment in ["", &format!("{MADE_FOR}{nina}."), &format!("{MADE_FOR}{nina}, as role 16390: ")] {
-            assert_eq!(made_for(16_390, comment, "secret"), None);
-        }
     }
 }

@@ -5,11 +5,13 @@ mod fuzz;
 
 use std::sync::Arc;
 
+use arcadia_kernel::ArmId;
+
 use super::message::Refusal;
 use super::startup::Startup;
 use super::{Gateway, Peer};
 use crate::cluster::Cluster;
-use crate::names::{PostgresNames, is_reserved_role};
+use crate::names::{PostgresNames, ROLE_BYTES_MAX, is_reserved_role};
 use crate::records::StoredAdministrator;
 use crate::snapshot::{Server, Snapshot};
 
@@ -21,6 +23,17 @@ pub(super) struct Admitted {
     pub role: String,
     /// The principal that the role is of: a token is asked for in place of a password.
     pub administrator: Option<Arc<StoredAdministrator>>,
+}
+
+impl Admitted {
+    /// What somebody logs in to: the server, or the administrator's place in it whose role it is.
+    pub(super) fn scope(&self) -> ArmId {
+        let server = &self.server.id;
+        let place = |administrator: &Arc<StoredAdministrator>| {
+            server.join(&format!("administrators/{}", administrator.object_id)).ok()
+        };
+        self.administrator.as_ref().and_then(place).unwrap_or_else(|| server.clone())
+    }
 }
 
 impl Gateway {
@@ -86,35 +99,41 @@ fn named(names: &PostgresNames, host: Option<&str>, user: &str) -> Result<Option
 }
 
 /// The server by the name in the client's hello, or by what follows the last `@` of the user. Where both are there
-/// they must agree.
+/// they must agree. The role is one that the server does not cut to another.
 fn choose(snapshot: &Snapshot, named: Option<&str>, user: &str) -> Result<(Arc<Server>, String), Refusal> {
     let split = user.rsplit_once('@').map(|(role, server)| (role, server.to_ascii_lowercase()));
-    match (named, split) {
+    let (server, role) = match (named, split) {
         (Some(named), split) => {
             let server = snapshot.server(named).ok_or_else(|| unknown(named))?;
             match split {
                 // A principal's own name has an `@`.
-                _ if snapshot.administrator(&server.id, user).is_some() => Ok((server, user.to_owned())),
-                Some((role, suffix)) if suffix == named => Ok((server, role.to_owned())),
-                Some((_, suffix)) if snapshot.server(&suffix).is_some() => Err(Refusal::new(
-                    "28000",
-                    format!(
-                        "the user names server \"{suffix}\", and the connection is to server \"{named}\""
-                    ),
-                )),
-                _ => Ok((server, user.to_owned())),
+                _ if snapshot.administrator(&server.id, user).is_some() => (server, user),
+                Some((role, suffix)) if suffix == named => (server, role),
+                Some((_, suffix)) if snapshot.server(&suffix).is_some() => {
+                    return Err(Refusal::new(
+                        "28000",
+                        format!(
+                            "the user names server \"{suffix}\", and the connection is to server \"{named}\""
+                        ),
+                    ));
+                }
+                _ => (server, user),
             }
         }
-        (None, Some((role, suffix))) => {
-            let server = snapshot.server(&suffix).ok_or_else(|| unknown(&suffix))?;
-            Ok((server, role.to_owned()))
+        (None, Some((role, suffix))) => (snapshot.server(&suffix).ok_or_else(|| unknown(&suffix))?, role),
+        (None, None) => {
+            return Err(Refusal::new(
+                "28000",
+                "Invalid Username specified. Please check the Username and retry connection. The Username should be in \
+                 <username@hostname> format, or the client should send the server's name with TLS (SNI).",
+            ));
         }
-        (None, None) => Err(Refusal::new(
-            "28000",
-            "Invalid Username specified. Please check the Username and retry connection. The Username should be in \
-             <username@hostname> format, or the client should send the server's name with TLS (SNI).",
-        )),
+    };
+    if role.len() > ROLE_BYTES_MAX {
+        let shown: String = role.chars().filter(|c| !c.is_control()).take(64).collect();
+        return Err(Refusal::new("28000", format!("role \"{shown}\" does not exist")));
     }
+    Ok((server, role.to_owned()))
 }
 
 fn not_admitted(server: &Server, role: &str, startup: &Startup, peer: &Peer) -> Refusal {

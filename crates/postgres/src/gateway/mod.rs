@@ -159,23 +159,24 @@ impl Gateway {
         let place = place.ok_or_else(too_many)?;
         let mut server = admitted.connect().await?;
         let signing_in = async {
-            let outcome = match &admitted.administrator {
+            let (caller, outcome) = match &admitted.administrator {
                 Some(administrator) => {
                     self.by_token(client, &mut server, startup, &admitted, administrator, peer).await
                 }
                 None => {
                     let role = &admitted.role;
-                    authenticate::pass_through(client, &mut server, startup, role, &peer.progress).await
+                    let through = authenticate::pass_through;
+                    (None, through(client, &mut server, startup, role, &peer.progress).await)
                 }
             };
-            (outcome, peer.progress.serving())
+            (caller, outcome, peer.progress.serving())
         };
         let signed_in = place.hold(signing_in).await;
-        if !matches!(&signed_in, Some((Ok(greeting), _)) if !greeting.is_refusal()) {
+        if !matches!(&signed_in, Some((_, Ok(greeting), _)) if !greeting.is_refusal()) {
             leave(&mut server).await;
         }
-        let (outcome, serving) = signed_in.ok_or_else(too_many)?;
-        self.record(&admitted, peer, &outcome).await?;
+        let (caller, outcome, serving) = signed_in.ok_or_else(too_many)?;
+        self.record(&admitted, peer, caller.as_deref(), &outcome).await?;
         let mut greeting = outcome?;
         if greeting.is_refusal() {
             greeting.send(client, None).await?;

@@ -1,11 +1,12 @@
 //! Logins by directory token, and the record of every login.
 
+use std::sync::Arc;
+
 use arcadia_kernel::{
-    AuditEvent, Caller, CallerKind, Decision, DenyReason, EntropyExt as _, Outcome as Recorded, Plane,
-    Question, TokenFault, trim_audience,
+    AuditEvent, Caller, Decision, DenyReason, EntropyExt as _, Outcome as Recorded, Plane, Question,
+    TokenFault, trim_audience,
 };
 use tokio::net::UnixStream;
-use uuid::Uuid;
 
 use super::admission::Admitted;
 use super::authenticate::{self, CLEARTEXT_PASSWORD, Outcome};
@@ -19,7 +20,8 @@ use crate::records::StoredAdministrator;
 const LOGIN: &str = "Microsoft.DBforPostgreSQL/login";
 
 impl Gateway {
-    /// Takes a token in the place of a password (inside TLS only), and logs in as the principal's role.
+    /// Logs in as the principal's role whom a token shows to be the principal or one of its members. With the outcome comes
+    /// who that is.
     pub(super) async fn by_token(
         &self,
         client: &mut Stream,
@@ -28,7 +30,29 @@ impl Gateway {
         admitted: &Admitted,
         administrator: &StoredAdministrator,
         peer: &Peer,
-    ) -> Outcome {
+    ) -> (Option<Arc<Caller>>, Outcome) {
+        let caller = match self.caller(client, server, startup, admitted, administrator, peer).await {
+            Ok(caller) => caller,
+            Err(ended) => return (None, Err(ended)),
+        };
+        let outcome = async {
+            *server = admitted.connect().await?;
+            let (role, secret) = (&administrator.principal_name, &administrator.role_secret);
+            authenticate::as_role(server, startup, role, secret).await
+        };
+        (Some(caller), outcome.await)
+    }
+
+    /// Takes a token in the place of a password, inside TLS only.
+    async fn caller(
+        &self,
+        client: &mut Stream,
+        server: &mut UnixStream,
+        startup: &Startup,
+        admitted: &Admitted,
+        administrator: &StoredAdministrator,
+        peer: &Peer,
+    ) -> Result<Arc<Caller>, Ended> {
         if !peer.is_encrypted {
             let message = "a directory token is only taken inside TLS. Please specify SSL options and retry.";
             return Err(Refusal::new("28000", message).into());
@@ -55,9 +79,7 @@ impl Gateway {
             Ended::from(Refusal::new("28P01", message))
         };
         let token = token.ok_or_else(|| refused("it is not text"))?;
-        self.verify(token, administrator, admitted).map_err(|why| refused(&why))?;
-        *server = admitted.connect().await?;
-        authenticate::as_role(server, startup, role, &administrator.role_secret).await
+        self.verify(token, administrator, admitted).map_err(|why| refused(&why))
     }
 
     /// Whether the token is of the principal (or of a member of the group) that the role is for.
@@ -66,7 +88,7 @@ impl Gateway {
         token: &str,
         administrator: &StoredAdministrator,
         admitted: &Admitted,
-    ) -> Result<(), String> {
+    ) -> Result<Arc<Caller>, String> {
         let now = self.trust.clock.epoch_seconds();
         let verified = self.trust.authenticator.verify(token, now).map_err(|fault| fault.to_string())?;
         let audiences = &self.postgres.names.audiences;
@@ -92,15 +114,17 @@ impl Gateway {
         let question = Question { caller, action: LOGIN, plane: Plane::Data, scope: &admitted.server.id };
         match self.trust.decider.decide(&question) {
             Decision::Denied(DenyReason::NoSuchPrincipal) => Err("its principal no longer exists".to_owned()),
-            _ => Ok(()),
+            _ => Ok(verified.caller),
         }
     }
 
-    /// Writes a login down before the client learns of it. What cannot be recorded does not happen.
+    /// Writes a login down before the client learns of it. What cannot be recorded does not happen. `caller` is whom a token
+    /// showed.
     pub(super) async fn record(
         &self,
         admitted: &Admitted,
         peer: &Peer,
+        caller: Option<&Caller>,
         outcome: &Outcome,
     ) -> Result<(), Ended> {
         let outcome = match outcome {
@@ -111,20 +135,10 @@ impl Gateway {
             Err(Ended::Broken(_)) => return Ok(()),
         };
         // Whoever proved nothing merely claims a name, be it a password typed in the wrong place.
-        let nobody = match &outcome {
-            Recorded::Answered { .. } => Caller::key_holder(&admitted.role),
-            _ => Caller::anonymous(),
-        };
-        let (kind, object_id, name) = match &admitted.administrator {
-            None => (nobody.kind, nobody.object_id, nobody.name),
-            Some(administrator) => {
-                let kind = match (&outcome, administrator.principal_type.as_str()) {
-                    (Recorded::Denied { .. }, _) => CallerKind::Anonymous,
-                    (_, "User") => CallerKind::User,
-                    _ => CallerKind::Application,
-                };
-                (kind, administrator.object_id, admitted.role.clone())
-            }
+        let caller = match (caller, &outcome) {
+            (Some(caller), _) => caller.clone(),
+            (None, Recorded::Answered { .. }) => Caller::key_holder(&admitted.role),
+            (None, _) => Caller::anonymous(),
         };
         let event = AuditEvent {
             time: self.trust.clock.now(),
@@ -132,11 +146,11 @@ impl Gateway {
             service: "postgres".into(),
             operation: "Login".into(),
             action: LOGIN.into(),
-            scope: admitted.server.id.clone(),
-            caller_kind: kind,
-            caller_object_id: object_id,
-            caller_app_id: Uuid::nil(),
-            caller_name: name,
+            scope: admitted.scope(),
+            caller_kind: caller.kind,
+            caller_object_id: caller.object_id,
+            caller_app_id: caller.app_id,
+            caller_name: caller.name,
             remote: Some(peer.address),
             assignment: None,
             also: Vec::new(),

@@ -12,17 +12,16 @@ use super::databases::server_of;
 use super::server::{self, Asked};
 use super::{ADMINISTRATORS, Flexible, Generation};
 use crate::Postgres;
+use crate::cluster::mark::{self, Mark};
 use crate::cluster::sql;
 use crate::fault::invalid;
-use crate::names::is_reserved_role;
+use crate::names::{ROLE_BYTES_MAX, is_reserved_role};
 use crate::records::{StoredAdministrator, stored, to_stored};
 use crate::scram;
 
 /// Principals of one server.
 const ADMINISTRATORS_MAX: usize = 128;
 const SECRET_BYTES: usize = 32;
-/// What the server takes as a role's name, in bytes.
-const ROLE_BYTES_MAX: usize = 63;
 const TYPES: [&str; 3] = ["User", "Group", "ServicePrincipal"];
 
 pub(crate) struct Administrators(pub Arc<Postgres>);
@@ -120,15 +119,13 @@ impl ResourceKind for Administrators {
         let mut administrator: StoredAdministrator = stored(resource)?;
         let (role, principal) = (&administrator.principal_name, administrator.object_id);
         let server = server_of(&self.0, &resource.id).await?;
-        let client = server::session(&self.0, &server, "postgres").await?;
-        let found = sql::role(&client, role).await?;
-        // Of a role that was made the row says whose it is, whatever number or mark the role has by now.
-        if !administrator.made
-            && let Some(found) = &found
-            && let made_for = found.made_for(&server.keeper_secret)
-            && made_for != Some(principal)
+        let client = server::session(&self.0, &server).await?;
+        let mark = Mark { secret: &server.keeper_secret, principal };
+        let own = mark::own(&client, role, mark, administrator.made).await?;
+        if own.is_none()
+            && let Some(found) = mark::role(&client, role).await?
         {
-            if made_for.is_none() {
+            if found.made_for(&server.keeper_secret).is_none() {
                 sql::give_to_administrators(&client, role).await?;
             }
             let message = format!(
@@ -138,9 +135,11 @@ impl ResourceKind for Administrators {
             );
             return Err(Fault::conflict("AadAuthPrincipalRoleExists", message));
         }
+        if let Some(own) = own.as_ref().filter(|own| own.name != *role) {
+            sql::rename_back(&client, own, role).await?;
+        }
         let verifier = scram::verifier(&administrator.role_secret, &*self.0.entropy);
-        let mark = sql::Mark { secret: &server.keeper_secret, principal };
-        let number = found.map(|found| found.number);
+        let number = own.map(|own| own.number);
         sql::administer(&client, role, Some(&verifier), Some((mark, number))).await?;
         administrator.made = true;
         to_stored(&administrator)
@@ -149,7 +148,7 @@ impl ResourceKind for Administrators {
     async fn tear_down(&self, resource: &Resource) -> Result<(), Fault> {
         let administrator: StoredAdministrator = stored(resource)?;
         let server = server_of(&self.0, &resource.id).await?;
-        let client = match server::session(&self.0, &server, "postgres").await {
+        let client = match server::session(&self.0, &server).await {
             Ok(client) => client,
             // A server that never was has no role; and what was never finished can be told by its mark later.
             Err(_) if !(self.0.clusters.exists(server.instance) || server.ready && administrator.made) => {
@@ -157,15 +156,12 @@ impl ResourceKind for Administrators {
             }
             Err(fault) => return Err(fault),
         };
-        let (role, principal) = (&administrator.principal_name, administrator.object_id);
-        let secret = &server.keeper_secret;
+        let mark = Mark { secret: &server.keeper_secret, principal: administrator.object_id };
         // What was never finished has made the role or has found another one there.
-        if !administrator.made
-            && sql::role(&client, role).await?.is_none_or(|found| found.made_for(secret) != Some(principal))
-        {
-            return Ok(());
+        match mark::own(&client, &administrator.principal_name, mark, administrator.made).await? {
+            Some(role) => Ok(sql::dismiss(&client, &role, mark).await?),
+            None => Ok(()),
         }
-        Ok(sql::dismiss(&client, role, sql::Mark { secret, principal }).await?)
     }
 
     fn operation_name(&self, deletes: bool) -> &'static str {

@@ -147,7 +147,7 @@ impl<G: Generation> ResourceKind for Databases<G> {
     async fn finish(&self, resource: &Resource) -> Result<Value, Fault> {
         let mut database: StoredDatabase = stored(resource)?;
         let server = self.server(&resource.id).await?;
-        let client = server::session(&self.postgres, &server, "postgres").await?;
+        let client = server::session(&self.postgres, &server).await?;
         let major = self.postgres.clusters.major(server.instance)?;
         let locale =
             locale(&database.collation, major).ok_or_else(|| invalid("The collation is not known."))?;
@@ -169,7 +169,7 @@ impl<G: Generation> ResourceKind for Databases<G> {
             return Ok(());
         }
         let server = self.server(&resource.id).await?;
-        let client = match server::session(&self.postgres, &server, "postgres").await {
+        let client = match server::session(&self.postgres, &server).await {
             Ok(client) => client,
             // In a server that never was there is no database either.
             Err(_) if !server.ready && !self.postgres.clusters.exists(server.instance) => return Ok(()),

@@ -101,7 +101,7 @@ impl FlexibleServers {
     fn change_version(&self, stored: &mut StoredServer, asked: &Asked<'_>) -> Result<(), Fault> {
         let installed = self.0.clusters.place.installation.as_ref().map(|found| found.major().to_string());
         match (asked.text("version")?, installed) {
-            (Some(version), _) if version == stored.version => Ok(()),
+            (Some(version), _) if !version.is_empty() && version == stored.version => Ok(()),
             (Some(version), Some(installed)) if stored.version.is_empty() => {
                 if version != installed {
                     return Err(invalid(format!(

@@ -3,22 +3,21 @@
 use arcadia_kernel::Fault;
 
 use crate::fault::invalid;
-use crate::names::is_reserved_role;
+use crate::names::{ROLE_BYTES_MAX, is_reserved_role};
 
 const PASSWORD_CHARS_MIN: usize = 8;
 const PASSWORD_CHARS_MAX: usize = 128;
-const LOGIN_CHARS_MAX: usize = 63;
 
 /// A role's name as a client may choose it.
 pub(super) fn check_login(name: &str) -> Result<(), Fault> {
-    let fits = (1..=LOGIN_CHARS_MAX).contains(&name.len())
+    let fits = (1..=ROLE_BYTES_MAX).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
         && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     if fits && !is_reserved_role(name) {
         return Ok(());
     }
     Err(invalid(format!(
-        "The administrator login must have 1 to {LOGIN_CHARS_MAX} letters, digits, '_' and '-', begin with a \
+        "The administrator login must have 1 to {ROLE_BYTES_MAX} letters, digits, '_' and '-', begin with a \
          letter or '_', and not be a name that the server keeps for itself, such as 'admin', 'root', \
          'azure_superuser' or one that begins with 'pg_'."
     )))

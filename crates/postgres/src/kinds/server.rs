@@ -197,15 +197,10 @@ pub(super) async fn bring_up(postgres: &Postgres, stored: &mut StoredServer) -> 
     let clusters = &postgres.clusters;
     check_data(postgres, stored)?;
     clusters.create(stored.instance).await?;
-    let cluster = clusters.start(stored.instance)?;
-    if !stored.ready {
-        let secrets = (stored.keeper_secret.as_str(), &*clusters.first_secret()?);
-        let entropy = &*postgres.entropy;
-        sql::prepare(&cluster, secrets, &stored.administrator_login, stored.scram.as_deref(), entropy)
-            .await?;
-    } else if let Some(scram) = &stored.scram {
-        let client = sql::session(&cluster, &stored.keeper_secret, "postgres").await?;
-        sql::administer(&client, &stored.administrator_login, Some(scram), None).await?;
+    let cluster = clusters.start(stored.instance, &stored.keeper_secret)?;
+    if !stored.ready || stored.scram.is_some() {
+        let client = sql::session(&cluster, &stored.keeper_secret).await?;
+        sql::administer(&client, &stored.administrator_login, stored.scram.as_deref(), None).await?;
     }
     stored.ready = true;
     stored.scram = None;
@@ -228,11 +223,10 @@ fn check_data(postgres: &Postgres, stored: &StoredServer) -> Result<(), Fault> {
 pub(super) async fn session(
     postgres: &Postgres,
     stored: &StoredServer,
-    database: &str,
 ) -> Result<tokio_postgres::Client, Fault> {
     check_data(postgres, stored)?;
     let cluster = postgres.clusters.find(stored.instance).ok_or(ServerFault::NotReady)?;
-    Ok(sql::session(&cluster, &stored.keeper_secret, database).await?)
+    Ok(sql::session(&cluster, &stored.keeper_secret).await?)
 }
 
 pub(super) fn check_complete(server: &StoredServer) -> Result<(), Fault> {

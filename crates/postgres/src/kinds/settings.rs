@@ -54,7 +54,7 @@ async fn answer(postgres: &Postgres, type_name: &str, request: &Request) -> Resu
     let row = row.ok_or_else(|| missing(format!("server '{}'", id.name())))?;
     let server: StoredServer = stored(&row.value)?;
     server::check_complete(&server)?;
-    let client = server::session(postgres, &server, "postgres").await?;
+    let client = server::session(postgres, &server).await?;
     let settings = sql::settings(&client).await?;
     let view = |(name, properties): (String, Value)| {
         let kind = format!("{type_name}/configurations");

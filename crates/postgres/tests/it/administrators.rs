@@ -15,38 +15,39 @@ use uuid::Uuid;
 
 use crate::world::{AUDIENCE, NINA, NOW, OWNER, PASSWORD, TENANT, World, flexible, flexible_body, token};
 
-const LOGIN: &str = "host=pg-m.postgres.database.azure.com dbname=postgres sslmode=verify-full user=arcadmin";
-const NINA_AT: &str = "host=pg-m.postgres.database.azure.com dbname=postgres sslmode=verify-full \
+pub const LOGIN: &str =
+    "host=pg-m.postgres.database.azure.com dbname=postgres sslmode=verify-full user=arcadmin";
+pub const NINA_AT: &str = "host=pg-m.postgres.database.azure.com dbname=postgres sslmode=verify-full \
                        user=nina@arcadia.example";
 
-fn administrator(name: &str) -> Value {
+pub fn administrator(name: &str) -> Value {
     json!({ "properties": { "principalName": name, "principalType": "User", "tenantId": TENANT } })
 }
 
-fn row(id: Uuid) -> String {
+pub fn row(id: Uuid) -> String {
     format!("{}/administrators/{id}", flexible("pg-m"))
 }
 
-async fn world() -> World {
+pub async fn world() -> World {
     let world = World::new().await;
     world.server(&flexible("pg-m"), flexible_body()).await;
     world.admit(&flexible("pg-m"), "127.0.0.1", "127.0.0.1").await;
     world
 }
 
-async fn with_nina() -> (World, String) {
+pub async fn with_nina() -> (World, String) {
     let world = world().await;
     let put = world.change(Method::PUT, &row(NINA), administrator("nina@arcadia.example")).await;
     World::succeeded(&put);
     (world, token(NINA, AUDIENCE, NOW + 3600))
 }
 
-async fn asked(world: &World, sql: &str) -> String {
+pub async fn asked(world: &World, sql: &str) -> String {
     World::says(&world.psql(PASSWORD, LOGIN, sql).await)
 }
 
 /// Waits until as many sessions sleep, each in a transaction.
-async fn asleep(world: &World, count: usize) {
+pub async fn asleep(world: &World, count: usize) {
     let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
     for _ in 0..200 {
         if asked(world, sleeping).await == count.to_string() {
@@ -70,7 +71,7 @@ async fn waiting(world: &World, count: usize) {
 }
 
 /// A transaction of the owner's that does not end by itself.
-fn begun(world: &Arc<World>, sql: &str) -> JoinHandle<Output> {
+pub fn begun(world: &Arc<World>, sql: &str) -> JoinHandle<Output> {
     let (world, sql) = (world.clone(), sql.to_owned());
     tokio::spawn(async move { world.psql(PASSWORD, LOGIN, &sql).await })
 }
@@ -241,7 +242,20 @@ async fn a_role_that_was_made_in_sql_is_nobody_elses() {
 }
 
 /// Stops the only server, lets its superuser say something, and starts it again.
-async fn superuser(world: &World, sql: &str) {
+pub async fn superuser(world: &World, sql: &str) {
+    stopped(world, sql).await;
+    world.postgres.start().await;
+    for _ in 0..200 {
+        if world.psql(PASSWORD, LOGIN, "SELECT 7").await.status.success() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the server does not come back");
+}
+
+/// Stops the only server, and lets its superuser say something.
+pub async fn stopped(world: &World, sql: &str) {
     world.postgres.stop().await;
     let folders = std::fs::read_dir(world.folder.path().join("postgres")).unwrap();
     let mut folders = folders.map(|entry| entry.unwrap().path());
@@ -259,14 +273,6 @@ async fn superuser(world: &World, sql: &str) {
     let said = running.wait_with_output().await.unwrap();
     let words = String::from_utf8_lossy(&said.stderr);
     assert!(said.status.success() && !words.contains("ERROR"), "{words}");
-    world.postgres.start().await;
-    for _ in 0..200 {
-        if world.psql(PASSWORD, LOGIN, "SELECT 7").await.status.success() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("the server does not come back");
 }
 
 /// What an older version left had no mark, or one that anybody could write. Nobody is made an administrator of what may

@@ -93,6 +93,13 @@ async fn an_administrator_is_no_superuser() {
         ("GRANT pg_execute_server_program TO arcadmin", "does not exist"),
         ("GRANT pg_read_server_files TO arcadmin", "does not exist"),
         ("GRANT pg_write_server_files TO arcadmin", "does not exist"),
+        // System views are data, and through these roles would have other numbers and databases other names.
+        ("GRANT pg_write_all_data TO arcadmin", "does not exist"),
+        ("GRANT pg_read_all_data TO arcadmin", "does not exist"),
+        ("UPDATE pg_group SET grosysid = 4571 WHERE groname = 'arcadmin'", "permission denied for view"),
+        ("UPDATE pg_stat_database_conflicts SET datname = 'x'", "permission denied for view"),
+        ("DELETE FROM information_schema.enabled_roles", "permission denied for view"),
+        ("BEGIN; LOCK TABLE pg_group IN ACCESS EXCLUSIVE MODE", "permission denied for view"),
         ("SELECT pg_read_file('postgresql.conf')", "permission denied"),
         ("CREATE ROLE x SUPERUSER", "superuser"),
         ("ALTER ROLE azuresu PASSWORD 'x'", "superuser"),
@@ -103,6 +110,11 @@ async fn an_administrator_is_no_superuser() {
     ] {
         World::fails(&world.psql(PASSWORD, &at, sql).await, words);
     }
+    let path = "CREATE ROLE evil; GRANT pg_write_all_data, pg_read_all_data TO arcadmin; \
+                UPDATE pg_group SET grosysid = 4571 WHERE groname = 'evil'; GRANT evil TO arcadmin";
+    world.psql(PASSWORD, &at, path).await;
+    let program = world.psql(PASSWORD, &at, "COPY (SELECT 1) TO PROGRAM 'cat'").await;
+    World::fails(&program, "to or from an external program");
     let may = "CREATE DATABASE mine; ";
     assert!(world.psql(PASSWORD, &at, may).await.status.success());
     world.postgres.stop().await;

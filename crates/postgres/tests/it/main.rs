@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may fail loudly")]
 
 mod administrators;
+mod closed;
 mod crowd;
 mod gateway;
 mod raw;

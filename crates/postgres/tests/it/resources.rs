@@ -130,6 +130,7 @@ async fn what_is_refused() {
         ("administratorLogin", json!("a\"; DROP ROLE x")),
         ("administratorLogin", json!(7)),
         ("version", json!("9")),
+        ("version", json!("")),
         ("createMode", json!("Replica")),
         ("highAvailability", json!({ "mode": "ZoneRedundant" })),
         ("network", json!({ "delegatedSubnetResourceId": "/subscriptions/s" })),

@@ -1,6 +1,6 @@
 //! Logins by directory token.
 
-use arcadia_kernel::Method;
+use arcadia_kernel::{AuditEvent, Method};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -51,6 +51,21 @@ async fn a_token_opens_its_own_role_and_no_other() {
     ] {
         World::fails(&world.psql(&credential, &at(user), "SELECT 1").await, words);
     }
+    let log = world.store.audit_page(0, 1000).await.unwrap();
+    let logins: Vec<_> =
+        log.iter().map(|(_, event)| event).filter(|event| event.operation == "Login").collect();
+    let by = |role: Uuid, caller: Uuid, name: &str| {
+        let is_it = |event: &&&AuditEvent| {
+            event.scope.to_string() == row(role)
+                && event.caller_object_id == caller
+                && event.caller_name == name
+        };
+        logins.iter().filter(is_it).count()
+    };
+    // Who it was, and not whose role it is; and of who proved nothing nothing.
+    assert_eq!((by(TEAM, NINA, "nina@arcadia.example"), by(NINA, NINA, "nina@arcadia.example")), (1, 3));
+    assert_eq!((by(NINA, Uuid::nil(), "anonymous"), by(GONE, Uuid::nil(), "anonymous")), (4, 2));
+    assert_eq!(logins.iter().filter(|event| event.scope.to_string() == server).count(), 1);
     // A password that a principal's role gave itself opens nothing, also where no token is asked for any more.
     let own = "ALTER ROLE CURRENT_USER PASSWORD 'Own-Antelope!'";
     let nina = at("nina@arcadia.example");
