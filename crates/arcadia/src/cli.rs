@@ -22,12 +22,14 @@ use crate::machine;
                   -p $AZURE_CLIENT_SECRET --tenant $AZURE_TENANT_ID"
 )]
 pub struct Cli {
-    /// The site's data directory [default: /var/lib/arcadia for root, else $XDG_DATA_HOME/arcadia]
-    #[arg(long, global = true, env = "ARCADIA_DATA", value_name = "DIR", hide_env_values = true)]
+    // Their variables are read in `host`, as an empty one is none.
+    /// The site's data directory [env: ARCADIA_DATA] [default: /var/lib/arcadia for root, else $XDG_DATA_HOME/arcadia]
+    #[arg(long, global = true, value_name = "DIR")]
     pub data: Option<PathBuf>,
 
-    /// Where the passphrase is that the root key is made of, if it is: a file, a systemd credential, /dev/fd/N
-    #[arg(long, global = true, env = "ARCADIA_PASSPHRASE_FILE", value_name = "FILE", hide_env_values = true)]
+    /// Where the passphrase is that the root key is made of, if it is: a file, a systemd credential, /dev/fd/N [env:
+    /// ARCADIA_PASSPHRASE_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
 
     #[command(subcommand)]

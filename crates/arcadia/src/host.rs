@@ -1,10 +1,13 @@
 //! What the process finds around it: time, variables, directories. Libraries get these handed in from here.
 
 use std::ffi::OsString;
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
 use arcadia_kernel::Clock;
 use jiff::Timestamp;
+use rustix::io::{FdFlags, fcntl_setfd};
 
 /// The system's clock.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,6 +34,31 @@ pub fn variable(name: &str) -> Option<String> {
     variable_os(name)?.into_string().ok()
 }
 
+/// What `sudo -u` takes for a user: its name, or its number where it has none.
+pub fn user(uid: u32) -> String {
+    let known = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let named = known.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    });
+    named.unwrap_or_else(|| format!("'#{uid}'"))
+}
+
+/// What a shell has open besides the three streams, such as a lock or the file with a passphrase, is not handed to
+/// processes that are started from here on. For a process with one thread.
+pub fn keep_open_files_to_itself() -> io::Result<()> {
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        if number > 2 {
+            #[allow(unsafe_code, reason = "it is open, as it was just listed and no other thread closes it")]
+            let open = unsafe { BorrowedFd::borrow_raw(number) };
+            fcntl_setfd(open, FdFlags::CLOEXEC)?;
+        }
+    }
+    Ok(())
+}
+
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
@@ -52,6 +80,11 @@ pub fn data_directory(named: Option<PathBuf>) -> anyhow::Result<PathBuf> {
         Some(path) => Ok(std::path::absolute(path)?),
         None => default_data_directory(),
     }
+}
+
+/// `--passphrase-file`, `$ARCADIA_PASSPHRASE_FILE`.
+pub fn passphrase_file(named: Option<PathBuf>) -> Option<PathBuf> {
+    named.or_else(|| variable_os("ARCADIA_PASSPHRASE_FILE").map(PathBuf::from))
 }
 
 /// Where a command looks in a shell that says nothing of it.

@@ -52,7 +52,8 @@ pub fn main(agent: Agent) -> ExitCode {
 fn run(cli: Cli, agent: Agent) -> anyhow::Result<ExitCode> {
     let data = || {
         let path = host::data_directory(cli.data.clone())?;
-        anyhow::Ok(DataDir::at(path).unlocked_by(cli.passphrase_file.clone()))
+        let passphrase = host::passphrase_file(cli.passphrase_file.clone());
+        anyhow::Ok(DataDir::at(path).unlocked_by(passphrase).reachable()?)
     };
     match &cli.command {
         Command::Up(arguments) => commands::up::run(&data()?, arguments),

@@ -132,8 +132,8 @@ async fn open(
     let upstream = options.upstream.filter(|upstream| !upstream.is_loopback_port(address.port()));
 
     let ca = site::load_or_create_authority(data, &record, clock.epoch_seconds())?;
-    if let Some(ending) = site::authority_ending(data, clock.now()) {
-        tracing::warn!("{ending}");
+    if let Some(notice) = site::authority_notice(data, clock.now()) {
+        tracing::warn!("{notice}");
     }
     let hosts = Arc::new(wired.hosts);
     let databases = listen_for_databases(database_addresses(options.listen, &record)).await;

@@ -1,17 +1,17 @@
 //! `arcadia audit`
 
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arcadia_crypto::SystemEntropy;
 use arcadia_kernel::{AuditEvent, Outcome};
-use arcadia_store::StoreReader;
+use arcadia_store::{AuditCheck, StoreError, StoreReader};
 use clap::Subcommand;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::site::{DataDir, SiteRecord, load_ring};
+use crate::site::{DataDir, SiteFault, SiteRecord, load_ring};
 use crate::terminal::{DIM, RESET, note, say};
 
 /// How often a followed log is looked at.
@@ -54,16 +54,74 @@ pub enum Command {
 
 pub fn run(data: &DataDir, command: &Command) -> anyhow::Result<ExitCode> {
     SiteRecord::expect(data)?;
-    let ring = load_ring(data)?;
-    let again = data.clone();
-    // Looking for what is wrong is what these commands are for, so a log with a broken end opens as well.
-    let log = StoreReader::open_unchecked(data.path(), ring, Arc::new(SystemEntropy))?
-        // The running site may go over to another data key meanwhile.
-        .following(move || load_ring(&again).ok());
+    let log = Log::open(data)?;
     match command {
         Command::Tail { count, json, follow } => tail(data, &log, *count, *json, *follow),
         Command::Verify { json: true } => describe_verified(&log),
         Command::Verify { json: false } => verify(&log),
+    }
+}
+
+/// The log of a site that may run and go over to another data key meanwhile.
+struct Log {
+    reader: StoreReader,
+    /// Why the keys could not be had when they were looked at last: then what does not open is not broken.
+    lost: Arc<Mutex<Option<SiteFault>>>,
+}
+
+impl Log {
+    fn open(data: &DataDir) -> anyhow::Result<Self> {
+        let lost = Arc::new(Mutex::new(None));
+        let (again, told) = (data.clone(), lost.clone());
+        let newer = move || {
+            let (ring, fault) = match load_ring(&again) {
+                Ok(ring) => (Some(ring), None),
+                Err(fault) => (None, Some(fault)),
+            };
+            *told.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+            ring
+        };
+        let ring = load_ring(data)?;
+        // Looking for what is wrong is what these commands are for, so a log with a broken end opens as well.
+        let reader = StoreReader::open_unchecked(data.path(), ring, Arc::new(SystemEntropy))?;
+        Ok(Self { reader: reader.following(newer), lost })
+    }
+
+    fn page(&self, after: u64, limit: usize) -> anyhow::Result<Vec<(u64, AuditEvent)>> {
+        self.found(self.reader.audit_page(after, limit))
+    }
+
+    fn last_record(&self) -> anyhow::Result<u64> {
+        Ok(self.reader.last_record()?)
+    }
+
+    fn verify(&self) -> anyhow::Result<AuditCheck> {
+        let check = self.found(self.reader.audit_verify())?;
+        if check.first_broken.is_some() {
+            self.keys_are_known()?;
+        }
+        Ok(check)
+    }
+
+    fn check_rows(&self) -> anyhow::Result<()> {
+        self.found(self.reader.check_rows())
+    }
+
+    fn found<T>(&self, found: Result<T, StoreError>) -> anyhow::Result<T> {
+        found.or_else(|error| {
+            self.keys_are_known()?;
+            Err(error.into())
+        })
+    }
+
+    fn keys_are_known(&self) -> anyhow::Result<()> {
+        match self.lost.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            None => Ok(()),
+            Some(SiteFault::WrongPassphrase) => {
+                anyhow::bail!("the site's passphrase was changed meanwhile; run this again with the new one")
+            }
+            Some(fault) => Err(fault.into()),
+        }
     }
 }
 
@@ -75,14 +133,14 @@ struct Numbered<'a> {
     event: &'a AuditEvent,
 }
 
-fn tail(data: &DataDir, log: &StoreReader, count: u64, json: bool, follow: bool) -> anyhow::Result<ExitCode> {
+fn tail(data: &DataDir, log: &Log, count: u64, json: bool, follow: bool) -> anyhow::Result<ExitCode> {
     let broken = |what: String| {
         anyhow::anyhow!("{what}; look at the log with `arcadia audit verify{}`", data.option())
     };
     let last = log.last_record()?;
     let mut after = last.saturating_sub(count);
     loop {
-        let page = log.audit_page(after, PAGE_RECORDS)?;
+        let page = log.page(after, PAGE_RECORDS)?;
         for (sequence, event) in &page {
             if *sequence != after + 1 {
                 return Err(broken(format!("record {} is missing", after + 1)));
@@ -132,12 +190,14 @@ fn line(sequence: u64, event: &AuditEvent) -> String {
 }
 
 /// The same for programs: `firstBroken` is a record's number, `rows` what is wrong with the rows.
-fn describe_verified(log: &StoreReader) -> anyhow::Result<ExitCode> {
-    let check = log.audit_verify()?;
+fn describe_verified(log: &Log) -> anyhow::Result<ExitCode> {
+    let check = log.verify()?;
     let rows = match check.first_broken {
-        None => log.check_rows().err().map(|error| error.to_string()),
+        None => log.check_rows().err(),
         Some(_) => None,
     };
+    // What is no fault of the rows' is no finding.
+    let rows = rows.map(|error| error.downcast::<StoreError>().map(|found| found.to_string())).transpose()?;
     let is_whole = check.first_broken.is_none() && rows.is_none();
     say(serde_json::to_string_pretty(&json!({
         "records": check.records, "unbroken": is_whole, "firstBroken": check.first_broken, "rows": rows,
@@ -145,8 +205,8 @@ fn describe_verified(log: &StoreReader) -> anyhow::Result<ExitCode> {
     Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn verify(log: &StoreReader) -> anyhow::Result<ExitCode> {
-    let check = log.audit_verify()?;
+fn verify(log: &Log) -> anyhow::Result<ExitCode> {
+    let check = log.verify()?;
     let Some(first) = check.first_broken else {
         say(format!("{} records, unbroken", check.records));
         log.check_rows()?;
@@ -155,7 +215,7 @@ fn verify(log: &StoreReader) -> anyhow::Result<ExitCode> {
     };
     say(format!("broken: record {first} is missing or is not what was written"));
     if first > 1
-        && let Ok(Some((last, event))) = log.audit_page(first - 2, 1).map(|page| page.into_iter().next())
+        && let Ok(Some((last, event))) = log.page(first - 2, 1).map(|page| page.into_iter().next())
     {
         say(format!("the last one before it: {}", line(last, &event)));
     }

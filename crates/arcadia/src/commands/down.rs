@@ -23,7 +23,7 @@ pub struct Arguments {}
 
 pub fn run(data: &DataDir, _: &Arguments) -> anyhow::Result<ExitCode> {
     let lock = data.lock_file();
-    let Some(pid) = holder(&lock)? else {
+    let Some(pid) = holder(&lock).with_context(|| lock.display().to_string())? else {
         note(format!("arcadia: no site is running on {}", data.path().display()));
         return Ok(ExitCode::SUCCESS);
     };

@@ -48,6 +48,8 @@ pub struct Arguments {
 pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let from = arguments.backup.as_path();
     let (manifest, bytes) = manifest(from)?;
+    data.check_path()?;
+    data.ours()?;
     let draft = Draft::of(data.path())?;
     draft.remove_at_signals()?;
     let keys = keys(from, arguments.root_key.as_deref(), data)?;
@@ -255,6 +257,10 @@ fn check_file(from: &Path, manifest: &Manifest, file: &Entry) -> anyhow::Result<
     // A root key that was given makes the one in the backup unimportant, and it may have been taken out.
     if file.name == ROOT_KEY {
         return Ok(());
+    }
+    let path = from.join(&file.name);
+    if !path.try_exists().with_context(|| path.display().to_string())? {
+        bail!("{} is missing: the backup is not whole; use another one", path.display());
     }
     if Entry::of(from, &file.name)? != *file {
         bail!("{} is not what was written when the backup was made; use another backup", file.name);

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::host::SystemClock;
-use crate::site::{DataDir, Running, SiteRecord, State, Trouble, authority_ending};
+use crate::site::{DataDir, Running, SiteRecord, State, Trouble, authority_notice};
 use crate::terminal::{BOLD, RESET, say};
 
 /// Show whether a site runs, where, and what it answers for
@@ -27,7 +27,12 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     // One that cannot be read is told by the command that starts it.
     let is_absent =
         matches!(state, State::Stopped) && SiteRecord::load(data).is_ok_and(|record| record.is_none());
-    let ending = authority_ending(data, SystemClock.now());
+    let notice = authority_notice(data, SystemClock.now());
+    let missing = match &state {
+        // Not everything is there yet.
+        State::Changing(_) => Vec::new(),
+        _ => data.missing(),
+    };
     let trouble = match &state {
         State::Running(running) => Trouble::of(data, running.pid)?,
         State::Stopped => Trouble::last(data)?,
@@ -40,8 +45,11 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
         } else {
             described["caFile"] = data.ca_file().display().to_string().into();
         }
-        if let Some(ending) = &ending {
-            described["authority"] = ending.clone().into();
+        if let Some(notice) = &notice {
+            described["authority"] = notice.clone().into();
+        }
+        if !missing.is_empty() {
+            described["missing"] = json!(missing);
         }
         if let Some(trouble) = &trouble {
             described["trouble"] = json!({
@@ -56,8 +64,14 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
         } else {
             show(data, &state);
         }
-        if let Some(ending) = &ending {
-            say(ending);
+        if let Some(notice) = &notice {
+            say(notice);
+        }
+        for path in &missing {
+            say(format!(
+                "{BOLD}missing{RESET} {}: the site does not start without it; put it back from a backup",
+                path.display()
+            ));
         }
         if let Some(trouble) = &trouble {
             let what = match (&state, trouble.lasting) {

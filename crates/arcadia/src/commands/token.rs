@@ -44,7 +44,7 @@ pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
     let token = token.strip_prefix("Bearer ").unwrap_or(token).trim();
     let (header, claims) = arcadia_crypto::peek(token).context("this is not a JSON web token")?;
     if *json {
-        say(serde_json::to_string_pretty(&json!({ "header": header, "claims": claims }))?);
+        say(plain(&serde_json::to_string_pretty(&json!({ "header": header, "claims": claims }))?));
         return Ok(ExitCode::SUCCESS);
     }
     let now = SystemClock.epoch_seconds();
@@ -71,7 +71,7 @@ fn lines(part: &Map<String, Value>, now: i64) -> Vec<String> {
             let shown = match value {
                 // Text is shown as JSON too where it has characters that a terminal would act on.
                 Value::String(text) if !text.chars().any(char::is_control) => text.clone(),
-                other => other.to_string(),
+                other => plain(&other.to_string()),
             };
             let time = TIMES.contains(&name.as_str()).then(|| value.as_f64()).flatten();
             let time = time.and_then(|seconds| human_time(seconds as i64, now));
@@ -80,6 +80,20 @@ fn lines(part: &Map<String, Value>, now: i64) -> Vec<String> {
             format!("  {name:<width$}  {shown}{time}")
         })
         .collect()
+}
+
+/// JSON may have characters in it that a terminal acts on, such as U+009B; here they are written as numbers.
+fn plain(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for character in json.chars() {
+        match character {
+            // Between values; in one it is `\n` already.
+            '\n' => text.push('\n'),
+            character if character.is_control() => text.push_str(&format!("\\u{:04x}", u32::from(character))),
+            character => text.push(character),
+        }
+    }
+    text
 }
 
 /// `2026-11-22T10:00:00Z, in 59 min`
@@ -110,9 +124,12 @@ mod tests {
 
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
-        let claims = json!({ "a\u{1b}[2J": "x\u{1b}[2J\n", "exp": 5 });
+        let claims = json!({ "a\u{1b}[2J": "x\u{1b}[2J\n\u{9b}2J\u{7f}", "exp": 5, "l": ["\u{9b}"] });
         let shown = lines(claims.as_object().unwrap(), 5).join("|").replace(DIM, "").replace(RESET, "");
-        assert!(!shown.contains('\u{1b}') && !shown.contains('\n'), "{shown:?}");
+        assert!(!shown.contains(char::is_control), "{shown:?}");
+        let json = plain(&serde_json::to_string_pretty(&claims).unwrap());
+        assert!(!json.contains(|c: char| c.is_control() && c != '\n'), "{json:?}");
+        assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), claims, "it is the same JSON");
         assert!(shown.contains("1970-01-01T00:00:05Z, in 0 s"), "{shown}");
     }
 }

@@ -236,8 +236,7 @@ impl Draft {
     /// Makes an empty directory for `target`, which must be empty or not exist. Drafts of it that processes left which were
     /// killed are removed.
     pub fn of(target: &Path) -> Result<Self, SiteFault> {
-        // As a whole path, so that it has a name and a parent.
-        let target = std::path::absolute(target).map_err(SiteFault::file(target))?;
+        let target = real_path(target).map_err(SiteFault::file(target))?;
         let name = target.file_name().ok_or_else(|| SiteFault::NotEmpty(target.clone()))?;
         let (first, last) = (format!(".{}.", name.to_string_lossy()), ".new");
         let is_draft = |name: &OsString| {
@@ -384,6 +383,25 @@ impl Draft {
         }
         fs::remove_dir(&self.path)
     }
+}
+
+/// As a whole path, so that it has a name and a parent; that of what a link leads to, as a
+/// directory cannot take the place of the link.
+fn real_path(target: &Path) -> io::Result<PathBuf> {
+    match fs::canonicalize(target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && target.symlink_metadata().is_err() => {
+            std::path::absolute(target)
+        }
+        found => found,
+    }
+}
+
+/// Whether what is made as `target` is in `folder`.
+pub fn is_inside(target: &Path, folder: &Path) -> io::Result<bool> {
+    let (target, folder) = (real_path(target)?, fs::canonicalize(folder)?);
+    // Of what does not exist yet, the first above it that does.
+    let existing = target.ancestors().find_map(|above| fs::canonicalize(above).ok());
+    Ok(existing.is_some_and(|existing| existing.starts_with(folder)))
 }
 
 /// Whether a draft is gone that nobody holds: this user's, and a directory.

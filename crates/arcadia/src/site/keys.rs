@@ -1,6 +1,7 @@
 //! The site's own keys: what seals its store, and its certificate authority.
 
 use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -25,40 +26,71 @@ const AUTHORITY_NOTICE_SECONDS: i64 = 365 * 24 * 60 * 60;
 /// Whoever reads the keys shares it; whoever changes them, or takes one away, has it alone. Held for moments, but for
 /// backups, during which no key leaves.
 pub struct KeysLock {
-    _file: File,
+    _file: Option<File>,
 }
 
 impl KeysLock {
     pub fn shared(data: &DataDir) -> Result<Self, SiteFault> {
-        Self::take(data, FlockOperation::NonBlockingLockShared, LOCK_PATIENCE)
+        let file = Self::open_shared(data)?;
+        Self::take(data, file, FlockOperation::NonBlockingLockShared, LOCK_PATIENCE)
     }
 
+    /// For whoever changes keys: nobody but the owner of the directory.
     pub fn exclusive(data: &DataDir) -> Result<Self, SiteFault> {
-        Self::take(data, FlockOperation::NonBlockingLockExclusive, LOCK_PATIENCE)
+        Self::alone(data, LOCK_PATIENCE)
     }
 
     /// Without waiting; fails with [`SiteFault::KeysBusy`] when somebody else has it.
     pub fn try_exclusive(data: &DataDir) -> Result<Self, SiteFault> {
-        Self::take(data, FlockOperation::NonBlockingLockExclusive, Duration::ZERO)
+        Self::alone(data, Duration::ZERO)
     }
 
-    fn take(data: &DataDir, how: FlockOperation, patience: Duration) -> Result<Self, SiteFault> {
-        let path = data.path().join("keys.lock");
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
-        let file = file.map_err(SiteFault::file(&path))?;
+    fn alone(data: &DataDir, patience: Duration) -> Result<Self, SiteFault> {
+        data.ours()?;
+        let path = data.keys_lock_file();
+        let file = Self::make(&path).map_err(SiteFault::file(&path))?;
+        Self::take(data, Some(file), FlockOperation::NonBlockingLockExclusive, patience)
+    }
+
+    fn make(path: &Path) -> io::Result<File> {
+        OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+    }
+
+    /// `None` where there is no file and this reader makes none: in another's directory, or on a file system that cannot
+    /// be written to.
+    fn open_shared(data: &DataDir) -> Result<Option<File>, SiteFault> {
+        use io::ErrorKind::{NotFound, ReadOnlyFilesystem};
+        let path = data.keys_lock_file();
+        let opened = match File::open(&path) {
+            Err(error) if error.kind() == NotFound && data.ours().is_ok() => Self::make(&path),
+            opened => opened,
+        };
+        match opened {
+            Err(error) if [NotFound, ReadOnlyFilesystem].contains(&error.kind()) => Ok(None),
+            opened => opened.map(Some).map_err(SiteFault::file(&path)),
+        }
+    }
+
+    fn take(
+        data: &DataDir,
+        file: Option<File>,
+        how: FlockOperation,
+        patience: Duration,
+    ) -> Result<Self, SiteFault> {
         let begun = Instant::now();
-        loop {
-            match flock(&file, how) {
-                Ok(()) => return Ok(Self { _file: file }),
+        while let Some(held) = &file {
+            match flock(held, how) {
+                Ok(()) => break,
                 Err(rustix::io::Errno::WOULDBLOCK) if begun.elapsed() < patience => {
                     std::thread::sleep(GLANCE)
                 }
                 Err(rustix::io::Errno::WOULDBLOCK) => {
                     return Err(SiteFault::KeysBusy(data.path().to_owned()));
                 }
-                Err(error) => return Err(SiteFault::file(&path)(error.into())),
+                Err(error) => return Err(SiteFault::file(&data.keys_lock_file())(error.into())),
             }
         }
+        Ok(Self { _file: file })
     }
 }
 
@@ -281,7 +313,7 @@ pub fn save_ring(
 pub(super) fn remove(path: &Path) -> Result<(), SiteFault> {
     match fs::remove_file(path) {
         Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(SiteFault::file(path)(error)),
     }
 }
@@ -315,9 +347,9 @@ pub fn load_or_create_authority(
     }
 }
 
-/// What is to be told of a certificate authority that ends within a year, or has ended. Nothing of one that cannot be
-/// read: whoever starts the site is told why.
-pub fn authority_ending(data: &DataDir, now: Timestamp) -> Option<String> {
+/// What is to be told of a certificate authority that ends within a year, has ended, or has not begun. Nothing of one that
+/// cannot be read: whoever starts the site is told why.
+pub fn authority_notice(data: &DataDir, now: Timestamp) -> Option<String> {
     let read = |path: PathBuf| String::from_utf8(read_bounded(&path).ok()??).ok().map(Zeroizing::new);
     let ca = SiteCa::from_pem(&read(data.ca_file())?, &read(data.ca_key_file())?).ok()?;
     let end = Timestamp::from_second(ca.not_after_seconds()).ok()?;
@@ -325,6 +357,15 @@ pub fn authority_ending(data: &DataDir, now: Timestamp) -> Option<String> {
         return Some(format!(
             "the site's certificate authority ended on {end}: no client trusts this site any more; go over to another \
              site (`arcadia up --data`)"
+        ));
+    }
+    // No leaf begins before its authority does.
+    let leaf = ca.issue_server(&["localhost"], &[], now.as_second(), 1).ok();
+    let begin = leaf.and_then(|leaf| Timestamp::from_second(leaf.not_before_seconds).ok());
+    if let Some(begin) = begin.filter(|begin| *begin > now) {
+        return Some(format!(
+            "the site's certificate authority begins on {begin}, and it is {now:.0} here: no client trusts this site \
+             before; put the clock right"
         ));
     }
     (end.as_second() - now.as_second() < AUTHORITY_NOTICE_SECONDS).then(|| {

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use super::files::check_owner;
+
 /// [`holder`] holds the lock itself for a moment; taking it waits for longer than that.
 const GLANCE: Duration = Duration::from_millis(200);
 
@@ -37,31 +39,47 @@ pub struct Lock {
 impl Lock {
     /// Takes the lock for a site, and writes this process's id into it.
     pub fn take(path: &Path) -> Result<Self, LockFault> {
-        Self::take_as(path, "")
+        Self::take_as(open(path, true)?, "")
     }
 
-    /// Takes the lock so that no site starts meanwhile. To whoever asks for the [`holder`], no site runs.
+    /// Takes the lock so that no site starts meanwhile. To whoever asks for the [`holder`], no site runs. Makes no file in
+    /// another's directory.
     pub fn take_for_copying(path: &Path) -> Result<Self, LockFault> {
-        Self::take_as(path, COPYING)
+        let is_ours = path.parent().is_some_and(|folder| check_owner(folder).is_ok());
+        match open(path, is_ours) {
+            // Nor can a site write to it, which is kept away all the same where it comes to it another way.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                let mut file = File::open(path)?;
+                wait(&mut file, FlockOperation::NonBlockingLockShared)?;
+                Ok(Self { _file: file })
+            }
+            opened => Self::take_as(opened?, COPYING),
+        }
     }
 
-    fn take_as(path: &Path, what: &str) -> Result<Self, LockFault> {
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        let begun = Instant::now();
-        loop {
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => break,
-                Err(Errno::WOULDBLOCK) if begun.elapsed() < GLANCE => std::thread::sleep(GLANCE / 10),
-                Err(Errno::WOULDBLOCK) => return Err(LockFault::of(&mut file)),
-                Err(error) => return Err(io::Error::from(error).into()),
-            }
-        }
+    fn take_as(mut file: File, what: &str) -> Result<Self, LockFault> {
+        wait(&mut file, FlockOperation::NonBlockingLockExclusive)?;
         file.set_len(0)?;
         file.rewind()?;
         write!(file, "{what}{}", std::process::id())?;
         file.sync_all()?;
         Ok(Self { _file: file })
+    }
+}
+
+fn open(path: &Path, create: bool) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(create).truncate(false).mode(0o600).open(path)
+}
+
+fn wait(file: &mut File, how: FlockOperation) -> Result<(), LockFault> {
+    let begun = Instant::now();
+    loop {
+        match flock(&*file, how) {
+            Ok(()) => return Ok(()),
+            Err(Errno::WOULDBLOCK) if begun.elapsed() < GLANCE => std::thread::sleep(GLANCE / 10),
+            Err(Errno::WOULDBLOCK) => return Err(LockFault::of(file)),
+            Err(error) => return Err(io::Error::from(error).into()),
+        }
     }
 }
 

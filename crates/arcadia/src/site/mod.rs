@@ -13,19 +13,21 @@ mod root_change;
 mod running;
 mod trouble;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 pub use archive::{ArchiveReader, ArchiveWriter};
 pub use credentials::Credentials;
+use files::check_owner;
 pub use files::{read_bounded, write_atomic};
 pub use keys::{
-    KeyPlace, KeysLock, SiteKeys, authority_ending, load_or_create_authority, load_ring,
+    KeyPlace, KeysLock, SiteKeys, authority_notice, load_or_create_authority, load_ring,
     new_root_of_passphrase, open_keys, open_or_create_keys, root_in_file, save_ring, settle,
 };
-pub use lock::{Lock, has_open, holder};
+pub use lock::{Lock, LockFault, has_open, holder};
 pub use passphrase::{PASSPHRASE_FILE, PassphraseSource, read_from};
 pub use record::SiteRecord;
 pub use ring::{NamedRoot, RingFile, RootSource};
@@ -39,10 +41,29 @@ pub enum SiteFault {
     // `cause` and not `source`, which would be told twice.
     #[error("{path}: {cause}")]
     File { path: PathBuf, cause: io::Error },
-    #[error("there is no site in {0}; make one with `arcadia up --data {0}`")]
-    NoSite(PathBuf),
-    #[error("{0} belongs to another user; run this as its owner, or name another directory with --data")]
-    NotOurs(PathBuf),
+    #[error("there is no site in {path}; make one with `arcadia up{option}`")]
+    NoSite { path: PathBuf, option: String },
+    #[error("the first start of the site in {path} came to no end; take it up with `arcadia up{option}`")]
+    Unfinished { path: PathBuf, option: String },
+    #[error(
+        "{0} is missing although the site has been founded, and no other file says what it is called; put it back from a \
+         backup, or name another directory with --data"
+    )]
+    RecordMissing(PathBuf),
+    #[error(
+        "{path} belongs to another user; run this as its owner (`sudo -u {owner} arcadia ...`), or name another directory \
+         with --data"
+    )]
+    NotOurs { path: PathBuf, owner: String },
+    #[error(
+        "{0:?} is not text in UTF-8, as the path of a data directory must be; name another one with --data"
+    )]
+    PathNotText(PathBuf),
+    #[error(
+        "{0} is too long a path for a data directory, which has sockets in it: {PATH_BYTES_MAX} bytes are the most; name \
+         another one with --data"
+    )]
+    PathTooLong(PathBuf),
     #[error("{0} is not empty; name a directory that is empty or does not exist")]
     NotEmpty(PathBuf),
     #[error(
@@ -102,6 +123,10 @@ pub enum SiteFault {
 }
 
 impl SiteFault {
+    fn not_ours(path: &Path, owner: u32) -> Self {
+        Self::NotOurs { path: path.to_owned(), owner: crate::host::user(owner) }
+    }
+
     pub(crate) fn file(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |cause| Self::File { path, cause }
@@ -113,29 +138,66 @@ const OF_A_SITE: [&str; 4] = ["lock", "ring.json", "store.db", "site.json"];
 /// What may be in a directory that is to become a site's: a start that ended early, or a file system of its own.
 const OF_NO_MATTER: [&str; 3] = ["log", "env", "lost+found"];
 
+/// Of its path: that of a socket has 107 at most, and this is the longest of those in a data directory.
+const PATH_BYTES_MAX: usize = 107 - "/proxy.sock".len();
+
 /// Where everything of a site is kept. Only its owner can enter.
 #[derive(Clone, Debug)]
-pub struct DataDir(PathBuf, PassphraseSource);
+pub struct DataDir {
+    path: PathBuf,
+    passphrase: PassphraseSource,
+    /// Of a site that runs: the directory itself, whatever it is called meanwhile.
+    held: Arc<OnceLock<File>>,
+}
 
 impl DataDir {
     /// Names a directory without touching it.
     pub fn at(path: PathBuf) -> Self {
-        Self(path, PassphraseSource::default())
+        Self { path, passphrase: PassphraseSource::default(), held: Arc::default() }
     }
 
     /// Says where the passphrase is that the root key may be made of.
     pub fn unlocked_by(self, file: Option<PathBuf>) -> Self {
-        Self(self.0, PassphraseSource::file(file))
+        Self { passphrase: PassphraseSource::file(file), ..self }
     }
 
     pub fn passphrase(&self) -> &PassphraseSource {
-        &self.1
+        &self.passphrase
+    }
+
+    /// Fails where the directory is closed to this user, as a site's is to all others but root.
+    pub fn reachable(self) -> Result<Self, SiteFault> {
+        match fs::read_dir(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                self.ours()?;
+                Err(SiteFault::file(&self.path)(error))
+            }
+            _ => Ok(self),
+        }
+    }
+
+    /// Fails where the directory is another user's. Root could write there, and its owner not read what it wrote.
+    pub fn ours(&self) -> Result<(), SiteFault> {
+        match check_owner(&self.path) {
+            Err(SiteFault::File { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
+            checked => checked,
+        }
+    }
+
+    /// Whether a site can be in a directory of this name.
+    pub fn check_path(&self) -> Result<(), SiteFault> {
+        match self.path.to_str() {
+            None => Err(SiteFault::PathNotText(self.path.clone())),
+            Some(text) if text.len() > PATH_BYTES_MAX => Err(SiteFault::PathTooLong(self.path.clone())),
+            Some(_) => Ok(()),
+        }
     }
 
     /// Makes the directory where it does not exist, and closes it to others where it does: only one that is empty or a
     /// site's already, as others may go in and out of any other.
     pub fn prepare(&self) -> Result<(), SiteFault> {
-        let path = &self.0;
+        self.check_path()?;
+        let path = &self.path;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| {
             match error.kind() {
                 io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
@@ -144,33 +206,39 @@ impl DataDir {
                 _ => SiteFault::file(path)(error),
             }
         })?;
-        let found = fs::metadata(path).map_err(SiteFault::file(path))?;
-        if found.uid() != rustix::process::geteuid().as_raw() {
-            return Err(SiteFault::NotOurs(path.clone()));
-        }
+        check_owner(path)?;
         if !self.may_hold_a_site().map_err(SiteFault::file(path))? {
             return Err(SiteFault::NotASite(path.clone()));
         }
-        if found.permissions().mode() & 0o077 != 0 {
+        let folder = File::open(path).map_err(SiteFault::file(path))?;
+        let mode = folder.metadata().map_err(SiteFault::file(path))?.permissions().mode();
+        if mode & 0o077 != 0 {
             fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(SiteFault::file(path))?;
         }
-        for folder in [self.log_folder(), self.env_folder()] {
+        for inner in [self.log_folder(), self.env_folder()] {
             fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
-                .create(&folder)
-                .map_err(SiteFault::file(&folder))?;
+                .create(&inner)
+                .map_err(SiteFault::file(&inner))?;
         }
+        // Prepared once more, it is the one that it was.
+        let _ = self.held.set(folder);
         Ok(())
+    }
+
+    /// The directory itself: of a site that runs also after it was given another name.
+    fn folder(&self) -> io::Result<File> {
+        self.held.get().map_or_else(|| File::open(&self.path), File::try_clone)
     }
 
     fn may_hold_a_site(&self) -> io::Result<bool> {
         // A file: also /var and /run have something that is called lock.
-        let is_file = |name: &str| self.0.join(name).symlink_metadata().is_ok_and(|found| found.is_file());
+        let is_file = |name: &str| self.path.join(name).symlink_metadata().is_ok_and(|found| found.is_file());
         if OF_A_SITE.into_iter().any(is_file) {
             return Ok(true);
         }
-        for entry in fs::read_dir(&self.0)? {
+        for entry in fs::read_dir(&self.path)? {
             let name = entry?.file_name();
             if !OF_NO_MATTER.iter().any(|known| name == *known) {
                 return Ok(false);
@@ -180,79 +248,104 @@ impl DataDir {
     }
 
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
+    }
+
+    /// What a site that was founded does not start again without, and is not there.
+    pub fn missing(&self) -> Vec<PathBuf> {
+        if matches!(SiteRecord::load(self), Ok(None)) {
+            return Vec::new();
+        }
+        let mut needed = vec![
+            self.record_file(),
+            self.ring_file(),
+            self.store_file(),
+            self.blobs_folder(),
+            self.ca_file(),
+            self.ca_key_file(),
+        ];
+        let ring = RingFile::load(&self.ring_file());
+        if ring.is_ok_and(|ring| ring.is_some_and(|ring| ring.passphrase_costs().next().is_none())) {
+            needed.push(self.root_key_file());
+        }
+        needed.retain(|path| !path.exists());
+        needed
     }
 
     /// What a command that is shown needs to find this directory in any shell: ` --data DIR`, nothing for the default.
     pub fn option(&self) -> String {
         match crate::host::default_data_directory() {
-            Ok(path) if path == self.0 => String::new(),
-            _ => format!(" --data {}", crate::quote::sh(&self.0.display().to_string())),
+            Ok(path) if path == self.path => String::new(),
+            _ => format!(" --data {}", crate::quote::sh(&self.path.display().to_string())),
         }
     }
 
     pub fn lock_file(&self) -> PathBuf {
-        self.0.join("lock")
+        self.path.join("lock")
     }
 
     pub fn record_file(&self) -> PathBuf {
-        self.0.join("site.json")
+        self.path.join("site.json")
     }
 
     pub fn credentials_file(&self) -> PathBuf {
-        self.0.join("credentials.json")
+        self.path.join("credentials.json")
     }
 
     pub fn running_file(&self) -> PathBuf {
-        self.0.join("running.json")
+        self.path.join("running.json")
     }
 
     pub fn trouble_file(&self) -> PathBuf {
-        self.0.join("trouble.json")
+        self.path.join(trouble::NAME)
+    }
+
+    fn keys_lock_file(&self) -> PathBuf {
+        self.path.join("keys.lock")
     }
 
     pub fn root_key_file(&self) -> PathBuf {
-        self.0.join("root.key")
+        self.path.join("root.key")
     }
 
     pub fn ring_file(&self) -> PathBuf {
-        self.0.join("ring.json")
+        self.path.join("ring.json")
     }
 
     pub fn ca_file(&self) -> PathBuf {
-        self.0.join("ca.pem")
+        self.path.join("ca.pem")
     }
 
     pub fn ca_key_file(&self) -> PathBuf {
-        self.0.join("ca.key.pem")
+        self.path.join("ca.key.pem")
     }
 
     pub fn proxy_socket(&self) -> PathBuf {
-        self.0.join("proxy.sock")
+        self.path.join("proxy.sock")
     }
 
     /// The socket on which machines reach the databases' gateway.
     pub fn postgres_socket(&self) -> PathBuf {
-        self.0.join("pg.sock")
+        self.path.join("pg.sock")
     }
 
     /// The bytes of blobs.
     pub fn blobs_folder(&self) -> PathBuf {
-        self.0.join("blobs")
+        self.path.join("blobs")
     }
 
     /// A directory for each database server.
     pub fn postgres_folder(&self) -> PathBuf {
-        self.0.join("postgres")
+        self.path.join("postgres")
     }
 
     /// The store's own file, which it makes in the data directory itself.
     pub fn store_file(&self) -> PathBuf {
-        self.0.join("store.db")
+        self.path.join("store.db")
     }
 
     pub fn log_folder(&self) -> PathBuf {
-        self.0.join("log")
+        self.path.join("log")
     }
 
     pub fn log_file(&self) -> PathBuf {
@@ -261,7 +354,7 @@ impl DataDir {
 
     /// Files that shells point at: bundles of certificates.
     pub fn env_folder(&self) -> PathBuf {
-        self.0.join("env")
+        self.path.join("env")
     }
 }
 

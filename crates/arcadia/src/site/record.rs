@@ -59,7 +59,12 @@ impl SiteRecord {
 
     pub fn load(data: &DataDir) -> Result<Option<Self>, SiteFault> {
         let path = data.record_file();
-        let Some(record) = read_json::<Self>(&path)? else { return Ok(None) };
+        let Some(record) = read_json::<Self>(&path)? else {
+            // The authority is made after the record is written, so where it is, a record was lost. Nobody may take that for
+            // a site that is still to be founded, under whatever names are asked for then.
+            let is_lost = data.ca_file().exists() || data.ca_key_file().exists();
+            return if is_lost { Err(SiteFault::RecordMissing(path)) } else { Ok(None) };
+        };
         if record.schema > SCHEMA {
             return Err(SiteFault::Newer { path, schema: record.schema });
         }
@@ -72,7 +77,14 @@ impl SiteRecord {
 
     /// The record of a site that must exist.
     pub fn expect(data: &DataDir) -> Result<Self, SiteFault> {
-        Self::load(data)?.ok_or_else(|| SiteFault::NoSite(data.path().to_owned()))
+        if let Some(record) = Self::load(data)? {
+            return Ok(record);
+        }
+        let (path, option) = (data.path().to_owned(), data.option());
+        Err(match data.ring_file().exists() || data.store_file().exists() {
+            true => SiteFault::Unfinished { path, option },
+            false => SiteFault::NoSite { path, option },
+        })
     }
 
     pub fn save(&self, data: &DataDir) -> Result<(), SiteFault> {

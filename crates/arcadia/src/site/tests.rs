@@ -29,6 +29,10 @@ fn the_directory_is_closed_to_others() {
     let file = data.path().join("file");
     fs::write(&file, "x").unwrap();
     assert!(matches!(DataDir::at(file).prepare(), Err(SiteFault::NotADirectory(_))));
+    let longest = |bytes: usize| DataDir::at(PathBuf::from(format!("/{}", "x".repeat(bytes - 1))));
+    assert!(longest(PATH_BYTES_MAX).check_path().is_ok());
+    assert!(longest(PATH_BYTES_MAX).proxy_socket().as_os_str().len() <= 107);
+    assert!(matches!(longest(PATH_BYTES_MAX + 1).check_path(), Err(SiteFault::PathTooLong(_))));
 }
 
 #[test]
@@ -89,6 +93,34 @@ fn a_backup_keeps_sites_from_starting_and_is_none() {
     assert!(has_open(own as i32, &data.lock_file()).unwrap());
     drop(lock);
     Lock::take(&data.lock_file()).unwrap();
+}
+
+/// Runs itself again where the directory cannot be written to.
+#[test]
+fn a_site_on_a_file_system_that_cannot_be_written_to_is_locked_for_copying() {
+    const READ_ONLY: &str = "ARCADIA_TEST_READ_ONLY";
+    let locked = |data: &DataDir| {
+        let lock = Lock::take_for_copying(&data.lock_file()).unwrap();
+        assert_eq!(holder(&data.lock_file()).unwrap(), None, "no site runs");
+        drop(lock);
+    };
+    if let Some(path) = crate::host::variable_os(READ_ONLY) {
+        let data = DataDir::at(path.into());
+        assert!(Lock::take(&data.lock_file()).is_err(), "it can be written to");
+        return locked(&data);
+    }
+    let (_folder, data) = data();
+    drop(Lock::take(&data.lock_file()).unwrap());
+    locked(&data);
+    let script =
+        "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\" && exec \"$2\" \"$3\" --exact";
+    let mut command = std::process::Command::new("unshare");
+    command.arg(if crate::host::is_root() { "-m" } else { "-rm" }).args(["sh", "-c", script, "sh"]);
+    command.arg(data.path()).arg(std::env::current_exe().unwrap()).env(READ_ONLY, data.path());
+    let name = "site::tests::a_site_on_a_file_system_that_cannot_be_written_to_is_locked_for_copying";
+    let output = command.arg(name).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
 }
 
 #[test]
@@ -167,17 +199,18 @@ fn the_authority_is_the_same_after_a_restart() {
 }
 
 #[test]
-fn an_authority_that_ends_is_told_a_year_before() {
+fn an_authority_that_ends_is_told_a_year_before_and_so_is_one_that_has_not_begun() {
     const YEAR: i64 = 365 * 24 * 60 * 60;
     let (_folder, data) = data();
     let made = 1_800_000_000;
-    let told = |seconds| authority_ending(&data, jiff::Timestamp::from_second(seconds).unwrap());
+    let told = |seconds| authority_notice(&data, jiff::Timestamp::from_second(seconds).unwrap());
     assert_eq!(told(made), None, "there is none");
     let ca = load_or_create_authority(&data, &record(), made).unwrap();
     let end = ca.not_after_seconds();
     assert_eq!((told(made), told(end - YEAR)), (None, None));
     assert!(told(end - YEAR + 1).unwrap().contains("ends on 203"));
     assert!(told(end).unwrap().contains("ended on 203"));
+    assert!(told(made - YEAR).unwrap().contains("begins on 2027-01-1"));
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! `trouble.json`: why a running site cannot answer, for `arcadia status`.
 //!
-//! The file has its length from the start and is written over in place, so that a full disk can be told as well.
+//! The file has its length from the start and is written over in place, so that a full disk can be told as well. It is
+//! found in the directory itself, so that it can be told as well that the directory has another name by now.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 
 use jiff::Timestamp;
+use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use serde::{Deserialize, Serialize};
 
 use super::files::read_bounded;
@@ -14,6 +15,8 @@ use super::{DataDir, SiteFault};
 
 /// More than any reason is long.
 const FILE_BYTES: usize = 8192;
+/// In the data directory.
+pub(super) const NAME: &str = "trouble.json";
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -33,18 +36,19 @@ impl Trouble {
 
     /// Makes room in time.
     pub fn none(data: &DataDir) -> Result<(), SiteFault> {
-        write_over(&data.trouble_file(), Vec::new())
+        write_over(data, Vec::new())
     }
 
     pub fn save(&self, data: &DataDir) -> Result<(), SiteFault> {
-        let path = data.trouble_file();
         let bytes = serde_json::to_vec(self)
-            .map_err(|error| SiteFault::Damaged { path: path.clone(), reason: error.to_string() })?;
-        write_over(&path, bytes)
+            .map_err(|error| SiteFault::Damaged { path: data.trouble_file(), reason: error.to_string() })?;
+        write_over(data, bytes)
     }
 
     pub fn clear(data: &DataDir) {
-        let _ = std::fs::remove_file(data.trouble_file());
+        if let Ok(folder) = data.folder() {
+            let _ = unlinkat(folder, NAME, AtFlags::empty());
+        }
     }
 
     /// That of the site which runs as `pid`; what a predecessor left says nothing.
@@ -66,13 +70,14 @@ impl Trouble {
 }
 
 /// In one piece of always the same length; JSON does not mind blanks after it.
-fn write_over(path: &Path, mut bytes: Vec<u8>) -> Result<(), SiteFault> {
+fn write_over(data: &DataDir, mut bytes: Vec<u8>) -> Result<(), SiteFault> {
     bytes.resize(bytes.len().max(FILE_BYTES), b' ');
     let write = || {
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
+        let file = File::from(openat(data.folder()?, NAME, flags, Mode::RUSR | Mode::WUSR)?);
         file.write_all_at(&bytes, 0)
     };
-    write().map_err(SiteFault::file(path))
+    write().map_err(SiteFault::file(&data.trouble_file()))
 }
 
 #[cfg(test)]

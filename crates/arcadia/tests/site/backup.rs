@@ -242,3 +242,76 @@ fn a_command_that_is_ended_leaves_nothing_behind() {
     assert_eq!(ended_at(&mut restore, &pipe, Signal::TERM), Some(143));
     assert!(names(data.path()).is_empty(), "{:?}", names(data.path()));
 }
+
+#[test]
+fn a_link_to_an_empty_directory_is_filled() {
+    let folder = TempDir::new().unwrap();
+    let mut site = Site::start();
+    site.stop();
+    for name in ["backup", "again"] {
+        fs::create_dir(folder.path().join(name)).unwrap();
+        std::os::unix::fs::symlink(name, folder.path().join(format!("{name}-link"))).unwrap();
+    }
+    let [backup, again] = ["backup-link", "again-link"].map(|name| folder.path().join(name));
+    let made = site.command(&["backup", "--with-root-key", &text(&backup)]);
+    assert!(made.status.success(), "{made:?}");
+    restore(&backup, None, &again).unwrap();
+    assert!(folder.path().join("again/site.json").exists() && again.is_symlink());
+    let nowhere = folder.path().join("nowhere");
+    std::os::unix::fs::symlink("none", &nowhere).unwrap();
+    let refused = site.command(&["backup", &text(&nowhere)]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert_eq!(names(folder.path()), ["again", "again-link", "backup", "backup-link", "nowhere"]);
+}
+
+#[test]
+fn a_backup_into_the_site_itself_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let mut site = Site::start();
+    site.stop();
+    std::os::unix::fs::symlink(&site.data, folder.path().join("link")).unwrap();
+    let before = names(&site.data);
+    for inside in [site.data.join("inside"), site.data.join("log/a"), folder.path().join("link/inside")] {
+        let told = site.command(&["backup", &text(&inside)]);
+        assert_eq!(told.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&told.stderr).contains("name a directory elsewhere"), "{told:?}");
+    }
+    assert_eq!(names(&site.data), before);
+}
+
+#[test]
+fn a_backup_that_lacks_a_file_is_said_not_to_be_whole() {
+    let folder = TempDir::new().unwrap();
+    let mut site = Site::start();
+    site.stop();
+    let backup = folder.path().join("backup");
+    assert!(site.command(&["backup", "--with-root-key", &text(&backup)]).status.success());
+    for name in ["store.db", "ca.pem", "credentials.sealed", "site.json"] {
+        fs::rename(backup.join(name), folder.path().join("away")).unwrap();
+        let told = restore(&backup, None, &folder.path().join("again")).unwrap_err();
+        assert!(told.contains(&format!("{name} is missing: the backup is not whole")), "{told}");
+        fs::rename(folder.path().join("away"), backup.join(name)).unwrap();
+    }
+}
+
+/// Of a disk that is only looked at, also where no command has made the files yet that it locks.
+#[test]
+fn a_site_on_a_file_system_that_cannot_be_written_to_is_read() {
+    let folder = TempDir::new().unwrap();
+    let mut site = Site::start();
+    site.stop();
+    let backup = folder.path().join("backup");
+    let script = "mount --bind \"$2\" \"$2\" && mount -o remount,bind,ro \"$2\" && ! touch \"$2/x\" 2>/dev/null && \
+                  \"$1\" audit verify && \"$1\" audit tail && \"$1\" backup \"$3\"";
+    for locks in [true, false] {
+        if !locks {
+            fs::remove_file(site.data.join("keys.lock")).unwrap();
+            fs::remove_dir_all(&backup).unwrap();
+        }
+        let mut command = Command::new("unshare");
+        command.arg(if rustix::process::geteuid().is_root() { "-m" } else { "-rm" });
+        command.args(["sh", "-c", script, "sh", env!("CARGO_BIN_EXE_arcadia")]).args([&site.data, &backup]);
+        let output = command.env("ARCADIA_DATA", &site.data).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+}

@@ -113,3 +113,32 @@ async fn put_right_and_started_again_it_answers() {
     assert_eq!(statuses(&site.client(), &token).await, [200, 401, 200]);
     assert!(site.status()["trouble"].is_null());
 }
+
+/// It is told where the directory is now, which the site knows by another name.
+#[tokio::test]
+async fn a_directory_that_is_renamed_silences_the_site() {
+    let mut site = Site::start();
+    let wire = site.client();
+    let token = wire.admin_token(ARM_SCOPE).await;
+    let before = site.data.clone();
+    let after = before.with_file_name("renamed");
+    fs::rename(&before, &after).unwrap();
+    assert_eq!(statuses(&wire, &token).await, [503, 503, 503]);
+    site.data = after.clone();
+    let begun = Instant::now();
+    loop {
+        let output = site.command(&["status"]);
+        let shown = String::from_utf8_lossy(&output.stdout);
+        if shown.contains("answers nothing since") {
+            assert_eq!(output.status.code(), Some(1));
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "{shown}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    site.stop();
+    assert!(!after.join("trouble.json").exists(), "it was stopped by its operator");
+    fs::rename(after, &before).unwrap();
+    site.data = before;
+    site.up(&["--offline"]);
+}

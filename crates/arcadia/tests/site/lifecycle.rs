@@ -349,7 +349,12 @@ fn an_interrupted_first_start_is_taken_up_with_the_same_credentials() {
     let before = site.env(true);
     site.stop();
     // What is left when the site dies between founding the directory and writing its record.
-    std::fs::remove_file(site.data.join("site.json")).unwrap();
+    for name in ["site.json", "ca.pem", "ca.key.pem"] {
+        std::fs::remove_file(site.data.join(name)).unwrap();
+    }
+    let told = site.command(&["env"]);
+    let begun = format!("came to no end; take it up with `arcadia up --data '{}'`", site.data.display());
+    assert!(String::from_utf8_lossy(&told.stderr).contains(&begun), "{told:?}");
     site.up(&["--offline"]);
     let after = site.env(true);
     for name in ["AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "ARCADIA_PASSWORD"] {
@@ -387,4 +392,93 @@ fn the_address_of_databases_survives_a_restart() {
 /// A port that sites of other tests do not try: they take the default one, or any.
 fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// It says what the site is called: without it `up` would found another one over the same rows.
+#[test]
+fn a_lost_record_is_told_and_not_replaced() {
+    let mut site = Site::start_with(&["--offline", "--domain", "site.test"]);
+    site.stop();
+    let [record, away] = ["site.json", "site.json.away"].map(|name| site.data.join(name));
+    std::fs::rename(&record, &away).unwrap();
+    for command in [&["up", "--offline", "--detach"][..], &["env"], &["audit", "verify"], &["keys", "show"]] {
+        let told = site.command(command);
+        assert_eq!(told.status.code(), Some(1), "{command:?}");
+        assert!(
+            String::from_utf8_lossy(&told.stderr).contains("site.json is missing"),
+            "{command:?}: {told:?}"
+        );
+    }
+    assert!(!record.exists());
+    let shown = String::from_utf8(site.command(&["status"]).stdout).unwrap();
+    assert!(shown.starts_with("stopped") && shown.contains("site.json: the site does not start"), "{shown}");
+    std::fs::rename(&away, &record).unwrap();
+    site.up(&["--offline", "--domain", "site.test"]);
+}
+
+#[test]
+fn status_names_what_is_missing() {
+    let mut site = Site::start();
+    assert!(site.status().get("missing").is_none());
+    site.stop();
+    for name in ["ring.json", "root.key", "blobs", "ca.key.pem"] {
+        let away = site.data.join("away");
+        std::fs::rename(site.data.join(name), &away).unwrap();
+        let status = site.status();
+        assert_eq!(status["missing"], json!([site.data.join(name)]), "{status}");
+        std::fs::rename(away, site.data.join(name)).unwrap();
+    }
+}
+
+/// A lock of the shell that started it, or the file with its passphrase, is not held for as long as the site runs.
+#[test]
+fn detached_it_has_nothing_of_its_shell_open() {
+    let folder = TempDir::new().unwrap();
+    let [data, lock] = ["data", "lock"].map(|name| folder.path().join(name));
+    let mut shell = Command::new("bash");
+    let script = "exec 9>\"$1\" 42<\"$1\" && flock 9 && \"$0\" up --detach --offline";
+    shell.arg("-c").arg(script).arg(env!("CARGO_BIN_EXE_arcadia")).arg(&lock);
+    let up = shell.env("ARCADIA_DATA", &data).output().unwrap();
+    assert!(up.status.success(), "{up:?}");
+    let status = arcadia(&data).args(["status", "--json"]).output().unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    let open = std::fs::read_dir(format!("/proc/{}/fd", status["pid"])).unwrap();
+    let held = open.flatten().filter(|entry| std::fs::read_link(entry.path()).is_ok_and(|to| to == lock));
+    assert_eq!(held.count(), 0);
+    assert!(Command::new("flock").arg("-n").arg(&lock).arg("true").status().unwrap().success());
+    assert!(arcadia(&data).arg("down").status().unwrap().success());
+}
+
+#[test]
+fn an_empty_variable_is_none() {
+    let folder = TempDir::new().unwrap();
+    let mut status = Command::new(env!("CARGO_BIN_EXE_arcadia"));
+    status.env_clear().env("ARCADIA_DATA", "").env("ARCADIA_PASSPHRASE_FILE", "");
+    let site = folder.path().join("site");
+    let told = status.args(["status", "--json", "--data"]).arg(&site).output().unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    assert_eq!((&told["state"], told["dataDirectory"].as_str()), (&json!("absent"), site.to_str()));
+    let mut site = Site::over(site);
+    site.up(&["--offline"]);
+    let mut verify = arcadia(&site.data);
+    let verified = verify.env("ARCADIA_PASSPHRASE_FILE", "").args(["audit", "verify"]).output().unwrap();
+    assert!(verified.status.success(), "{verified:?}");
+}
+
+/// Before anything is made in it: what a site is called is for ever.
+#[test]
+fn a_directory_that_no_site_can_be_in_is_refused_at_once() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let folder = TempDir::new().unwrap();
+    let text = std::ffi::OsStr::from_bytes(b"no\xfftext");
+    for (name, word) in [(text, "not text in UTF-8"), (std::ffi::OsStr::new(&"long".repeat(25)), "too long")]
+    {
+        let data = folder.path().join(name);
+        for command in [&["up", "--offline"][..], &["up", "--offline", "--detach"]] {
+            let up = arcadia(&data).args(command).output().unwrap();
+            assert_eq!(up.status.code(), Some(1));
+            assert!(String::from_utf8_lossy(&up.stderr).contains(word), "{up:?}");
+        }
+        assert!(!data.exists());
+    }
 }

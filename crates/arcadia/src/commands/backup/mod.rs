@@ -16,7 +16,7 @@ use clap::Args;
 use crate::host::SystemClock;
 use crate::site::backup::{
     Draft, Entry, Form, MANIFEST, MANIFEST_DATA, MANIFEST_SEAL, Manifest, PARTS, ROOT_KEY, SCHEMA, STORE,
-    additional_data,
+    additional_data, is_inside,
 };
 use crate::site::{DataDir, KeysLock, RootSource, SiteFault, SiteRecord, load_ring, open_keys, read_bounded};
 use crate::terminal::{note, say};
@@ -43,6 +43,10 @@ pub struct Arguments {
 
 pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let record = SiteRecord::expect(data)?;
+    let to = &arguments.directory;
+    if is_inside(to, data.path()).map_err(SiteFault::file(to))? {
+        bail!("{} is in the data directory itself; name a directory elsewhere", to.display());
+    }
     let keys = open_keys(data)?;
     if arguments.with_root_key && keys.root.source != RootSource::File {
         bail!("the root key is made of a passphrase, which opens the backup too; leave out --with-root-key");

@@ -14,7 +14,7 @@ use tar::Builder;
 
 use crate::machine;
 use crate::site::backup::{Archived, BLOBS, Blobs, Draft, MACHINES, SERVERS};
-use crate::site::{ArchiveWriter, DataDir, Lock, load_ring};
+use crate::site::{ArchiveWriter, DataDir, Lock, LockFault, load_ring};
 use crate::terminal::progress;
 
 /// How long a server is waited for that is just starting or stopping.
@@ -111,6 +111,9 @@ impl Copier<'_> {
             }
             match Lock::take_for_copying(&self.data.lock_file()) {
                 Ok(lock) if !server.runs(&folder) => return Ok(Begun::Stopped(lock)),
+                Err(LockFault::File(error)) => {
+                    return Err(error).context(self.data.lock_file().display().to_string());
+                }
                 _ => tokio::time::sleep(POLL).await,
             }
         }
@@ -119,7 +122,9 @@ impl Copier<'_> {
     /// And those that this user may not read, in words.
     pub fn machines(&self) -> anyhow::Result<(Vec<Archived>, Vec<String>)> {
         let (mut archived, mut left_out) = (Vec::new(), Vec::new());
-        for (name, folder) in machine::all(self.data.path())? {
+        let all = machine::all(self.data.path())
+            .with_context(|| format!("{} cannot be read", self.data.path().join(MACHINES).display()))?;
+        for (name, folder) in all {
             if archived.is_empty() && left_out.is_empty() {
                 self.draft.folder(MACHINES)?;
             }
