@@ -10,6 +10,8 @@ use tokio::sync::Notify;
 
 const ENTRIES_MAX: usize = 16 * 1024;
 const WINDOW_SECONDS: i64 = 60;
+/// Device codes handed out in a minute in all. Each is a record of a stranger, beside those that the audit log bounds itself.
+const DEVICE_CODES_MAX: u32 = 1200;
 
 /// What is counted, and how often it may happen in a minute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,9 +30,7 @@ impl Allowance {
     /// Wrong user codes from one address.
     pub(crate) const USER_CODE: Self = Self { name: "user-code", attempts_max: 20 };
     /// Device codes handed out to one address; each is kept for a quarter of an hour.
-    pub(crate) const DEVICE_CODES: Self = Self { name: "device-codes", attempts_max: 60 };
-    /// Device codes handed out in all. Each is a record of a stranger, beside those that the audit log bounds itself.
-    pub(crate) const DEVICE_CODES_ALL: Self = Self { name: "device-codes-all", attempts_max: 1200 };
+    const DEVICE_CODES: Self = Self { name: "device-codes", attempts_max: 60 };
 }
 
 type Key = [u8; 32];
@@ -60,6 +60,8 @@ struct Counters {
     /// Exactly the keys of `by_key`: first those that allow more, then those that are at their limit, each from the
     /// oldest window on.
     order: BTreeSet<(bool, i64, Key)>,
+    /// Of which minute, and how many. Not among the others, where a crowd of addresses would take its place.
+    device_codes: (i64, u32),
 }
 
 impl Counters {
@@ -136,7 +138,7 @@ fn has_ended(window_start: i64, now: i64) -> bool {
 }
 
 /// The beginning of the minute that a time is in, as the audit log counts the records of strangers.
-pub(crate) fn minute(now: i64) -> i64 {
+fn minute(now: i64) -> i64 {
     now - now.rem_euclid(WINDOW_SECONDS)
 }
 
@@ -221,8 +223,24 @@ impl Throttle {
         }
     }
 
+    /// Whether `address` is given one more device code. Counted by the minutes of the audit log, so that what both allow in
+    /// a minute adds up.
+    pub(crate) fn take_device_code(&self, address: &str, now: i64) -> bool {
+        let minute = minute(now);
+        if !self.take(&[(Allowance::DEVICE_CODES, &format!("{address} {minute}"))], now) {
+            return false;
+        }
+        let mut counters = self.counters();
+        if counters.device_codes.0 != minute {
+            counters.device_codes = (minute, 0);
+        }
+        let count = &mut counters.device_codes.1;
+        *count = count.saturating_add(1);
+        *count <= DEVICE_CODES_MAX
+    }
+
     /// Counts what is known to count under each of the subjects, if all of them allow it.
-    pub(crate) fn take(&self, subjects: &[(Allowance, &str)], now: i64) -> bool {
+    fn take(&self, subjects: &[(Allowance, &str)], now: i64) -> bool {
         self.try_begin(subjects, now).is_ok()
     }
 
@@ -337,6 +355,22 @@ mod tests {
         takes(&throttle, Allowance::ADDRESS, "last", 1060);
         assert!(!throttle.counters().by_key.contains_key(&key(NINA, "nina")));
         assert_eq!(refused(&throttle, NINA, "nina", 1060), None);
+    }
+
+    /// Nor do they make the site forget how many it gave in all, or another's limit.
+    #[test]
+    fn device_codes_for_a_crowd_are_bounded_and_wash_nothing_out() {
+        let throttle = Throttle::default();
+        for n in 0..ENTRIES_MAX {
+            takes(&throttle, Allowance::ADDRESS, &n.to_string(), 1000);
+        }
+        for _ in 0..10 {
+            assert!(takes(&throttle, NINA, "nina", 1030));
+        }
+        let given = (0..5000).filter(|n| throttle.take_device_code(&n.to_string(), 1035)).count();
+        assert_eq!(given, 1200);
+        assert_eq!(refused(&throttle, NINA, "nina", 1035), Some(Refused::Spent));
+        assert!(throttle.take_device_code("another", 1080));
     }
 
     #[test]

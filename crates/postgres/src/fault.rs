@@ -34,8 +34,8 @@ pub enum ServerFault {
     #[error("{} has too little space free", .path.display())]
     NoRoom { path: PathBuf },
     #[error(
-        "its role \"{role}\" has the number of one that runs programs and reaches files as the user that servers run as, so \
-         whoever has the role may have had every server of this site; delete the server, or restore a backup of before"
+        "its role \"{role}\" is, or has the number of, one that runs programs and reaches files as the user that servers run \
+         as, so whoever has the role may have had every server of this site; delete the server, or restore a backup of before"
     )]
     BrokenOpen { role: String },
     #[error("a task of the server's broke off")]

@@ -104,6 +104,8 @@ struct Explanation {
     plane: String,
     scope: String,
     groups: Vec<String>,
+    /// A running site of an earlier version does not say.
+    #[serde(default)]
     by_access_policies: bool,
     considered: Vec<Considered>,
 }

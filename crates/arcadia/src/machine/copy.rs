@@ -1,10 +1,11 @@
 //! A machine's folder in a backup: what it is made of, and the identity that it has.
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Write};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use rustix::fs::OFlags;
 use tar::{Builder, EntryType, Header};
 
 /// Of one run of the machine only: its process, its log, its sockets and the challenges that are open.
@@ -43,8 +44,15 @@ fn add<W: Write>(root: &Path, kept: &Path, out: &mut Builder<W>) -> io::Result<(
         header.set_size(0);
         out.append_link(&mut header, kept, fs::read_link(&path)?)
     } else if found.is_file() {
-        let file = File::open(&path)?;
-        let bytes = file.metadata()?.size();
+        // The machine's users may put a link or a pipe in its place meanwhile.
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(&path)?;
+        let opened = file.metadata()?;
+        if !opened.is_file() {
+            return Ok(());
+        }
+        header.set_metadata(&opened);
+        let bytes = opened.size();
         header.set_size(bytes);
         // Exactly as long as was said, whatever is written to it meanwhile.
         out.append_data(&mut header, kept, file.chain(io::repeat(0)).take(bytes))

@@ -16,15 +16,18 @@ const PROXIES: [&str; 4] = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"
 
 /// How variables begin by which clients are told who they are and what they connect to, credentials above all: clients
 /// prefer these to the machine's own identity.
-const TOLD: [&str; 6] = ["AZURE_", "ARM_", "MSI_", "IDENTITY_", "PG", "ARCADIA_"];
+const TOLD: [&str; 7] = ["AZURE_", "AZCOPY_", "ARM_", "MSI_", "IDENTITY_", "PG", "ARCADIA_"];
 
 /// Of [`TOLD`], what says neither who the caller is nor what only the caller reaches. What ends in `_` is for all that
 /// begins so.
-const HARMLESS: [&str; 24] = [
+const HARMLESS: [&str; 27] = [
     "ARCADIA_DATA",
     "ARM_ENVIRONMENT",
     "ARM_SUBSCRIPTION_ID",
     "ARM_TENANT_ID",
+    "AZCOPY_CONCURRENCY_VALUE",
+    "AZCOPY_JOB_PLAN_LOCATION",
+    "AZCOPY_LOG_LOCATION",
     "AZURE_CONFIG_DIR",
     "AZURE_CORE_",
     "AZURE_DEFAULTS_",
@@ -108,6 +111,7 @@ mod tests {
             "AZURE_ACCESS_TOKEN",
             "AZURE_TOKEN_CREDENTIALS",
             "AZURE_POD_IDENTITY_AUTHORITY_HOST",
+            "AZCOPY_SPA_CLIENT_SECRET",
             "ARM_ACCESS_KEY",
             "ARM_CLIENT_CERTIFICATE_PASSWORD",
             "ARM_OIDC_TOKEN",

@@ -256,14 +256,11 @@ impl DataDir {
         if matches!(SiteRecord::load(self), Ok(None)) {
             return Vec::new();
         }
-        let mut needed = vec![
-            self.record_file(),
-            self.ring_file(),
-            self.store_file(),
-            self.blobs_folder(),
-            self.ca_file(),
-            self.ca_key_file(),
-        ];
+        let mut needed = vec![self.record_file(), self.ring_file(), self.store_file(), self.blobs_folder()];
+        // A first start that came to no end makes both.
+        if self.ca_file().exists() || self.ca_key_file().exists() {
+            needed.extend([self.ca_file(), self.ca_key_file()]);
+        }
         let ring = RingFile::load(&self.ring_file());
         if ring.is_ok_and(|ring| ring.is_some_and(|ring| ring.passphrase_costs().next().is_none())) {
             needed.push(self.root_key_file());

@@ -12,6 +12,9 @@ use crate::subscriptions::SUBSCRIPTIONS;
 
 const USER_ACCESS_ADMINISTRATOR_ROLE: Uuid = Uuid::from_u128(0x18d7d88d_d35e_4fb5_a5c3_7773c20a72d9);
 
+/// How many of the assignments beside one are read at a time.
+const BESIDE_ROWS: usize = 500;
+
 /// 412 when `assignment`, which is about to go or to grant less, is the last of its subscription that lets somebody assign
 /// roles. Writes the subscription's row as it is, so that of two who take away the last two one comes too late.
 pub(super) async fn keep_one(arm: &Arm, assignment: &Assignment, batch: &mut Batch) -> Result<(), Fault> {
@@ -19,10 +22,17 @@ pub(super) async fn keep_one(arm: &Arm, assignment: &Assignment, batch: &mut Bat
     let Some(row) = arm.store.get(SUBSCRIPTIONS, &subscription).await? else { return Ok(()) };
     batch.require_revision(SUBSCRIPTIONS, &subscription, row.revision);
     batch.put(SUBSCRIPTIONS, &subscription, &row.value)?;
-    let beside = arm.store.all(ASSIGNMENTS, &own_prefix(&assignment.scope)?).await?;
-    let mut others = beside.iter().filter(|row| row.value.name != assignment.name);
-    if others.any(|other| administered(arm, &other.value).is_some()) {
-        return Ok(());
+    let (prefix, mut after) = (own_prefix(&assignment.scope)?, None);
+    loop {
+        let page = arm.store.range(ASSIGNMENTS, &prefix, after.as_ref(), BESIDE_ROWS).await?;
+        let mut others = page.items.iter().filter(|row| row.value.name != assignment.name);
+        if others.any(|other| administered(arm, &other.value).is_some()) {
+            return Ok(());
+        }
+        match page.next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
     }
     let message = "Cannot delete the last RBAC admin assignment";
     Err(Fault::new(StatusCode::PRECONDITION_FAILED, "CannotDeleteLastRbacAdminAssignment", message))

@@ -58,7 +58,13 @@ fn is_scope(scope: &ArmId) -> bool {
     let is_blob = pairs.chunks_exact(2).any(|pair| pair[0].eq_ignore_ascii_case("blobs"));
     // Blobs whose names fit into no scope share this one, which nobody must be given.
     let is_nameable = !pairs.contains(&"%-");
-    is(container, "providers") && pairs.len() >= 2 && (pairs.len() % 2 == 0 || is_blob) && is_nameable
+    let ends_in_name =
+        pairs.chunks_exact(2).last().is_none_or(|pair| !pair[0].eq_ignore_ascii_case("providers"));
+    is(container, "providers")
+        && pairs.len() >= 2
+        && (pairs.len() % 2 == 0 || is_blob)
+        && is_nameable
+        && ends_in_name
 }
 
 /// Requires that what the scope is in exists when the batch is committed, and marks it as changed, so that a
@@ -98,9 +104,16 @@ mod tests {
         }
         assert!(is("/") && is(&format!("/subscriptions/s/resourceGroups/g{blobs}/a/b")));
         assert!(is(&format!("/subscriptions/s/resourceGroups/g{blobs}/a")));
-        for none in
-            ["/x", "/providers", "/providers/N.T", "/providers/N.T/t", "/providers/N.T/t/n/u", "/x/y", blobs]
-        {
+        for none in [
+            "/x",
+            "/providers",
+            "/providers/N.T",
+            "/providers/N.T/t",
+            "/providers/N.T/t/n/u",
+            "/x/y",
+            blobs,
+            "/providers/N.T/t/n/providers/N.U",
+        ] {
             assert!(!is(&format!("/subscriptions/s{none}")), "{none}");
             assert!(!is(&format!("/subscriptions/s/resourceGroups/g{none}")), "{none}");
         }

@@ -13,7 +13,7 @@ use crate::login::tenant::TenantPath;
 use crate::login::token::{Exchange, already_redeemed, asked};
 use crate::model::{DEVICE_CODES, DeviceCode, DeviceState, USER_CODES, UserCode, digest};
 use crate::secret::new_user_code;
-use crate::throttle::{Allowance, counted_address, minute};
+use crate::throttle::counted_address;
 
 pub(crate) const DEVICE_CODE_LIFETIME_SECONDS: i64 = 15 * 60;
 const POLL_INTERVAL_SECONDS: i64 = 5;
@@ -39,10 +39,7 @@ async fn start(at: At<Login>, permit: Permit<Open>, form: Form, version: Version
     let resource = wanted.find(directory, &path.tenant)?;
     wanted.delegated(&resource, &client)?;
     let now = directory.clock.epoch_seconds();
-    let address = counted_address(form.head.remote);
-    let subjects = [(Allowance::DEVICE_CODES, address.as_str()), (Allowance::DEVICE_CODES_ALL, "")];
-    // By the minutes of the audit log, so that what both allow in a minute adds up.
-    if !directory.throttle.take(&subjects, minute(now)) {
+    if !directory.throttle.take_device_code(&counted_address(form.head.remote), now) {
         return Err(too_many_requests());
     }
     let device_code = directory.entropy.token(DEVICE_CODE_BYTES);

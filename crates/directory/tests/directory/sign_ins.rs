@@ -268,7 +268,9 @@ impl<'a> SignIns<'a> {
         let sent = headers.iter().find(|(name, _)| *name == "origin").map(|(_, value)| *value);
         assert_eq!(sent, Some(reader.to_str().unwrap()), "{request}");
         assert!(sent.is_some_and(|origin| origin.eq_ignore_ascii_case(ORIGIN)), "{request}");
-        let sent_to = fields.first("redirect_uri").filter(|_| fields.first("refresh_token").is_none());
+        // A refresh was sent to no page.
+        let is_refresh = fields.first("grant_type") == Some("refresh_token");
+        let sent_to = fields.first("redirect_uri").filter(|_| !is_refresh);
         assert!(sent_to.is_none_or(|place| place == PAGE), "{request}");
         if answer.status.is_success() {
             self.reached.insert("page".to_owned());

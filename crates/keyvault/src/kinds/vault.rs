@@ -176,7 +176,7 @@ impl Vaults {
         plan.batch.put(NAMES, name.as_str(), &NameClaim { deleted: false, ..claim.value })?;
         plan.batch.delete(DELETED_VAULTS, &place);
         plan.batch.delete(DUE, &Due::of_vault(instance, place, purge_at).key());
-        Ok(resource)
+        Ok(bare(resource))
     }
 }
 

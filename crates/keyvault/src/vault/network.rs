@@ -23,6 +23,15 @@ pub(crate) struct Block {
 }
 
 impl Block {
+    /// Of a vault as it is stored, which may be from before blocks were written anew.
+    fn stored(text: &str) -> Option<Self> {
+        let (address, prefix) = text.split_once('/').unwrap_or((text, ""));
+        let digits = prefix.trim_start_matches('0');
+        let prefix = if digits.is_empty() && !prefix.is_empty() { "0" } else { digits };
+        let slash = if prefix.is_empty() { "" } else { "/" };
+        Self::parse(&format!("{}{slash}{prefix}", address.trim()))
+    }
+
     pub fn parse(text: &str) -> Option<Self> {
         let (address, prefix) = match text.split_once('/') {
             Some((_, prefix)) if prefix.len() > PREFIX_DIGITS_MAX => return None,
@@ -83,7 +92,7 @@ pub(crate) fn admit(vault: &Vault, remote: Option<IpAddr>) -> Result<(), Fault> 
         return Ok(());
     }
     let named = |address: IpAddr| {
-        rules.ip_rules.iter().any(|rule| Block::parse(&rule.value).is_some_and(|block| block.holds(address)))
+        rules.ip_rules.iter().any(|rule| Block::stored(&rule.value).is_some_and(|block| block.holds(address)))
     };
     match remote {
         Some(address) if named(address) => Ok(()),
@@ -118,6 +127,16 @@ mod tests {
         assert!(
             holds("::ffff:203.0.113.0/120", "203.0.113.9") && !holds("::ffff:203.0.113.0/120", "203.0.114.9")
         );
+    }
+
+    #[test]
+    fn what_is_stored_from_before_holds_what_it_held() {
+        for text in [" 203.0.113.7 ", "203.0.113.0 /24", "203.0.113.0/0024", "203.0.113.7/32", "0.0.0.0/000"]
+        {
+            assert!(Block::stored(text).unwrap().holds("203.0.113.7".parse().unwrap()), "{text:?}");
+        }
+        assert!(!Block::stored("203.0.113.0/0024").unwrap().holds("203.0.114.7".parse().unwrap()));
+        assert_eq!(Block::stored("x"), None);
     }
 
     #[test]

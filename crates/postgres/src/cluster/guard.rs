@@ -24,11 +24,18 @@ DELETE FROM pg_catalog.pg_auth_members
     WHERE roleid IN (4569, 4570, 4571, 6181, 6182) OR member IN (4569, 4570, 4571, 6181, 6182);
 DELETE FROM pg_catalog.pg_authid WHERE oid IN (4569, 4570, 4571, 6181, 6182)";
 
-/// Roles that have such a number and are not PostgreSQL's own.
+/// Roles that nobody made in a proper way: with a number of those that were taken out before the server was ready, whatever
+/// they are called; with one of the others and another name; and a second one that may do everything.
 const IMPOSTORS: &str = "\
-SELECT rolname::text FROM pg_catalog.pg_authid WHERE oid IN (4569, 4570, 4571, 6181, 6182)
-    AND rolname NOT IN ('pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program',
-                        'pg_read_all_data', 'pg_write_all_data')";
+SELECT rolname::text FROM pg_catalog.pg_authid
+    WHERE oid IN (4569, 4570, 4571)
+       OR oid IN (6181, 6182) AND rolname NOT IN ('pg_read_all_data', 'pg_write_all_data')
+       OR (rolsuper OR rolreplication OR rolbypassrls) AND oid <> 10";
+
+/// Who has been given one of the two that versions before left.
+const LOSING: &str = "\
+SELECT DISTINCT rolname::text FROM pg_catalog.pg_auth_members JOIN pg_catalog.pg_authid ON oid = member
+    WHERE roleid IN (6181, 6182) AND member >= 16384";
 
 pub(super) struct Guard {
     pub place: Place,
@@ -46,6 +53,13 @@ impl Guard {
         if let Some(impostor) = client.query(IMPOSTORS, &[]).await?.first() {
             return Err(ServerFault::BrokenOpen { role: impostor.get(0) });
         }
+        for row in client.query(LOSING, &[]).await? {
+            let role: String = row.get(0);
+            tracing::warn!(
+                role,
+                "a role loses pg_read_all_data or pg_write_all_data, which lead out of the server"
+            );
+        }
         Ok(client.batch_execute(TAKEN_OUT).await?)
     }
 
@@ -60,7 +74,8 @@ impl Guard {
         }
         let client = session(&template::secret(&self.place)?).await?;
         let verifier = sql::literal(&scram::verifier(&self.secret, &*self.entropy));
-        client.batch_execute(&format!("ALTER ROLE {} PASSWORD {verifier}", sql::KEEPER)).await?;
+        // All of it or nothing: what has its own secret has no such role any more.
+        client.batch_execute(&format!("{TAKEN_OUT}; ALTER ROLE {} PASSWORD {verifier}", sql::KEEPER)).await?;
         Ok(client)
     }
 }

@@ -64,21 +64,19 @@ pub(super) async fn marked(client: &Client, mark: Mark<'_>) -> Result<Option<Rol
     Ok(roles.find(|role| role.made_for(mark.secret) == Some(mark.principal)))
 }
 
-/// The role of an administrator. Where it was made, the administrator's row says whose the role of this name is, whatever
-/// is written on that; and the role may have another name by now.
+/// The role of an administrator. Where it was made, it is the one that bears the mark, whatever it is called by now and
+/// whoever made another of its name; without one, the administrator's row says whose the role of this name is.
 pub(crate) async fn own(
     client: &Client,
     name: &str,
     mark: Mark<'_>,
     made: bool,
 ) -> Result<Option<Role>, ServerFault> {
-    match role(client, name).await? {
-        Some(named) => {
-            Ok(Some(named).filter(|named| made || named.made_for(mark.secret) == Some(mark.principal)))
-        }
-        None if made => marked(client, mark).await,
-        None => Ok(None),
+    if made && let Some(marked) = marked(client, mark).await? {
+        return Ok(Some(marked));
     }
+    let named = role(client, name).await?;
+    Ok(named.filter(|named| made || named.made_for(mark.secret) == Some(mark.principal)))
 }
 
 #[cfg(test)]

@@ -115,8 +115,9 @@ impl Supervised {
             "logging_collector=off",
             "log_destination=stderr",
             "full_page_writes=on",
-            // A statement that fails may have a password in it.
+            // A statement that fails may have a password in it, and so may the function that it is in.
             "log_min_error_statement=panic",
+            "log_error_verbosity=terse",
         ] {
             command.args(["-c", fixed]);
         }

@@ -40,6 +40,9 @@ const STARTUP_SECONDS_MAX: u64 = 15;
 const AUTHENTICATION_SECONDS_MAX: u64 = 60;
 /// How long a client whose session is over may take to read why.
 const LINGER_SECONDS_MAX: u64 = 2;
+/// How long a client waits for a server that is about to let it in: it says that it takes connections before the site has
+/// made sure of it.
+const READY_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Whom the gateway believes, and who hears of it.
 #[derive(Clone)]
@@ -217,7 +220,8 @@ impl From<io::Error> for Ended {
 
 impl Admitted {
     async fn connect(&self) -> Result<UnixStream, Refusal> {
-        if !self.cluster.is_ready() {
+        let ready = tokio::time::timeout(READY_PATIENCE, self.cluster.until_ready());
+        if !matches!(ready.await, Ok(Ok(()))) {
             return Err(Refusal::new("57P03", "the database system is starting up"));
         }
         self.cluster.connect().await.map_err(|error| {

@@ -122,9 +122,11 @@ impl ResourceKind for Administrators {
         let client = server::session(&self.0, &server).await?;
         let mark = Mark { secret: &server.keeper_secret, principal };
         let own = mark::own(&client, role, mark, administrator.made).await?;
-        if own.is_none()
-            && let Some(found) = mark::role(&client, role).await?
-        {
+        let another = match &own {
+            Some(own) if own.name == *role => None,
+            _ => mark::role(&client, role).await?,
+        };
+        if let Some(found) = another {
             if found.made_for(&server.keeper_secret).is_none() {
                 sql::give_to_administrators(&client, role).await?;
             }

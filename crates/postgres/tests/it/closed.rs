@@ -26,24 +26,42 @@ async fn a_server_of_before_is_closed_at_its_next_start() {
     assert_eq!(asked(&world, LEADING_OUT).await, "0");
     let put_back = "INSERT INTO pg_authid (oid, rolname, rolsuper, rolinherit, rolcreaterole, rolcreatedb, \
                     rolcanlogin, rolreplication, rolbypassrls, rolconnlimit) \
-                    VALUES (6182, 'pg_write_all_data', false, true, false, false, false, false, false, -1), \
-                           (4571, 'pg_execute_server_program', false, true, false, false, false, false, false, -1); \
-                    GRANT pg_write_all_data, pg_execute_server_program TO arcadmin";
+                    VALUES (6182, 'pg_write_all_data', false, true, false, false, false, false, false, -1); \
+                    GRANT pg_write_all_data TO arcadmin";
     superuser(&world, put_back).await;
     assert_eq!(asked(&world, LEADING_OUT).await, "0");
-    let members = "SELECT count(*) FROM pg_auth_members WHERE roleid IN (4571, 6182)";
+    let members = "SELECT count(*) FROM pg_auth_members WHERE roleid = 6182";
     assert_eq!(asked(&world, members).await, "0");
     let program = world.psql(PASSWORD, LOGIN, "COPY (SELECT 1) TO PROGRAM 'cat'").await;
     World::fails(&program, "to or from an external program");
 
-    // Where somebody was faster nobody is let in any more.
+    // Where somebody was faster nobody is let in any more, whatever the role is called.
     World::says(&world.psql(PASSWORD, LOGIN, "CREATE ROLE evil").await);
-    stopped(&world, "UPDATE pg_authid SET oid = 4571 WHERE rolname = 'evil'").await;
+    let lock = lock_of(&world);
+    for (made, unmade) in [
+        ("SET oid = 4571", "SET oid = 20001"),
+        ("SET oid = 4571, rolname = 'pg_execute_server_program'", "SET oid = 20001, rolname = 'evil'"),
+        ("SET rolsuper = true", "SET rolsuper = false"),
+    ] {
+        stopped(&world, &format!("UPDATE pg_authid {made} WHERE rolname = 'evil'")).await;
+        world.postgres.start().await;
+        let says_ready = || std::fs::read_to_string(&lock).is_ok_and(|text| text.contains("ready"));
+        for _ in 0..200 {
+            if says_ready() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(says_ready());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        World::fails(&world.psql(PASSWORD, LOGIN, "SELECT 1").await, "starting up");
+        let shown = world.arm(Method::GET, &flexible("pg-m"), Value::Null).await.is(200).body;
+        assert_eq!(shown["properties"]["state"], "Starting", "{made}");
+        let name = if made.contains("rolname") { "pg_execute_server_program" } else { "evil" };
+        superuser(&world, &format!("UPDATE pg_authid {unmade} WHERE rolname = '{name}'")).await;
+    }
+    stopped(&world, "UPDATE pg_authid SET rolsuper = true WHERE rolname = 'evil'").await;
     world.postgres.start().await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    World::fails(&world.psql(PASSWORD, LOGIN, "SELECT 1").await, "starting up");
-    let shown = world.arm(Method::GET, &flexible("pg-m"), Value::Null).await.is(200).body;
-    assert_eq!(shown["properties"]["state"], "Starting");
     World::succeeded(&world.change(Method::DELETE, &flexible("pg-m"), Value::Null).await);
     world.postgres.stop().await;
 }
@@ -115,7 +133,8 @@ async fn an_administrator_is_found_under_another_name() {
     assert_eq!(asked(&world, number).await, before);
     assert_eq!(World::says(&world.psql(&good, NINA_AT, "SELECT 7").await), "7");
     World::says(&world.psql(&good, NINA_AT, "ALTER ROLE CURRENT_USER PASSWORD 'own'").await);
-    superuser(&world, rename).await;
+    // Another one in its place is nobody's.
+    superuser(&world, &format!("{rename}; CREATE ROLE \"nina@arcadia.example\"")).await;
     let hidden = LOGIN.replace("arcadmin", "hidden");
     assert_eq!(World::says(&world.psql("own", &hidden, "SELECT 7").await), "7");
     World::succeeded(&world.change(Method::DELETE, &row(NINA), Value::Null).await);
@@ -191,6 +210,8 @@ async fn what_the_site_and_others_say_of_passwords_is_not_shown() {
 
     let failing = "ALTER ROLE nobody_at_all PASSWORD 'a-needle'";
     World::fails(&world.psql(OTHER, LOGIN, failing).await, "does not exist");
+    let within = "DO $$ BEGIN EXECUTE 'ALTER ROLE nobody_at_all PASSWORD ''a-needle'''; END $$";
+    World::fails(&world.psql(OTHER, LOGIN, within).await, "does not exist");
     let log = std::fs::read_to_string(lock_of(&world).parent().unwrap().with_extension("log")).unwrap();
     assert!(log.contains("nobody_at_all") && !log.contains("needle"), "{log}");
     world.postgres.stop().await;

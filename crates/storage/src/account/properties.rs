@@ -87,11 +87,10 @@ impl AccountProperties {
         };
         let bypass = match &asked["networkAcls"]["bypass"] {
             Value::Null => current.map_or_else(|| "AzureServices".to_owned(), |c| c.network_bypass.clone()),
-            Value::String(value) if is_bypass(value) => value.clone(),
-            _ => {
+            asked => asked.as_str().and_then(bypass_of).ok_or_else(|| {
                 let expected = format!("None, or some of {} with commas between them", BYPASSES.join(", "));
-                return Err(invalid("networkAcls.bypass", &expected));
-            }
+                invalid("networkAcls.bypass", &expected)
+            })?,
         };
         Ok(Self {
             instance: current.map_or(instance, |current| current.instance),
@@ -199,11 +198,18 @@ fn refuse_unserved(asked: &Value) -> Result<(), Fault> {
     Ok(())
 }
 
-fn is_bypass(text: &str) -> bool {
+/// As Azure writes it; `None` of what is no such list.
+fn bypass_of(text: &str) -> Option<String> {
+    if text.trim().eq_ignore_ascii_case("None") {
+        return Some("None".to_owned());
+    }
     let mut left = BYPASSES.to_vec();
-    let mut takes =
-        |name: &str| left.iter().position(|known| *known == name).map(|at| left.remove(at)).is_some();
-    text == "None" || text.split(',').all(|name| takes(name.strip_prefix(' ').unwrap_or(name)))
+    let take = |name: &str| {
+        let at = left.iter().position(|known| known.eq_ignore_ascii_case(name.trim()))?;
+        Some(left.remove(at))
+    };
+    let names: Option<Vec<&str>> = text.split(',').map(take).collect();
+    Some(names?.join(", "))
 }
 
 /// Those that say something; JSON's null says what leaving them out does.
@@ -276,7 +282,6 @@ mod tests {
             json!({ "networkAcls": { "bypass": "" } }),
             json!({ "networkAcls": { "bypass": "None, Logging" } }),
             json!({ "networkAcls": { "bypass": "Logging,Logging" } }),
-            json!({ "networkAcls": { "bypass": "Logging,   Metrics" } }),
             json!({ "allowSharedKeyAccessForServices": { "blob": { "enabled": false } } }),
             json!({ "dualStackEndpointPreference": { "publishIpv6Endpoint": true } }),
             json!({ "geoPriorityReplicationStatus": { "isBlobEnabled": true } }),
@@ -293,9 +298,15 @@ mod tests {
             assert_eq!((refused.status.as_u16(), refused.message.contains(name)), (400, true), "{asked}");
         }
         assert!(over(json!({ "sasPolicy": null, "networkAcls": { "ipRules": null } })).is_ok());
-        for bypass in ["None", "AzureServices", "Logging, Metrics, AzureServices", "Metrics,Logging"] {
+        for (bypass, shown) in [
+            ("None", "None"),
+            ("none", "None"),
+            ("azureServices", "AzureServices"),
+            ("Logging, Metrics, AzureServices", "Logging, Metrics, AzureServices"),
+            ("Metrics,  logging", "Metrics, Logging"),
+        ] {
             let kept = over(json!({ "networkAcls": { "bypass": bypass } })).unwrap();
-            assert_eq!(kept.network_bypass, bypass);
+            assert_eq!(kept.network_bypass, shown);
         }
     }
 

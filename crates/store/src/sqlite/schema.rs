@@ -74,9 +74,10 @@ pub(super) fn recognise(connection: &Connection, path: &Path) -> Result<bool, St
 
 /// What somebody else put into the file, such as a trigger, would run with every change.
 fn foreign_parts(connection: &Connection, path: &Path) -> Result<(), StoreError> {
-    let sql = "SELECT type || ' ' || name FROM sqlite_schema WHERE type IN ('trigger', 'view')
-               OR (type = 'table' AND name NOT IN ('rows', 'audit', 'meta', 'log'))
-               OR (type = 'index' AND sql IS NOT NULL) LIMIT 1";
+    // What is known is named, as SQLite takes types in any case. Statistics (of an `ANALYZE`) do not run.
+    let sql = "SELECT type || ' ' || name FROM sqlite_schema
+               WHERE NOT (type = 'table' AND name IN ('rows', 'audit', 'meta', 'log', 'sqlite_stat1', 'sqlite_stat4'))
+               AND NOT (type = 'index' AND sql IS NULL) LIMIT 1";
     let found = connection.query_row(sql, [], |row| row.get::<_, String>(0)).optional();
     match found.map_err(|error| sorted(error, path))? {
         None => Ok(()),

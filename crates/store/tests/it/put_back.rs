@@ -175,6 +175,8 @@ async fn rows_without_a_head_are_noticed_whatever_else_went_with_it() {
 async fn what_would_run_with_every_change_is_noticed() {
     for sql in [
         "CREATE TRIGGER forgets AFTER INSERT ON audit BEGIN DELETE FROM audit WHERE sequence < new.sequence; END",
+        "CREATE TRIGGER forgets AFTER INSERT ON audit BEGIN DELETE FROM audit WHERE sequence < new.sequence; END;
+         PRAGMA writable_schema = ON; UPDATE sqlite_schema SET type = 'TRIGGER' WHERE name = 'forgets'",
         "CREATE VIEW seen AS SELECT * FROM rows",
         "CREATE TABLE more (x)",
         "CREATE INDEX by_value ON rows (value)",
@@ -188,4 +190,8 @@ async fn what_would_run_with_every_change_is_noticed() {
         assert!(refused.to_string().contains("is not the site's"), "{refused}");
         assert!(StoreReader::open(&site, ring(directory.path()), Arc::new(SystemEntropy)).is_err(), "{sql}");
     }
+    let directory = tempfile::tempdir().unwrap();
+    changed(directory.path()).await;
+    tamper(directory.path(), "ANALYZE");
+    put(&open(directory.path()), "b", "newer").await;
 }
