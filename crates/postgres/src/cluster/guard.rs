@@ -34,8 +34,9 @@ SELECT rolname::text FROM pg_catalog.pg_authid
 
 /// Who has been given one of the two that versions before left.
 const LOSING: &str = "\
-SELECT DISTINCT rolname::text FROM pg_catalog.pg_auth_members JOIN pg_catalog.pg_authid ON oid = member
-    WHERE roleid IN (6181, 6182) AND member >= 16384";
+SELECT DISTINCT role.rolname::text
+    FROM pg_catalog.pg_auth_members AS given JOIN pg_catalog.pg_authid AS role ON role.oid = given.member
+    WHERE given.roleid IN (6181, 6182) AND role.oid >= 16384";
 
 pub(super) struct Guard {
     pub place: Place,
