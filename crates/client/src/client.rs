@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arcadia_kernel::Clock;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
@@ -148,6 +148,9 @@ impl Inner {
     }
 
     fn request(&self, call: Call, origin: &Origin, path: &str) -> Result<Request<Full<Bytes>>, ClientFault> {
+        // A body that is left empty on purpose says so (RFC 9110, 8.6); hyper leaves its length out.
+        let says_empty =
+            call.body.is_empty() && [Method::PUT, Method::POST, Method::PATCH].contains(&call.method);
         let mut request = Request::new(Full::new(call.body));
         *request.method_mut() = call.method;
         *request.uri_mut() = path.parse().map_err(|_| ClientFault::Url(origin.authority()))?;
@@ -156,6 +159,9 @@ impl Inner {
             HeaderValue::from_str(&origin.host_header()).map_err(|_| ClientFault::Url(origin.authority()))?;
         let headers = request.headers_mut();
         headers.insert(header::HOST, host);
+        if says_empty {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
+        }
         headers.entry(header::USER_AGENT).or_insert_with(|| self.user_agent.clone());
         headers.entry(header::ACCEPT).or_insert(HeaderValue::from_static("application/json, */*;q=0.5"));
         Ok(request)

@@ -65,6 +65,28 @@ async fn a_call_goes_through_the_proxy_and_the_connection_is_kept() {
     assert_eq!(*site.tunnels.lock().unwrap(), ["management.azure.com:443"]);
 }
 
+/// Azure refuses a PUT that says nothing of its length.
+#[tokio::test]
+async fn an_empty_body_says_that_it_is_empty() {
+    let length = |seen: Seen| {
+        let length = seen.headers.get("content-length").map(|value| value.to_str().unwrap().to_owned());
+        site::json(200, json!({ "length": length }))
+    };
+    let site = Site::start(NOW, length).await;
+    let client = Client::new(options(&site)).unwrap();
+    let url = "https://management.azure.com/a";
+    for (call, length) in [
+        (Call::put(url), json!("0")),
+        (Call::post(url), json!("0")),
+        (Call::put(url).body("text/plain", "four"), json!("4")),
+        (Call::get(url), json!(null)),
+        (Call::delete(url), json!(null)),
+    ] {
+        let seen: serde_json::Value = client.json(call).await.unwrap();
+        assert_eq!(seen["length"], length);
+    }
+}
+
 #[tokio::test]
 async fn a_kept_connection_that_was_closed_is_replaced() {
     let site = Site::start(NOW, |seen| {
