@@ -210,7 +210,12 @@ fn request(ask: Ask) -> Result<(String, Request<Full<Bytes>>)> {
     let host =
         uri.host().filter(|_| uri.scheme_str() == Some("https")).context("only https is asked")?.to_owned();
     let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let says_empty = ask.body.is_empty() && ask.method == Method::PUT;
     let mut request = Request::builder().method(ask.method).uri(path).header(header::HOST, &host);
+    // Hyper leaves out the length of an empty body, which a blob is not made of then.
+    if says_empty {
+        request = request.header("content-length", "0");
+    }
     for (name, value) in ask.headers {
         request = request.header(name, value);
     }
