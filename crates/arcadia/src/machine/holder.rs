@@ -3,7 +3,8 @@
 //! `begin` leaves the host's namespaces, which only a process of one thread can do, starts `hold` in them as
 //! the first process of the machine's process list, says its number and ends. `hold` furnishes the machine,
 //! keeps the forwarder and the agent's daemon running, and collects what ends. `enter` runs a command in a
-//! machine, which `become` turns into as the user that it is for. `empty` removes a machine's files that belong to users of its user namespace.
+//! machine, which `become` turns into as the user that it is for. `empty` removes a machine's files that belong to users of
+//! its user namespace.
 
 use std::ffi::OsString;
 use std::fs;
