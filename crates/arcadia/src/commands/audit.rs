@@ -53,7 +53,6 @@ pub enum Command {
 }
 
 pub fn run(data: &DataDir, command: &Command) -> anyhow::Result<ExitCode> {
-    SiteRecord::expect(data)?;
     let log = Log::open(data)?;
     match command {
         Command::Tail { count, json, follow } => tail(data, &log, *count, *json, *follow),
@@ -64,6 +63,7 @@ pub fn run(data: &DataDir, command: &Command) -> anyhow::Result<ExitCode> {
 
 /// The log of a site that may run and go over to another data key meanwhile.
 struct Log {
+    site: SiteRecord,
     reader: StoreReader,
     /// Why the keys could not be had when they were looked at last: then what does not open is not broken.
     lost: Arc<Mutex<Option<SiteFault>>>,
@@ -71,6 +71,7 @@ struct Log {
 
 impl Log {
     fn open(data: &DataDir) -> anyhow::Result<Self> {
+        let site = SiteRecord::expect(data)?;
         let lost = Arc::new(Mutex::new(None));
         let (again, told) = (data.clone(), lost.clone());
         let newer = move || {
@@ -84,7 +85,7 @@ impl Log {
         let ring = load_ring(data)?;
         // Looking for what is wrong is what these commands are for, so a log with a broken end opens as well.
         let reader = StoreReader::open_unchecked(data.path(), ring, Arc::new(SystemEntropy))?;
-        Ok(Self { reader: reader.following(newer), lost })
+        Ok(Self { site, reader: reader.following(newer), lost })
     }
 
     fn page(&self, after: u64, limit: usize) -> anyhow::Result<Vec<(u64, AuditEvent)>> {
@@ -96,7 +97,7 @@ impl Log {
     }
 
     fn verify(&self) -> anyhow::Result<AuditCheck> {
-        let check = self.found(self.reader.audit_verify())?;
+        let check = self.found(self.site.verify_log(&self.reader))?;
         if check.first_broken.is_some() {
             self.keys_are_known()?;
         }
@@ -138,6 +139,9 @@ fn tail(data: &DataDir, log: &Log, count: u64, json: bool, follow: bool) -> anyh
         anyhow::anyhow!("{what}; look at the log with `arcadia audit verify{}`", data.option())
     };
     let last = log.last_record()?;
+    if last == 0 {
+        return Err(broken("every record is missing".to_owned()));
+    }
     let mut after = last.saturating_sub(count);
     loop {
         let page = log.page(after, PAGE_RECORDS)?;

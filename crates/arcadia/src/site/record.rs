@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use arcadia_store::{AuditCheck, StoreError, StoreReader};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -89,5 +90,12 @@ impl SiteRecord {
 
     pub fn save(&self, data: &DataDir) -> Result<(), SiteFault> {
         write_json(&data.record_file(), self)
+    }
+    /// Walks the audit log of this site. Its founding left records, so a log without any has lost them, and all that
+    /// could have told so with them.
+    pub fn verify_log(&self, store: &StoreReader) -> Result<AuditCheck, StoreError> {
+        let check = store.audit_verify()?;
+        let is_lost = check.records == 0;
+        Ok(AuditCheck { first_broken: check.first_broken.or(is_lost.then_some(1)), ..check })
     }
 }

@@ -89,3 +89,29 @@ async fn the_first_record_that_is_missing_is_named() {
     let (code, _, notes) = told(&site, &["audit", "tail", "-n", "1000000"]);
     assert!(code == Some(1) && notes.contains(&format!("record {first} is missing")), "{notes}");
 }
+
+/// Nothing in such a store tells that there was ever more; but a site that was founded has records.
+#[tokio::test]
+async fn a_store_in_which_nothing_is_left_is_not_a_new_one() {
+    let site = stopped().await;
+    let folder = TempDir::new().unwrap();
+    let backup = folder.path().join("backup");
+    edit(
+        &site,
+        "c.execute('DELETE FROM rows')\nc.execute('DELETE FROM audit')\n\
+         c.execute(\"DELETE FROM meta WHERE name = 'audit_head'\")\n\
+         c.execute(\"UPDATE meta SET value = 0 WHERE name = 'revision'\")",
+    );
+    std::fs::remove_file(site.data.join("store.anchor")).unwrap();
+    let (code, said, _) = told(&site, &["audit", "verify"]);
+    assert!(code == Some(1) && said.starts_with("broken: record 1 is missing"), "{said}");
+    let (code, said, _) = told(&site, &["audit", "verify", "--json"]);
+    let verdict: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &verdict["unbroken"], &verdict["firstBroken"]), (Some(1), &json!(false), &json!(1)));
+    let (code, _, notes) = told(&site, &["audit", "tail"]);
+    assert!(code == Some(1) && notes.contains("every record is missing"), "{notes}");
+    let (code, _, notes) = told(&site, &["backup", backup.to_str().unwrap()]);
+    assert!(code == Some(1) && notes.contains("record 1 is missing") && !backup.exists(), "{notes}");
+    let (code, _, notes) = told(&site, &["up", "--detach"]);
+    assert!(code == Some(1), "{notes}");
+}

@@ -68,7 +68,7 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
         files.push(Entry::of(draft.path(), ROOT_KEY)?);
     }
     drop(reading);
-    let (rows, audit_records) = checked_copy(ring.clone(), &draft)?;
+    let (rows, audit_records) = checked_copy(&record, ring.clone(), &draft)?;
     let copier = Copier { data, draft: &draft, ring: &ring, rows: &rows };
     // First: the bytes of blobs stay as long as it takes, and a server may be deleted.
     let (database_servers, mut left_out) = copier.servers()?;
@@ -130,12 +130,12 @@ fn copy_small_files(
 }
 
 /// A copy that does not open is found out now and not when it is needed. Its rows, and how many audit records it has.
-fn checked_copy(ring: KeyRing, draft: &Draft) -> anyhow::Result<(StoreReader, u64)> {
+fn checked_copy(site: &SiteRecord, ring: KeyRing, draft: &Draft) -> anyhow::Result<(StoreReader, u64)> {
     let copy =
         StoreReader::open(draft.path(), ring, Arc::new(SystemEntropy)).context("the copy cannot be read")?;
     copy.check_pages()?;
     copy.check_rows()?;
-    let check = copy.audit_verify()?;
+    let check = site.verify_log(&copy)?;
     if let Some(first) = check.first_broken {
         bail!(
             "the audit log is broken: record {first} is missing or is not what was written. A backup of it would \
