@@ -1,5 +1,7 @@
 //! When a machine was last heard of, and what that makes of its status.
 
+use std::time::Duration;
+
 use arcadia_kernel::ArmId;
 use arcadia_store::{Record, Table};
 use jiff::Timestamp;
@@ -52,8 +54,8 @@ impl Heartbeat {
         }
     }
 
-    /// Whether the machine comes back by being connected anew alone. Just after the start of a site that was off, which
-    /// heard nobody, it comes back by itself.
+    /// Whether the machine comes back by being connected anew alone. Just after a time in which the site heard nobody, it
+    /// comes back by itself.
     pub(crate) fn is_lapsed(&self, listening_since: Timestamp, now: Timestamp) -> bool {
         let listened = now.as_second().saturating_sub(listening_since.as_second());
         self.silence_seconds(now) > EXPIRED_AFTER_SECONDS && listened > DISCONNECTED_AFTER_SECONDS
@@ -61,6 +63,29 @@ impl Heartbeat {
 
     fn silence_seconds(&self, now: Timestamp) -> i64 {
         now.as_second().saturating_sub(self.at.as_second())
+    }
+}
+
+/// Since when the site could be told something: its start, or the moment from which it was awake again.
+pub(crate) struct Listening {
+    since: Timestamp,
+    seen: (Timestamp, Duration),
+}
+
+impl Listening {
+    /// `awake` is [`arcadia_kernel::Clock::awake`].
+    pub fn from(now: Timestamp, awake: Duration) -> Self {
+        Self { since: now, seen: (now, awake) }
+    }
+
+    pub fn since(&mut self, now: Timestamp, awake: Duration) -> Timestamp {
+        let passed = now.as_second().saturating_sub(self.seen.0.as_second());
+        let slept = passed.saturating_sub_unsigned(awake.saturating_sub(self.seen.1).as_secs());
+        self.seen = (now, awake);
+        if slept > DISCONNECTED_AFTER_SECONDS {
+            self.since = now;
+        }
+        self.since
     }
 }
 

@@ -74,8 +74,9 @@ async fn heartbeat(at: At<His>, permit: Permit<SignedIn>, input: Json<Said>) -> 
         ));
     }
     let now = permit.now();
+    let listening_since = machines.listening_since();
     let before = machines.heartbeat(&resource.id);
-    if before.as_ref().is_some_and(|beat| beat.is_lapsed(machines.listening_since, now)) {
+    if before.as_ref().is_some_and(|beat| beat.is_lapsed(listening_since, now)) {
         return Err(Fault::conflict(
             "Expired",
             "Nothing was heard of this machine for 45 days. Disconnect it with 'azcmagent disconnect' and connect it \

@@ -1,7 +1,7 @@
 //! `Microsoft.HybridCompute/machines`.
 
 use std::collections::HashMap;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use arcadia_arm::{Desired, NameRule, Plan, Resource, ResourceKind};
 use arcadia_crypto::RsaPublicKey;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::heartbeat::{HEARTBEATS, Heartbeat};
+use crate::heartbeat::{HEARTBEATS, Heartbeat, Listening};
 
 /// Tells the agent which application identifier its identity has; Azure tells it over a private protocol.
 const CLIENT_ID_HEADER: HeaderName = HeaderName::from_static("x-ms-arcadia-identity-client-id");
@@ -79,8 +79,7 @@ pub struct Machines {
     pub(crate) store: Store,
     directory: Arc<Directory>,
     clock: Arc<dyn Clock>,
-    /// Since when this site could be told something.
-    pub(crate) listening_since: Timestamp,
+    listening: Mutex<Listening>,
     heartbeats: Arc<RwLock<HashMap<String, Heartbeat>>>,
 }
 
@@ -107,8 +106,14 @@ impl Machines {
             let mut loaded = heartbeats.write().unwrap_or_else(std::sync::PoisonError::into_inner);
             loaded.entry(row.value.machine.folded().to_owned()).or_insert(row.value);
         }
-        let listening_since = clock.now();
-        Ok(Arc::new(Self { store, directory, clock, listening_since, heartbeats }))
+        let listening = Mutex::new(Listening::from(clock.now(), clock.awake()));
+        Ok(Arc::new(Self { store, directory, clock, listening, heartbeats }))
+    }
+
+    /// Since when this site could be told something.
+    pub(crate) fn listening_since(&self) -> Timestamp {
+        let mut listening = self.listening.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        listening.since(self.clock.now(), self.clock.awake())
     }
 
     pub(crate) fn heartbeat(&self, machine: &ArmId) -> Option<Heartbeat> {

@@ -61,6 +61,19 @@ async fn an_expired_machine_comes_back_by_being_connected_anew() {
     assert_eq!(world.heartbeat(Some(&token), &beat(VM)).await.is(200).body["status"], "Connected");
 }
 
+/// A suspended laptop, or a paused virtual machine: nobody could be heard meanwhile.
+#[tokio::test]
+async fn a_machine_comes_back_by_itself_to_a_site_that_slept() {
+    let world = World::new().await;
+    let made = world.connect("ubuntu-01", VM, &key(0)).await.is(200);
+    let token = world.machine_token(&made, &key(0)).await;
+    world.heartbeat(Some(&token), &beat(VM)).await.is(200);
+    world.clock.advance_seconds(86_400);
+    world.clock.sleep_seconds(46 * 86_400);
+    let token = world.machine_token(&made, &key(0)).await;
+    assert_eq!(world.heartbeat(Some(&token), &beat(VM)).await.is(200).body["status"], "Connected");
+}
+
 #[tokio::test]
 async fn another_method_is_told_which_one_is_allowed() {
     let world = World::new().await;
