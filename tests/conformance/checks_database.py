@@ -93,6 +93,14 @@ def update(world):
     equal(psql(world, "SELECT 1").text(), "1")
 
 
+@check("az postgres flexible-server update: a maintenance window, whose hours az writes as texts")
+def window(world):
+    at = ("-g", "arc-hack", "-n", SERVER)
+    flexible(world, "update", *at, "--maintenance-window", "Mon:1:30").ok()
+    shown = flexible(world, "show", *at).json()["maintenanceWindow"]
+    equal([shown[name] for name in ("customWindow", "dayOfWeek", "startHour", "startMinute")], ["Enabled", 1, 1, 30])
+
+
 @check("psql: both forms of the user, TLS 1.2 and 1.3, with and without SNI")
 def forms(world):
     for user, more in (

@@ -19,6 +19,9 @@ pub enum ServerFault {
     OtherVersion { major: u32 },
     #[error("{path}: {source}")]
     File { path: PathBuf, source: io::Error },
+    /// What a copy is written to, which only its caller can name: no fault of a server's.
+    #[error("the copy cannot be written: {0}")]
+    Target(io::Error),
     #[error("{program} failed ({status}): {said}")]
     Program { program: &'static str, status: String, said: String },
     #[error("the server does not accept connections yet")]
@@ -59,9 +62,14 @@ impl ServerFault {
     fn is_for_want_of_room(&self) -> bool {
         match self {
             Self::NoRoom { .. } => true,
-            Self::File { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+            Self::File { source, .. } | Self::Target(source) => source.kind() == io::ErrorKind::StorageFull,
             _ => self.code() == Some(DISK_FULL),
         }
+    }
+
+    /// The code of a refusal that no time changes.
+    fn for_good(&self) -> Option<&str> {
+        self.code().filter(|code| stays(code))
     }
 
     /// The five characters of a refusal by the server.
@@ -78,9 +86,28 @@ impl From<ServerFault> for Fault {
         match fault {
             ServerFault::NotInstalled => not_installed(),
             fault if fault.is_for_want_of_room() => no_room().caused_by(fault),
-            other => Fault::internal(other),
+            fault => match fault.for_good().map(refused) {
+                Some(refused) => refused.caused_by(fault),
+                None => Fault::internal(fault),
+            },
         }
     }
+}
+
+/// Whether a refusal is of what is asked for, and not of when: a role or database that came or went meanwhile is looked up
+/// again.
+fn stays(code: &str) -> bool {
+    const COME_AND_GONE: [&str; 3] = ["42704", "42710", "42P04"];
+    ["42", "0L", "2B"].iter().any(|class| code.starts_with(class)) && !COME_AND_GONE.contains(&code)
+}
+
+/// 409: what somebody made in the server is in the way.
+fn refused(code: &str) -> Fault {
+    let message = format!(
+        "PostgreSQL in the server refuses what the operation needs, with the code {code}; its words are in the site's log. \
+         Undo in SQL what is in the way, such as a membership of azure_pg_admin in the role, and retry."
+    );
+    Fault::conflict("ServerRefuses", message)
 }
 
 /// 409: nothing is made, so that nothing has to be undone once the package is there.
@@ -102,4 +129,21 @@ fn no_room() -> Fault {
 
 pub(crate) fn invalid(message: impl Into<String>) -> Fault {
     Fault::bad_request("InvalidParameterValue", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_time_changes_is_not_tried_again() {
+        for code in ["0LP01", "2BP01", "42501", "42939", "42P01"] {
+            assert!(stays(code), "{code}");
+        }
+        for code in ["42704", "42710", "42P04", "40P01", "53300", "55P03", "57014", "57P03", "XX000", "23505"]
+        {
+            assert!(!stays(code), "{code}");
+        }
+        assert_eq!(refused("0LP01").status, 409);
+    }
 }

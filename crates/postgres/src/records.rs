@@ -27,7 +27,11 @@ pub(crate) struct StoredServer {
     pub instance: Uuid,
     /// Whether the server behind it was ever complete.
     pub ready: bool,
+    /// Empty until one is given; see [`StoredServer::login`].
     pub administrator_login: String,
+    /// What the login was before, until the server has the role of one that was given later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login_before: Option<String>,
     /// The administrator's verifier, until the server has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scram: Option<String>,
@@ -41,6 +45,18 @@ pub(crate) struct StoredServer {
     pub version: String,
     /// What else clients see, in their own form.
     pub shown: Value,
+}
+
+/// What versions before called the administrator of a server that was made without passwords and without a login.
+const MADE_UP_LOGIN: &str = "azureadmin";
+
+impl StoredServer {
+    /// The administrator's login. A server that takes no passwords has none until one is given.
+    pub fn login(&self) -> Option<&str> {
+        let login = self.administrator_login.as_str();
+        let is_made_up = !self.password_auth && login == MADE_UP_LOGIN;
+        (!login.is_empty() && !is_made_up).then_some(login)
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -6,7 +6,7 @@
 //! however that ends. Nobody is given a right for this, and the server listens no more than before.
 
 use std::fs;
-use std::io::{self, Read as _, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -182,7 +182,7 @@ impl RunningCopy {
         for name in names.iter().filter(is_needed) {
             add_file(out, &self.root, &Path::new(LOG).join(name))?;
         }
-        add_bytes(out, Path::new(LABEL), label.as_bytes()).map_err(ServerFault::file(&self.root.path))
+        add_bytes(out, Path::new(LABEL), label.as_bytes())
     }
 }
 
@@ -210,7 +210,7 @@ impl Tree<'_> {
                 return Err(ServerFault::Tablespace { path });
             }
             if kind.is_dir() {
-                add_folder(out, &kept, mode.bits()).map_err(ServerFault::file(&path))?;
+                add_folder(out, &kept, mode.bits())?;
                 self.folder(out, &kept)?;
             } else if kind.is_file() && !is_log && !self.leaves_out(&name) && kept != Path::new(CONTROL) {
                 add_file(out, self.root, &kept)?;
@@ -239,12 +239,28 @@ fn header(kind: EntryType, mode: u32, bytes: u64) -> Header {
     header
 }
 
-fn add_folder<W: Write>(out: &mut Builder<W>, kept: &Path, mode: u32) -> io::Result<()> {
-    out.append_data(&mut header(EntryType::Directory, mode, 0), kept, io::empty())
+/// A file of the server's, whose failures are told from those of what the copy is written to.
+struct Source<R> {
+    bytes: R,
+    has_failed: bool,
 }
 
-fn add_bytes<W: Write>(out: &mut Builder<W>, kept: &Path, bytes: &[u8]) -> io::Result<()> {
-    out.append_data(&mut header(EntryType::Regular, 0o600, bytes.len() as u64), kept, bytes)
+impl<R: Read> Read for Source<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.bytes.read(buffer);
+        self.has_failed |= read.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted);
+        read
+    }
+}
+
+fn add_folder<W: Write>(out: &mut Builder<W>, kept: &Path, mode: u32) -> Result<(), ServerFault> {
+    let mut header = header(EntryType::Directory, mode, 0);
+    out.append_data(&mut header, kept, io::empty()).map_err(ServerFault::Target)
+}
+
+fn add_bytes<W: Write>(out: &mut Builder<W>, kept: &Path, bytes: &[u8]) -> Result<(), ServerFault> {
+    let mut header = header(EntryType::Regular, 0o600, bytes.len() as u64);
+    out.append_data(&mut header, kept, bytes).map_err(ServerFault::Target)
 }
 
 /// As long as it is now. A file that is cut meanwhile ends in zeros, and the log cuts it again.
@@ -256,8 +272,22 @@ fn add_file<W: Write>(out: &mut Builder<W>, root: &Root, kept: &Path) -> Result<
     };
     let found = file.metadata().map_err(ServerFault::file(path))?;
     let mut header = header(EntryType::Regular, found.permissions().mode(), found.len());
-    let exactly = file.chain(io::repeat(0)).take(found.len());
-    out.append_data(&mut header, kept, exactly).map_err(ServerFault::file(path))
+    add(out, &mut header, kept, file.chain(io::repeat(0)).take(found.len()), path)
+}
+
+fn add<W: Write>(
+    out: &mut Builder<W>,
+    header: &mut Header,
+    kept: &Path,
+    bytes: impl Read,
+    path: &Path,
+) -> Result<(), ServerFault> {
+    let mut source = Source { bytes, has_failed: false };
+    let added = out.append_data(header, kept, &mut source);
+    match source.has_failed {
+        true => added.map_err(ServerFault::file(path)),
+        false => added.map_err(ServerFault::Target),
+    }
 }
 
 /// Gives a server's directory that was put back, and all that is in it, to the user that servers run as. Fails where
@@ -334,6 +364,43 @@ mod tests {
         let bytes = copied().unwrap();
         let has = |needle: &[u8]| bytes.windows(needle.len()).any(|bytes| bytes == needle);
         assert!(has(b"own") && !has(b"secret"));
+    }
+
+    /// A file or a disk that is full or broken.
+    struct Broken;
+
+    impl Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+    }
+
+    impl Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_copy_is_written_to_is_not_taken_for_a_file_of_the_server() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("base")).unwrap();
+        fs::write(folder.path().join("pg_version"), "15").unwrap();
+        let (root, kept) = (Root::open(folder.path()).unwrap(), Path::new("pg_version"));
+        for fault in [
+            add_file(&mut Builder::new(Broken), &root, kept),
+            add_folder(&mut Builder::new(Broken), Path::new("base"), 0o700),
+            add_bytes(&mut Builder::new(Broken), Path::new(LABEL), b"label"),
+        ] {
+            assert!(matches!(fault, Err(ServerFault::Target(_))), "{fault:?}");
+        }
+        let (mut out, mut header) = (Builder::new(Vec::new()), header(EntryType::Regular, 0o600, 2));
+        let fault = add(&mut out, &mut header, kept, Broken, &root.path.join(kept)).unwrap_err();
+        assert!(matches!(&fault, ServerFault::File { path, .. } if path.ends_with(kept)), "{fault}");
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub(crate) async fn role(client: &Client, role: &str) -> Result<Option<Role>, Se
 }
 
 /// The role that bears this mark, whatever its name is by now; of several the newest.
-pub(super) async fn marked(client: &Client, mark: Mark<'_>) -> Result<Option<Role>, ServerFault> {
+pub(crate) async fn marked(client: &Client, mark: Mark<'_>) -> Result<Option<Role>, ServerFault> {
     let query = "SELECT oid, rolname::text, description \
                  FROM pg_catalog.pg_authid JOIN pg_catalog.pg_shdescription ON objoid = oid \
                  WHERE classoid = 'pg_authid'::regclass AND starts_with(description, $1) ORDER BY oid DESC";

@@ -84,9 +84,9 @@ pub(super) async fn session_over(stream: UnixStream, secret: &str) -> Result<Cli
 /// What an administrator's role may, and no end that somebody set to it.
 const MAY_LOG_IN: &str = "LOGIN CREATEDB CREATEROLE INHERIT CONNECTION LIMIT -1 VALID UNTIL 'infinity'";
 
-/// Makes a role an administrator, with this verifier where there is a new one: all of it or, after a crash, nothing.
-/// With a mark comes the number of the role that was found, if any. Fails when the role comes or goes meanwhile: whose
-/// it is has to be looked up again then.
+/// Makes a role an administrator, with this verifier where there is a new one. With a mark comes the number of the role
+/// that was found, if any: all of the role or, after a crash, nothing. Fails when the role comes or goes meanwhile: whose it
+/// is has to be looked up again then. The password is changed before the group is asked for, whatever becomes of that.
 pub(crate) async fn administer(
     client: &Client,
     role: &str,
@@ -106,19 +106,47 @@ pub(crate) async fn administer(
     if let Some(scram) = scram {
         let _ = write!(script, " PASSWORD {}", literal(scram));
     }
-    let _ = write!(script, "; GRANT {ADMINISTRATORS} TO {name} WITH ADMIN OPTION");
     let object = number.unwrap_or_default();
-    let Some((mark, found)) = mark else { return insist(client, &script, HOLDERS_OF_ROLE, object).await };
-    let once = || async {
-        let done = marked(client, &script, role, mark, found).await;
-        if done.is_err() {
-            // Where even this fails the session has ended, and the transaction with it.
-            let _ = client.batch_execute("ROLLBACK").await;
+    match mark {
+        None => insist(client, &script, HOLDERS_OF_ROLE, object).await?,
+        Some((mark, found)) => {
+            let once = || async {
+                let done = marked(client, &script, role, mark, found).await;
+                if done.is_err() {
+                    // Where even this fails the session has ended, and the transaction with it.
+                    let _ = client.batch_execute("ROLLBACK").await;
+                }
+                done
+            };
+            insist_on(client, once, HOLDERS_OF_ROLE, object).await?;
         }
-        done
-    };
-    insist_on(client, once, HOLDERS_OF_ROLE, object).await
+    }
+    admit(client, role).await
 }
+
+/// Puts a role into the group of administrators. Where the group is in the role, be it through others, it is taken out
+/// first: neither can be in the other then, and it would make everyone in it that administrator.
+async fn admit(client: &Client, role: &str) -> Result<(), ServerFault> {
+    let Some(number) = role_number(client, role).await? else { return Err(ServerFault::Broken) };
+    let once = || async {
+        let taken_out = statements(client, number, [CIRCLE, CIRCLE_BY_GRANTORS]).await?;
+        let grant = format!("GRANT {ADMINISTRATORS} TO {} WITH ADMIN OPTION", identifier(role));
+        let script = taken_out.into_iter().chain([grant]).collect::<Vec<_>>().join("; ");
+        Ok(client.batch_execute(&script).await?)
+    };
+    insist_on(client, once, HOLDERS_OF_ROLE, number).await
+}
+
+const CIRCLE: &str = "\
+SELECT 1 AS step, format('REVOKE %s FROM %s', roleid::regrole, member::regrole) AS statement
+FROM pg_catalog.pg_auth_members
+WHERE roleid = $1 AND pg_has_role(to_regrole('azure_pg_admin')::oid, member, 'MEMBER')";
+
+const CIRCLE_BY_GRANTORS: &str = "\
+SELECT 1 AS step, format('REVOKE %s FROM %s GRANTED BY %s CASCADE', roleid::regrole, member::regrole, grantor::regrole)
+    AS statement
+FROM pg_catalog.pg_auth_members
+WHERE roleid = $1 AND pg_has_role(to_regrole('azure_pg_admin')::oid, member, 'MEMBER')";
 
 /// One transaction: what the script does to a role, and its mark, for which the role must have its number.
 async fn marked(
@@ -149,15 +177,23 @@ pub(crate) async fn dismiss(client: &Client, role: &Role, mark: Mark<'_>) -> Res
     let close = format!("ALTER ROLE {name} NOLOGIN NOCREATEDB NOCREATEROLE PASSWORD NULL");
     insist(client, &close, HOLDERS_OF_ROLE, number).await?;
     end_sessions(client, number).await?;
-    if let Some(revocation) = revocation(client, number).await? {
+    if let Some(revocation) = statements(client, number, [REVOCATION, REVOCATION_BY_GRANTORS]).await? {
         insist(client, &revocation, HOLDERS_OF_ROLE, number).await?;
     }
     match insist(client, &format!("DROP ROLE {name}"), HOLDERS_OF_ROLE, number).await {
-        Err(fault) if fault.code() == Some(DEPENDED_ON) => {
-            insist(client, &marking(&name, mark, number), HOLDERS_OF_ROLE, number).await
-        }
+        Err(fault) if fault.code() == Some(DEPENDED_ON) => self::mark(client, role, mark).await,
         other => other,
     }
+}
+
+/// Changes nothing else of a role.
+pub(crate) async fn set_password(client: &Client, role: &Role, scram: &str) -> Result<(), ServerFault> {
+    let set = format!("ALTER ROLE {} PASSWORD {}", identifier(&role.name), literal(scram));
+    insist(client, &set, HOLDERS_OF_ROLE, role.number).await
+}
+
+pub(crate) async fn mark(client: &Client, role: &Role, mark: Mark<'_>) -> Result<(), ServerFault> {
+    insist(client, &marking(&identifier(&role.name), mark, role.number), HOLDERS_OF_ROLE, role.number).await
 }
 
 /// Gives a role the name that it had.
@@ -190,12 +226,11 @@ async fn end_sessions(client: &Client, role: u32) -> Result<(), ServerFault> {
     Ok(())
 }
 
-/// What takes the membership of all administrators from a role. From PostgreSQL 16 on it is taken as each of those who
-/// granted it, and what the role has granted itself would go with it: so the site grants that first.
-async fn revocation(client: &Client, role: u32) -> Result<Option<String>, ServerFault> {
+/// What takes memberships away. From PostgreSQL 16 on each is taken as each of those who granted it.
+async fn statements(client: &Client, role: u32, queries: [&str; 2]) -> Result<Option<String>, ServerFault> {
     let version = "SELECT pg_catalog.current_setting('server_version_num')::int4";
     let version: i32 = client.query_one(version, &[]).await?.get(0);
-    let query = if version >= GRANTORS_VERSION_MIN { REVOCATION_BY_GRANTORS } else { REVOCATION };
+    let query = queries[usize::from(version >= GRANTORS_VERSION_MIN)];
     let script = format!("SELECT string_agg(statement, '; ' ORDER BY step) FROM ({query}) AS statements");
     Ok(client.query_one(&script, &[&role]).await?.get(0))
 }
@@ -203,10 +238,12 @@ async fn revocation(client: &Client, role: u32) -> Result<Option<String>, Server
 /// From this version on, a membership is as many as there are roles that granted it.
 const GRANTORS_VERSION_MIN: i32 = 160_000;
 
+/// What takes the membership of all administrators from a role.
 const REVOCATION: &str = "\
 SELECT 1 AS step, format('REVOKE azure_pg_admin FROM %s', member::regrole) AS statement
 FROM pg_catalog.pg_auth_members WHERE roleid = to_regrole('azure_pg_admin') AND member = $1";
 
+/// What the role has granted itself would go with it: so the site grants that first.
 const REVOCATION_BY_GRANTORS: &str = "\
 SELECT 1 AS step, format('GRANT azure_pg_admin TO %s WITH ADMIN %s, INHERIT %s, SET %s', member::regrole,
     bool_or(admin_option)::text, bool_or(inherit_option)::text, bool_or(set_option)::text) AS statement

@@ -15,6 +15,8 @@ use super::stream::Stream;
 /// Messages of a server before it is ready, at most.
 const MESSAGES_MAX: usize = 256;
 
+pub(super) const WRONG_PASSWORD: &str = "28P01";
+
 const OK: u32 = 0;
 pub(super) const CLEARTEXT_PASSWORD: u32 = 3;
 const SASL: u32 = 10;
@@ -191,6 +193,7 @@ fn said(message: &Message) -> Refusal {
         Some("3D000") => "3D000",
         Some("53300") => "53300",
         Some("57P03") => "57P03",
+        Some(WRONG_PASSWORD) => WRONG_PASSWORD,
         _ => "28000",
     };
     let text = message.body.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(b"M"));

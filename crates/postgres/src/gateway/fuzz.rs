@@ -130,7 +130,7 @@ fn only_who_knows_the_secret_logs_a_role_in(data: &[u8]) {
             assert_eq!(greeting.is_refusal(), *end == b'E');
         }
         Err(Ended::Refused(refusal)) => {
-            assert!(["3D000", "53300", "57P03", "28000"].contains(&refusal.code));
+            assert!(["3D000", "53300", "57P03", "28P01", "28000"].contains(&refusal.code));
             assert!(steps.iter().any(|(kind, _)| *kind == b'E'));
         }
         Err(Ended::Broken(error)) => {

@@ -9,15 +9,28 @@ use arcadia_kernel::{
 use tokio::net::UnixStream;
 
 use super::admission::Admitted;
-use super::authenticate::{self, CLEARTEXT_PASSWORD, Outcome};
+use super::authenticate::{self, CLEARTEXT_PASSWORD, Outcome, WRONG_PASSWORD};
 use super::message::{Message, Refusal};
 use super::startup::Startup;
 use super::stream::Stream;
 use super::{Ended, Gateway, Peer, leave};
+use crate::cluster::{mark, sql};
+use crate::fault::ServerFault;
 use crate::records::StoredAdministrator;
+use crate::scram;
 
 /// The name under which a login is recorded.
 const LOGIN: &str = "Microsoft.DBforPostgreSQL/login";
+
+const CHANGED_IN_SQL: &str = "; if the role or its password was changed in SQL, create the administrator again \
+    ('az postgres flexible-server microsoft-entra-admin create')";
+
+fn wrong_password(outcome: &mut Outcome) -> Option<&mut Refusal> {
+    match outcome {
+        Err(Ended::Refused(refusal)) if refusal.code == WRONG_PASSWORD => Some(refusal),
+        _ => None,
+    }
+}
 
 impl Gateway {
     /// Logs in as the principal's role whom a token shows to be the principal or one of its members. With the outcome comes
@@ -35,12 +48,42 @@ impl Gateway {
             Ok(caller) => caller,
             Err(ended) => return (None, Err(ended)),
         };
-        let outcome = async {
+        let as_role = async |server: &mut UnixStream| {
             *server = admitted.connect().await?;
             let (role, secret) = (&administrator.principal_name, &administrator.role_secret);
             authenticate::as_role(server, startup, role, secret).await
         };
-        (Some(caller), outcome.await)
+        let mut outcome = as_role(server).await;
+        if wrong_password(&mut outcome).is_some() {
+            leave(server).await;
+            if self.restore_password(admitted, administrator).await {
+                outcome = as_role(server).await;
+            }
+        }
+        if let Some(refusal) = wrong_password(&mut outcome) {
+            refusal.message.push_str(CHANGED_IN_SQL);
+        }
+        (Some(caller), outcome)
+    }
+
+    /// Gives a principal's role its password again, which somebody changed in SQL; nothing else of it changes. The role is
+    /// the one that bears the principal's mark. Whether it was done.
+    async fn restore_password(&self, admitted: &Admitted, administrator: &StoredAdministrator) -> bool {
+        let (secret, role) = (&admitted.server.stored.keeper_secret, &administrator.principal_name);
+        let verifier = scram::verifier(&administrator.role_secret, &*self.trust.entropy);
+        let restored = async {
+            let client = sql::session(&admitted.cluster, secret).await?;
+            let own = mark::role(&client, role).await?;
+            let Some(own) = own.filter(|own| own.made_for(secret) == Some(administrator.object_id)) else {
+                return Ok(false);
+            };
+            tracing::warn!(role, "the password of a principal's role was changed in SQL, and is put back");
+            sql::set_password(&client, &own, &verifier).await.map(|()| true)
+        };
+        restored.await.unwrap_or_else(|fault: ServerFault| {
+            tracing::warn!(role, %fault, "a principal's role cannot be given its password again");
+            false
+        })
     }
 
     /// Takes a token in the place of a password, inside TLS only.

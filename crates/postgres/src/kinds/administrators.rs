@@ -26,9 +26,9 @@ const TYPES: [&str; 3] = ["User", "Group", "ServicePrincipal"];
 
 pub(crate) struct Administrators(pub Arc<Postgres>);
 
-fn check_role(name: &str, login: &str) -> Result<(), Fault> {
+fn check_role(name: &str, login: Option<&str>) -> Result<(), Fault> {
     let fits = (1..=ROLE_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control);
-    if !fits || is_reserved_role(name) || name == login {
+    if !fits || is_reserved_role(name) || login == Some(name) {
         return Err(invalid(format!(
             "The principal's name becomes a role's: it must have 1 to {ROLE_BYTES_MAX} bytes, and be neither the \
              administrator login nor a name that the server keeps for itself."
@@ -79,7 +79,7 @@ impl ResourceKind for Administrators {
             return Err(invalid(format!("The principal '{object_id}' is a {}.", principal.kind)));
         }
         let name = asked.text("principalName")?.unwrap_or_default();
-        check_role(name, &server.administrator_login)?;
+        check_role(name, server.login())?;
         // The server's row was read, and is in the commit; memory may not know yet what was committed before it.
         plan.store.observers_told().await?;
         let server_id = plan.id.parent().and_then(|types| types.parent());

@@ -153,18 +153,22 @@ impl ResourceKind for FlexibleServers {
         if mode == Some("Update") && current.is_none() {
             return Err(invalid("There is no server to update."));
         }
-        let mut after: StoredServer = match current {
+        let before: Option<StoredServer> = current.map(stored).transpose()?;
+        let mut after: StoredServer = match &before {
             None => {
                 let password = asked.inside("authConfig")?.one_of("passwordAuth", &ENABLED)?;
                 server::found(&self.0, plan, &asked, password != Some("Disabled")).await?
             }
-            Some(current) => {
-                let mut after = stored(current)?;
-                server::change_administrator(&mut after, &asked, plan)?;
+            Some(before) => {
+                let mut after = before.clone();
+                server::change_administrator(&self.0, &mut after, &asked, plan).await?;
                 after
             }
         };
         self.change(&mut after, &asked)?;
+        if let Some(before) = &before {
+            server::check_enabling(before, &after)?;
+        }
         server::check_identity(desired.identity.as_ref())?;
         check_sku(desired.sku.as_ref())?;
         if current.is_none() && desired.sku.is_none() {
@@ -228,7 +232,6 @@ impl ResourceKind for FlexibleServers {
             "fullyQualifiedDomainName": self.0.names.host(resource.id.name()),
             "version": server.version,
             "minorVersion": minor.map(|minor| minor.to_string()),
-            "administratorLogin": server.administrator_login,
             "state": state,
             "backup": { "backupRetentionDays": 7, "geoRedundantBackup": "Disabled" },
             "highAvailability": { "mode": "Disabled", "state": "NotEnabled" },
@@ -237,6 +240,9 @@ impl ResourceKind for FlexibleServers {
             "replicationRole": "Primary",
             "replicaCapacity": 0,
         });
+        if let Some(login) = server.login() {
+            shown["administratorLogin"] = login.into();
+        }
         merge_json(&mut shown, server.shown);
         shown
     }

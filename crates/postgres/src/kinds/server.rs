@@ -3,8 +3,10 @@
 use arcadia_arm::{NameRule, Plan, RESOURCES};
 use arcadia_kernel::{EntropyExt as _, Fault};
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use crate::Postgres;
+use crate::cluster::mark::{self, Mark};
 use crate::cluster::sql;
 use crate::fault::{ServerFault, invalid, not_installed};
 use crate::kinds::password::{check_login, check_password};
@@ -16,8 +18,6 @@ use crate::scram;
 const SERVERS_MAX: usize = 64;
 const SECRET_BYTES: usize = 32;
 const TEXT_CHARS_MAX: usize = 128;
-/// The administrator's role in a server that was made without one.
-const LOGIN_DEFAULT: &str = "azureadmin";
 
 pub(super) const NAME_RULE: NameRule = NameRule {
     chars_min: 3,
@@ -55,6 +55,12 @@ impl<'a> Asked<'a> {
         }
     }
 
+    /// A text that is not empty.
+    fn given(&self, name: &str) -> Result<Option<&'a str>, Fault> {
+        Ok(self.text(name)?.filter(|text| !text.is_empty()))
+    }
+
+    /// A whole number, also as a text: so az writes the hours of a maintenance window.
     pub(super) fn number(
         &self,
         name: &str,
@@ -63,7 +69,9 @@ impl<'a> Asked<'a> {
         match self.0.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => {
-                value.as_u64().filter(|number| range.contains(number)).map(Some).ok_or_else(|| {
+                let digits = value.as_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+                let number = value.as_u64().or_else(|| digits?.parse().ok());
+                number.filter(|number| range.contains(number)).map(Some).ok_or_else(|| {
                     invalid(format!(
                         "The property '{name}' must be from {} to {}.",
                         range.start(),
@@ -128,12 +136,12 @@ pub(super) async fn found(
         return Err(not_installed());
     }
     postgres.clusters.place.check_room()?;
-    let given = |name: &str| asked.text(name).map(|text| text.filter(|text| !text.is_empty()));
-    let login = given("administratorLogin")?.unwrap_or(if password_auth { "" } else { LOGIN_DEFAULT });
-    check_login(login)?;
-    let password = given("administratorLoginPassword")?;
+    let (login, password) = (asked.given("administratorLogin")?, asked.given("administratorLoginPassword")?);
+    if password_auth || password.is_some() || login.is_some() {
+        check_login(login.unwrap_or_default())?;
+    }
     if password_auth || password.is_some() {
-        check_password(password.unwrap_or_default(), login)?;
+        check_password(password.unwrap_or_default(), login.unwrap_or_default())?;
     }
     if postgres.snapshot().servers().count() >= SERVERS_MAX {
         let message =
@@ -149,7 +157,8 @@ pub(super) async fn found(
     Ok(StoredServer {
         instance: plan.entropy.uuid(),
         ready: false,
-        administrator_login: login.to_owned(),
+        administrator_login: login.unwrap_or_default().to_owned(),
+        login_before: None,
         scram: password.map(|password| scram::verifier(password, plan.entropy)),
         keeper_secret: plan.entropy.token(SECRET_BYTES),
         require_tls: true,
@@ -161,21 +170,48 @@ pub(super) async fn found(
     })
 }
 
-/// What a later PUT or PATCH says of the administrator.
-pub(super) fn change_administrator(
+/// What a later PUT or PATCH says of the administrator. A login is given once.
+pub(super) async fn change_administrator(
+    postgres: &Postgres,
     stored: &mut StoredServer,
     asked: &Asked<'_>,
     plan: &Plan<'_>,
 ) -> Result<(), Fault> {
-    let login = asked.text("administratorLogin")?;
-    if login.is_some_and(|login| !login.is_empty() && login != stored.administrator_login) {
+    let (known, given) = (stored.login().map(str::to_owned), asked.given("administratorLogin")?);
+    if let (None, Some(given)) = (&known, given) {
+        check_login(given)?;
+        plan.store.observers_told().await?;
+        if postgres.snapshot().administrator(plan.id, given).is_some() {
+            return Err(invalid("A Microsoft Entra administrator of the server has this name."));
+        }
+        let before = std::mem::replace(&mut stored.administrator_login, given.to_owned());
+        stored.login_before = Some(before);
+    }
+    let login = known.as_deref().or(given);
+    if given.is_some_and(|given| login != Some(given)) {
         return Err(invalid("The administrator login of a server cannot be changed."));
     }
     if let Some(password) = asked.text("administratorLoginPassword")? {
-        check_password(password, &stored.administrator_login)?;
+        check_password(password, login.ok_or_else(credentials_not_provided)?)?;
         stored.scram = Some(scram::verifier(password, plan.entropy));
     }
     Ok(())
+}
+
+/// Refuses to take passwords from now on where nobody would have one.
+pub(super) fn check_enabling(before: &StoredServer, after: &StoredServer) -> Result<(), Fault> {
+    if before.password_auth || !after.password_auth || after.login().is_some() && after.scram.is_some() {
+        return Ok(());
+    }
+    Err(credentials_not_provided())
+}
+
+fn credentials_not_provided() -> Fault {
+    Fault::bad_request(
+        "EngineCredentialsNotProvided",
+        "The admin credentials are required for creating admin role while enabling Password Authentication and must be \
+         provided.",
+    )
 }
 
 /// Refuses one more resource beside `max` of its kind in the same server.
@@ -198,13 +234,46 @@ pub(super) async fn bring_up(postgres: &Postgres, stored: &mut StoredServer) -> 
     check_data(postgres, stored)?;
     clusters.create(stored.instance).await?;
     let cluster = clusters.start(stored.instance, &stored.keeper_secret)?;
-    if !stored.ready || stored.scram.is_some() {
+    if !stored.ready || stored.scram.is_some() || stored.login_before.is_some() {
         let client = sql::session(&cluster, &stored.keeper_secret).await?;
-        sql::administer(&client, &stored.administrator_login, stored.scram.as_deref(), None).await?;
+        if let Some(login) = stored.login() {
+            let claimed = claim_login(&client, stored, login).await?;
+            sql::administer(&client, login, stored.scram.as_deref(), claimed).await?;
+        }
     }
     stored.ready = true;
-    stored.scram = None;
+    (stored.scram, stored.login_before) = (None, None);
     Ok(())
+}
+
+/// A login that was given later: the role that an earlier try made for it, or that the administrator had before, under this
+/// name. Who may make roles may have made one of this name meanwhile, and be in it; that one is not taken over.
+async fn claim_login<'a>(
+    client: &tokio_postgres::Client,
+    stored: &'a StoredServer,
+    login: &str,
+) -> Result<Option<(Mark<'a>, Option<u32>)>, Fault> {
+    let Some(before) = &stored.login_before else { return Ok(None) };
+    // For no principal of the directory.
+    let mark = Mark { secret: &stored.keeper_secret, principal: Uuid::max() };
+    let mut own = mark::marked(client, mark).await?;
+    if own.is_none() {
+        own = mark::role(client, before).await?;
+    }
+    if own.as_ref().is_none_or(|own| own.name != login) {
+        if mark::role(client, login).await?.is_some() {
+            let message = format!(
+                "The server has a role '{login}' already. Choose another administrator login, or rename or drop the role \
+                 there (ALTER ROLE ... RENAME TO, DROP ROLE)."
+            );
+            return Err(Fault::conflict("AdministratorRoleExists", message));
+        }
+        if let Some(own) = &own {
+            sql::mark(client, own, mark).await?;
+            sql::rename_back(client, own, login).await?;
+        }
+    }
+    Ok(Some((mark, own.map(|own| own.number))))
 }
 
 /// Refuses what is asked of a server that was complete once and whose data is not there.

@@ -98,7 +98,7 @@ impl ResourceKind for SingleServers {
             None => server::found(&self.0, plan, &asked, true).await?,
             Some(current) => {
                 let mut after = stored(current)?;
-                server::change_administrator(&mut after, &asked, plan)?;
+                server::change_administrator(&self.0, &mut after, &asked, plan).await?;
                 after
             }
         };
@@ -146,7 +146,7 @@ impl ResourceKind for SingleServers {
         let running = self.0.clusters.find(server.instance).is_some_and(|cluster| cluster.is_ready());
         let enabled = |on: bool| if on { "Enabled" } else { "Disabled" };
         json!({
-            "administratorLogin": server.administrator_login,
+            "administratorLogin": server.login(),
             "storageProfile": {
                 "storageMB": in_profile("storageMB", STORAGE_MEGABYTES_DEFAULT.into()),
                 "backupRetentionDays": in_profile("backupRetentionDays", 7.into()),

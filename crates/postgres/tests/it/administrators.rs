@@ -412,7 +412,7 @@ async fn a_server_that_takes_no_passwords_needs_none() {
     properties.remove("administratorLogin");
     world.server(&flexible("pg-n"), of(properties)).await;
     let shown = world.arm(Method::GET, &flexible("pg-n"), Value::Null).await.is(200).body;
-    assert_eq!(shown["properties"]["administratorLogin"], "azureadmin");
+    assert!(shown["properties"].get("administratorLogin").is_none(), "{shown}");
     properties.insert("administratorLogin".into(), "arcadmin".into());
     world.server(&server, body).await;
     world.admit(&server, "127.0.0.1", "127.0.0.1").await;
@@ -428,5 +428,120 @@ async fn a_server_that_takes_no_passwords_needs_none() {
     } });
     World::succeeded(&world.change(Method::PATCH, &server, enable).await);
     assert_eq!(asked(&world, "SELECT 7").await, "7");
+    world.postgres.stop().await;
+}
+
+const BOSS: &str = "host=pg-m.postgres.database.azure.com dbname=postgres sslmode=verify-full user=boss";
+
+fn enabling(login: &str) -> Value {
+    json!({ "properties": {
+        "createMode": "Update", "authConfig": { "passwordAuth": "Enabled" }, "administratorLogin": login,
+        "administratorLoginPassword": PASSWORD,
+    } })
+}
+
+/// A server without passwords and without a login, which takes nina's tokens.
+async fn without_login() -> World {
+    let (world, server) = (World::new().await, flexible("pg-m"));
+    let auth = json!({ "activeDirectoryAuth": "Enabled", "passwordAuth": "Disabled" });
+    world.server(&server, json!({ "location": "uksouth", "properties": { "authConfig": auth } })).await;
+    world.admit(&server, "127.0.0.1", "127.0.0.1").await;
+    let put = world.change(Method::PUT, &row(NINA), administrator("nina@arcadia.example")).await;
+    World::succeeded(&put);
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_is_given_once_and_when_passwords_are_taken() {
+    let (world, server) = (without_login().await, flexible("pg-m"));
+    let good = token(NINA, AUDIENCE, NOW + 3600);
+    let made = "SELECT count(*) FROM pg_roles WHERE oid >= 16384 AND rolcanlogin";
+    assert_eq!(World::says(&world.psql(&good, NINA_AT, made).await), "1");
+    let of = |changed: Value| json!({ "properties": changed });
+    let enabled = json!({ "passwordAuth": "Enabled" });
+    for missing in [
+        json!({ "authConfig": enabled }),
+        json!({ "authConfig": enabled, "administratorLogin": "boss" }),
+        json!({ "authConfig": enabled, "administratorLoginPassword": PASSWORD }),
+        json!({ "administratorLoginPassword": PASSWORD }),
+    ] {
+        let refused = world.arm(Method::PATCH, &server, of(missing)).await.is(400);
+        assert_eq!(refused.code(), "EngineCredentialsNotProvided");
+    }
+    world.arm(Method::PATCH, &server, enabling("nina@arcadia.example")).await.is(400);
+    let entra = json!({ "properties": { "principalName": "team", "principalType": "Group" } });
+    World::succeeded(&world.change(Method::PUT, &row(crate::world::TEAM), entra).await);
+    let taken = world.arm(Method::PATCH, &server, enabling("team")).await.is(400);
+    assert!(taken.body.to_string().contains("Microsoft Entra administrator"), "{}", taken.body);
+
+    // Whoever made a role of the name would be in the administrator's.
+    World::says(&world.psql(&good, NINA_AT, "CREATE ROLE boss; CREATE ROLE eve; GRANT boss TO eve").await);
+    let failed = world.change(Method::PATCH, &server, enabling("boss")).await;
+    assert_eq!(failed["error"]["code"], "AdministratorRoleExists", "{failed}");
+    World::says(&world.psql(&good, NINA_AT, "DROP ROLE boss").await);
+    let mut body = enabling("boss");
+    body["location"] = "uksouth".into();
+    World::succeeded(&world.change(Method::PUT, &server, body).await);
+    let shown = world.arm(Method::GET, &server, Value::Null).await.is(200).body;
+    assert_eq!(shown["properties"]["administratorLogin"], "boss");
+    let is_one = "SELECT current_user, pg_has_role('azure_pg_admin', 'MEMBER')";
+    assert_eq!(World::says(&world.psql(PASSWORD, BOSS, is_one).await), "boss|t");
+    let other = world.arm(Method::PATCH, &server, enabling("other")).await.is(400);
+    assert!(other.body.to_string().contains("cannot be changed"), "{}", other.body);
+    world.postgres.stop().await;
+}
+
+/// A name that an earlier version made up counts as none, and its role gets the name that is given.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_was_made_up_is_none() {
+    for login in ["boss", "azureadmin"] {
+        let (world, server) = (without_login().await, flexible("pg-m"));
+        let good = token(NINA, AUDIENCE, NOW + 3600);
+        let role = "CREATE ROLE azureadmin LOGIN CREATEDB CREATEROLE; GRANT azure_pg_admin TO azureadmin WITH ADMIN OPTION";
+        World::says(&world.psql(&good, NINA_AT, role).await);
+        // As the row was: shown as none, and taken when it is given.
+        let given = json!({ "properties": { "administratorLogin": "azureadmin" } });
+        World::succeeded(&world.change(Method::PATCH, &server, given).await);
+        let shown = world.arm(Method::GET, &server, Value::Null).await.is(200).body;
+        assert!(shown["properties"].get("administratorLogin").is_none(), "{shown}");
+        World::succeeded(&world.change(Method::PATCH, &server, enabling(login)).await);
+        let shown = world.arm(Method::GET, &server, Value::Null).await.is(200).body;
+        assert_eq!(shown["properties"]["administratorLogin"], login);
+        let roles = "SELECT string_agg(rolname, ' ') FROM pg_roles WHERE rolname IN ('azureadmin', 'boss')";
+        let at = BOSS.replace("boss", login);
+        assert_eq!(World::says(&world.psql(PASSWORD, &at, roles).await), login);
+        world.postgres.stop().await;
+    }
+}
+
+/// Administrators are in the group with the admin option, and so may what makes the group one of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_is_in_an_administrator_is_taken_out() {
+    let (world, good) = with_nina().await;
+    // From PostgreSQL 16 on whoever makes a role is in it.
+    let given = r#"CREATE ROLE eve LOGIN PASSWORD 'x'; CREATE ROLE between; GRANT between TO azure_pg_admin;
+        REVOKE azure_pg_admin FROM arcadmin, "nina@arcadia.example" CASCADE;
+        GRANT arcadmin TO eve WITH ADMIN OPTION; GRANT "nina@arcadia.example" TO azure_pg_admin"#;
+    superuser(&world, given).await;
+    let eve = LOGIN.replace("arcadmin", "eve");
+    World::says(&world.psql("x", &eve, "GRANT arcadmin TO azure_pg_admin; GRANT arcadmin TO between").await);
+    let renamed = "ALTER ROLE azure_pg_admin RENAME TO zzz; CREATE ROLE azure_pg_admin; \
+                   GRANT arcadmin TO azure_pg_admin";
+    for (change, password) in [(None, "Other-Antelope!"), (Some(renamed), "Third-Antelope!")] {
+        if let Some(change) = change {
+            stopped(&world, change).await;
+            world.postgres.start().await;
+        }
+        let reset = json!({ "properties": { "administratorLoginPassword": password } });
+        World::succeeded(&world.change(Method::PATCH, &flexible("pg-m"), reset).await);
+        let put = world.change(Method::PUT, &row(NINA), administrator("nina@arcadia.example")).await;
+        World::succeeded(&put);
+        World::fails(&world.psql(PASSWORD, LOGIN, "SELECT 1").await, "failed");
+        assert_eq!(World::says(&world.psql(&good, NINA_AT, "SELECT 7").await), "7");
+        let circles = "SELECT pg_has_role('azure_pg_admin', 'arcadmin', 'MEMBER'), \
+                       pg_has_role('azure_pg_admin', 'nina@arcadia.example', 'MEMBER'), \
+                       pg_has_role('arcadmin', 'azure_pg_admin', 'MEMBER'), pg_has_role('eve', 'arcadmin', 'MEMBER')";
+        assert_eq!(World::says(&world.psql(password, LOGIN, circles).await), "f|f|t|t");
+    }
     world.postgres.stop().await;
 }
