@@ -5,6 +5,7 @@ use arcadia_kernel::action;
 action!(pub UsersRead, Directory, "microsoft.directory/users/standard/read");
 action!(pub UsersCreate, Directory, "microsoft.directory/users/create");
 action!(pub UsersUpdate, Directory, "microsoft.directory/users/basic/update");
+action!(pub UsersRevokeSessions, Directory, "microsoft.directory/users/invalidateAllRefreshTokens");
 action!(pub UsersDelete, Directory, "microsoft.directory/users/delete");
 action!(pub GroupsRead, Directory, "microsoft.directory/groups/standard/read");
 action!(pub GroupMembersRead, Directory, "microsoft.directory/groups/members/read");

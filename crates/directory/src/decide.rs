@@ -1,6 +1,6 @@
 //! Who may do what in the directory: its roles and the permissions every member has.
 
-use arcadia_kernel::{CallerKind, Decider, Decision, DenyReason, Plane, Question};
+use arcadia_kernel::{Caller, CallerKind, Decider, Decision, DenyReason, Plane, Question};
 use uuid::Uuid;
 
 use crate::directory::Directory;
@@ -24,15 +24,20 @@ const READABLE_BY_MEMBERS: &[&str] = &[
     "microsoft.directory/domains/standard/read",
 ];
 const READ_USER: &str = "microsoft.directory/users/standard/read";
+const END_OWN_SESSIONS: &str = "microsoft.directory/users/invalidateAllRefreshTokens";
 const READ_PRINCIPAL: &str = "microsoft.directory/servicePrincipals/standard/read";
 
 impl Directory {
+    /// Whether a caller's token still counts: its principal is of this tenant, exists and is enabled, and so is the
+    /// application that has a person's token.
+    pub fn stands(&self, caller: &Caller) -> bool {
+        stands(&self.snapshot(), caller)
+    }
+
     /// Answers for [`Plane::Directory`]; denies every other plane.
     pub fn decide(&self, question: &Question<'_>) -> Decision {
         let snapshot = self.snapshot();
-        let caller = question.caller;
-        let of_this_tenant = snapshot.tenant.as_ref().is_some_and(|tenant| tenant.id == caller.tenant_id);
-        if !of_this_tenant || !snapshot.is_enabled_principal(caller.object_id) {
+        if !stands(&snapshot, question.caller) {
             return Decision::Denied(DenyReason::NoSuchPrincipal);
         }
         match allowed_by(&snapshot, question) {
@@ -46,6 +51,15 @@ impl Decider for Directory {
     fn decide(&self, question: &Question<'_>) -> Decision {
         Directory::decide(self, question)
     }
+}
+
+fn stands(snapshot: &Snapshot, caller: &Caller) -> bool {
+    let is_enabled = match snapshot.users.get(&caller.object_id) {
+        // Every token names the application that has it; a question about a person may name none.
+        Some(user) => user.enabled && (caller.app_id.is_nil() || snapshot.is_enabled_client(caller.app_id)),
+        None => snapshot.is_enabled_principal(caller.object_id),
+    };
+    is_enabled && snapshot.tenant.as_ref().is_some_and(|tenant| tenant.id == caller.tenant_id)
 }
 
 fn allowed_by(snapshot: &Snapshot, question: &Question<'_>) -> Option<&'static str> {
@@ -71,6 +85,7 @@ fn allowed_by(snapshot: &Snapshot, question: &Question<'_>) -> Option<&'static s
         CallerKind::User => {
             (with_all_rights && READABLE_BY_MEMBERS.contains(&question.action))
                 || (own && question.action == READ_USER)
+                || (own && with_all_rights && question.action == END_OWN_SESSIONS)
         }
         CallerKind::Application => own && question.action == READ_PRINCIPAL,
         _ => false,

@@ -124,6 +124,12 @@ impl Snapshot {
             || self.principals.get(&id).is_some_and(|principal| principal.enabled)
     }
 
+    /// Whether people's tokens of this application may still count for anything. Clients that come with every tenant,
+    /// as the command line does, have a service principal too.
+    pub(crate) fn is_enabled_client(&self, app_id: Uuid) -> bool {
+        self.principal_of(app_id).is_some_and(|principal| principal.enabled)
+    }
+
     pub(crate) fn signers(&self) -> &[ActiveSigner] {
         &self.signers
     }

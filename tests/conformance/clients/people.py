@@ -6,6 +6,7 @@ import warnings
 warnings.filterwarnings("ignore")
 
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError  # noqa: E402
+from azure.core.pipeline.transport import RequestsTransport  # noqa: E402
 from azure.identity import EnvironmentCredential, UsernamePasswordCredential  # noqa: E402
 from azure.keyvault.secrets import SecretClient  # noqa: E402
 
@@ -21,11 +22,23 @@ def read(credential):
         equal(client.get_secret(NAME).value, VALUE)
 
 
+class Counted(RequestsTransport):
+    """Counts the tokens that are asked for, with those that azure-core asks for again by itself."""
+
+    asked = 0
+
+    def send(self, request, **options):
+        self.asked += request.method == "POST"
+        return super().send(request, **options)
+
+
 def wrong_password():
+    transport = Counted()
+    credential = UsernamePasswordCredential(AZ, USER, "wrong", tenant_id=TENANT, transport=transport)
     try:
-        UsernamePasswordCredential(AZ, USER, "wrong", tenant_id=TENANT).get_token("https://vault.azure.net/.default")
+        credential.get_token("https://vault.azure.net/.default")
     except ClientAuthenticationError as error:
-        equal("AADSTS50126" in str(error), True)
+        equal(("AADSTS50126" in str(error), transport.asked), (True, 1))
         return
     raise AssertionError("a wrong password got a token")
 

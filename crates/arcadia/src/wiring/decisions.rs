@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use arcadia_directory::Directory;
-use arcadia_kernel::{Caller, Decider, Decision, DenyReason, Plane, Question};
+use arcadia_kernel::{Decider, Decision, DenyReason, Plane, Question};
 
 /// Directory questions go to the directory, all others to roles and access policies; and to nobody before it is
-/// clear that the caller still exists, is enabled and is of this tenant.
+/// clear that the caller still exists, is enabled and is of this tenant, and so does the application that has a
+/// person's token.
 pub struct SiteDecider {
     directory: Arc<Directory>,
     resources: Arc<dyn Decider>,
@@ -16,16 +17,11 @@ impl SiteDecider {
     pub fn new(directory: Arc<Directory>, resources: Arc<dyn Decider>) -> Self {
         Self { directory, resources }
     }
-
-    fn exists(&self, caller: &Caller) -> bool {
-        self.directory.is_enabled(caller.object_id)
-            && self.directory.tenant().is_some_and(|tenant| tenant.id == caller.tenant_id)
-    }
 }
 
 impl Decider for SiteDecider {
     fn decide(&self, question: &Question<'_>) -> Decision {
-        if !self.exists(question.caller) {
+        if !self.directory.stands(question.caller) {
             return Decision::Denied(DenyReason::NoSuchPrincipal);
         }
         match question.plane {

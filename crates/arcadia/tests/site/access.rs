@@ -1,8 +1,12 @@
 //! Groups, vaults and roles over the wire of a site.
 
-use serde_json::json;
+use arcadia_client::{Ask, OAuth};
+use serde_json::{Value, json};
 
-use crate::support::{ARM, ARM_SCOPE, SECRETS_USER, Site, VAULT_SCOPE};
+use crate::support::{ARM, ARM_SCOPE, GRAPH, GRAPH_SCOPE, LOGIN, SECRETS_USER, Site, VAULT_SCOPE};
+
+/// The client id of az.
+const CLI: &str = "04b07795-8ddb-461a-bbee-02f9e1bf7b46";
 
 #[tokio::test]
 async fn curl_with_the_first_secret_makes_a_group() {
@@ -146,4 +150,62 @@ async fn explain_says_why() {
         &vault,
     ]);
     assert_eq!(unknown.status.code(), Some(1));
+}
+
+/// It has a person's token, and what the person may do in the site's services: for as long as it is let.
+#[tokio::test]
+async fn an_application_that_is_switched_off_acts_for_nobody() {
+    let site = Site::start();
+    let wire = site.client();
+    let vault = wire.vault("kvswitched").await;
+    let graph = wire.admin_token(GRAPH_SCOPE).await;
+    let user = format!("{GRAPH}/v1.0/users/{}", wire.admin["ARCADIA_USER"]);
+    let user = wire.must("GET", &user, &graph, None).await;
+    wire.assign(&vault, SECRETS_USER, user["id"].as_str().unwrap()).await;
+    let desktop = wire.application("desktop").await;
+    let needed = |service: &str, permission: &str| json!({ "resourceAppId": service, "resourceAccess": [{ "id": permission, "type": "Scope" }] });
+    let change = json!({ "isFallbackPublicClient": true, "requiredResourceAccess": [
+        needed("797f4846-ba00-4fd7-ba43-dac1f8f63013", "41094075-9dad-400e-a0bd-54e686782033"),
+        needed("cfa8b339-82a2-471a-a3c9-0fc0be7a4093", "f53da476-18e3-4152-8e01-aec403e6edc0"),
+    ] });
+    let application = format!("{GRAPH}/v1.0/applications(appId='{}')", desktop.app_id);
+    wire.must("PATCH", &application, &graph, Some(change)).await;
+    let groups = format!("{ARM}/subscriptions/{}/resourceGroups?api-version=2024-11-01", wire.subscription());
+    let places = [
+        (ARM_SCOPE, groups),
+        (ARM_SCOPE, format!("{ARM}/subscriptions?api-version=2022-12-01")),
+        (VAULT_SCOPE, "https://kvswitched.vault.azure.net/secrets?api-version=7.4".to_owned()),
+    ];
+    let oauth = OAuth::new(&wire.client, LOGIN, wire.tenant()).unwrap();
+    let mut asked = Vec::new();
+    for (scope, url) in &places {
+        for client in [desktop.app_id.as_str(), CLI] {
+            let (name, password) = (&wire.admin["ARCADIA_USER"], &wire.admin["ARCADIA_PASSWORD"]);
+            let token = oauth.password(client, name, password, Ask::Scope(scope)).await.unwrap();
+            asked.push((client, url, token.access_token));
+        }
+    }
+    let principal = format!("{GRAPH}/v1.0/servicePrincipals/{}", desktop.object_id);
+    for is_enabled in [true, false] {
+        let switch = json!({ "accountEnabled": is_enabled });
+        wire.must("PATCH", &principal, &graph, Some(switch)).await;
+        for (client, url, token) in &asked {
+            let answer = wire.send("GET", url, Some(token), None).await;
+            let wanted = if is_enabled || *client == CLI { 200 } else { 403 };
+            assert_eq!(answer.status, wanted, "{client} {url}");
+        }
+    }
+    let told = site.command(&[
+        "access",
+        "explain",
+        "--caller",
+        &wire.admin["ARCADIA_USER"],
+        "--action",
+        "Microsoft.KeyVault/vaults/secrets/getSecret/action",
+        "--scope",
+        &vault,
+        "--json",
+    ]);
+    let told: Value = serde_json::from_slice(&told.stdout).unwrap();
+    assert_eq!(told["allowed"], true, "asked about a person, whatever application: {told}");
 }

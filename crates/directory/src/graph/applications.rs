@@ -1,6 +1,6 @@
 //! Applications.
 
-use arcadia_kernel::{At, AuditStamp, CallerKind, Fault, Permit, Reply, Request, StatusCode};
+use arcadia_kernel::{Action, At, CallerKind, Fault, Permit, Reply, Request, StatusCode};
 use arcadia_store::Batch;
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -11,7 +11,7 @@ use crate::actions::{
 };
 use crate::graph::body::{Body, Reader, merge, reference};
 use crate::graph::credentials::{NewSecret, SentCredentials, with_secret, without_secret};
-use crate::graph::faults::{bad_request, insufficient, invalid_property, not_written, taken};
+use crate::graph::faults::{bad_request, insufficient, invalid_property, taken};
 use crate::graph::objects::{add_owner, plan_owners, remove_owner, typed_list};
 use crate::graph::render::Shown as _;
 use crate::graph::shape::{Members, Shape};
@@ -187,7 +187,7 @@ pub(super) async fn create(
         document: sent.document,
         credentials: sent.credentials.apply(&Credentials::default())?,
     };
-    let mut attempts = at.directory.store.attempts();
+    let mut change = at.change(&permit);
     loop {
         let mut batch = Batch::new();
         batch.require_absent(APPLICATIONS, &application.id);
@@ -198,7 +198,7 @@ pub(super) async fn create(
             batch.put(OWNERS, &(row.object, row.owner), &row)?;
         }
         plan_owners(&at, &mut batch, application.id, &owners).await?;
-        if attempts.commit(permit.stamp(), batch).await.map_err(not_written)?.is_some() {
+        if change.commit(batch).await? {
             return at.created(&body.head, &application);
         }
     }
@@ -215,7 +215,7 @@ pub(super) async fn update(
         let scope = permit.scope().clone();
         permit.also::<ApplicationCredentialsUpdate>(&scope).map_err(|denial| insufficient(&denial))?;
     }
-    at.edit(permit.stamp(), APPLICATIONS, id, |application, batch| {
+    at.edit(&permit, APPLICATIONS, id, |application, batch| {
         let mut application = application.clone();
         application.credentials = sent.credentials.apply(&application.credentials)?;
         if let Some(uris) = &sent.identifier_uris {
@@ -249,7 +249,7 @@ pub(super) async fn delete(
     let id = at.target.id()?;
     let now = permit.epoch_seconds();
     let store = &at.directory.store;
-    let mut attempts = store.attempts();
+    let mut change = at.change(&permit);
     loop {
         let row = store.get(APPLICATIONS, &id).await?.ok_or_else(|| at.target.not_found())?;
         let application = row.value;
@@ -270,7 +270,7 @@ pub(super) async fn delete(
         let principal = principal.map(|row| row.value);
         let deleted = DeletedApplication { application, principal, deleted_seconds: now };
         batch.put(DELETED_APPLICATIONS, &id, &deleted)?;
-        if attempts.commit(permit.stamp(), batch).await.map_err(not_written)?.is_some() {
+        if change.commit(batch).await? {
             return Ok(Reply::empty(StatusCode::NO_CONTENT));
         }
     }
@@ -283,8 +283,7 @@ pub(super) async fn add_password(
 ) -> Result<Reply, Fault> {
     let id = at.target.id()?;
     let new = NewSecret::read(Reader::new(body.fields), permit.epoch_seconds(), permit.entropy())?;
-    edit_credentials(&at, permit.stamp(), id, |credentials| with_secret(credentials, &new.credential))
-        .await?;
+    edit_credentials(&at, &permit, id, |credentials| with_secret(credentials, &new.credential)).await?;
     at.secret(&body.head, &new)
 }
 
@@ -295,7 +294,7 @@ pub(super) async fn remove_password(
 ) -> Result<Reply, Fault> {
     let id = at.target.id()?;
     let key_id = read_key_id(body)?;
-    edit_credentials(&at, permit.stamp(), id, |credentials| without_secret(credentials, key_id)).await?;
+    edit_credentials(&at, &permit, id, |credentials| without_secret(credentials, key_id)).await?;
     Ok(Reply::empty(StatusCode::NO_CONTENT))
 }
 
@@ -306,13 +305,13 @@ pub(super) fn read_key_id(body: Body) -> Result<Uuid, Fault> {
     Ok(key_id)
 }
 
-async fn edit_credentials(
+async fn edit_credentials<A: Action>(
     at: &At<Graph>,
-    stamp: &AuditStamp,
+    permit: &Permit<A>,
     id: Uuid,
     edit: impl Fn(&Credentials) -> Result<Credentials, Fault>,
 ) -> Result<(), Fault> {
-    at.edit(stamp, APPLICATIONS, id, |application, _| {
+    at.edit(permit, APPLICATIONS, id, |application, _| {
         Ok(Application { credentials: edit(&application.credentials)?, ..application.clone() })
     })
     .await?;
@@ -348,7 +347,7 @@ pub(super) async fn owner_add(
     body: Body,
 ) -> Result<Reply, Fault> {
     let owner = reference(&body.fields)?;
-    add_owner(&at, permit.stamp(), APPLICATIONS, at.target.id()?, owner).await
+    add_owner(&at, &permit, APPLICATIONS, at.target.id()?, owner).await
 }
 
 pub(super) async fn owner_remove(
@@ -356,5 +355,5 @@ pub(super) async fn owner_remove(
     permit: Permit<ApplicationOwnersUpdate>,
     request: Request,
 ) -> Result<Reply, Fault> {
-    remove_owner(&at, permit.stamp(), at.target.id()?, request.param("other")).await
+    remove_owner(&at, &permit, at.target.id()?, request.param("other")).await
 }

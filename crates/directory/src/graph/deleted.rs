@@ -27,7 +27,7 @@ pub(super) async fn show(at: At<Graph>, _: Permit<DeletedRead>, request: Request
 
 pub(super) async fn delete(at: At<Graph>, permit: Permit<DeletedDelete>, _: Request) -> Result<Reply, Fault> {
     let id = at.target.id()?;
-    at.remove(permit.stamp(), DELETED_APPLICATIONS, id, |_, _| Ok(())).await?;
+    at.remove(&permit, DELETED_APPLICATIONS, id, |_, _| Ok(())).await?;
     Ok(Reply::empty(StatusCode::NO_CONTENT))
 }
 
@@ -38,7 +38,7 @@ pub(super) async fn restore(
     body: Body,
 ) -> Result<Reply, Fault> {
     let id = at.target.id()?;
-    at.remove(permit.stamp(), DELETED_APPLICATIONS, id, |deleted, batch| {
+    at.remove(&permit, DELETED_APPLICATIONS, id, |deleted, batch| {
         let application = &deleted.application;
         for uri in &application.identifier_uris {
             if at.directory.snapshot().application_with_uri(uri).is_some() {

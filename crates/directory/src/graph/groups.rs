@@ -10,7 +10,7 @@ use crate::actions::{
 };
 use crate::directory::Committed;
 use crate::graph::body::{Body, Reader, reference};
-use crate::graph::faults::{bad_request, insufficient, invalid_property, not_found, not_written};
+use crate::graph::faults::{bad_request, insufficient, invalid_property, not_found};
 use crate::graph::objects::{add_owner, plan_owners, remove_owner, typed_list};
 use crate::graph::render::Shown as _;
 use crate::graph::{Graph, new_id};
@@ -94,7 +94,7 @@ pub(super) async fn create(at: At<Graph>, permit: Permit<GroupsCreate>, body: Bo
         description: sent.description.flatten(),
         created_seconds: permit.epoch_seconds(),
     };
-    let mut attempts = at.directory.store.attempts();
+    let mut change = at.change(&permit);
     loop {
         let mut batch = Batch::new();
         batch.require_absent(GROUPS, &group.id);
@@ -107,7 +107,7 @@ pub(super) async fn create(at: At<Graph>, permit: Permit<GroupsCreate>, body: Bo
             let link = Link { group: group.id, member: *member };
             batch.put(MEMBERS, &(link.group, link.member), &link)?;
         }
-        if attempts.commit(permit.stamp(), batch).await.map_err(not_written)?.is_some() {
+        if change.commit(batch).await? {
             return at.created(&body.head, &group);
         }
     }
@@ -116,7 +116,7 @@ pub(super) async fn create(at: At<Graph>, permit: Permit<GroupsCreate>, body: Bo
 pub(super) async fn update(at: At<Graph>, permit: Permit<GroupsUpdate>, body: Body) -> Result<Reply, Fault> {
     let id = at.target.id()?;
     let sent = Sent::read(Reader::new(body.fields))?;
-    at.edit(permit.stamp(), GROUPS, id, |group, _| {
+    at.edit(&permit, GROUPS, id, |group, _| {
         let mut group = group.clone();
         group.display_name = sent.display_name.clone().unwrap_or(group.display_name);
         group.mail_nickname = sent.mail_nickname.clone().unwrap_or(group.mail_nickname);
@@ -129,7 +129,7 @@ pub(super) async fn update(at: At<Graph>, permit: Permit<GroupsUpdate>, body: Bo
 
 pub(super) async fn delete(at: At<Graph>, permit: Permit<GroupsDelete>, _: Request) -> Result<Reply, Fault> {
     let id = at.target.id()?;
-    at.remove(permit.stamp(), GROUPS, id, |_, batch| {
+    at.remove(&permit, GROUPS, id, |_, batch| {
         at.directory.plan_remove_links(batch, id);
         Ok(())
     })
@@ -179,7 +179,7 @@ pub(super) async fn add_member(
     if at.directory.snapshot().members_of(group).count() >= MEMBERS_MAX {
         return Err(bad_request(format!("A group can have at most {MEMBERS_MAX} members.")));
     }
-    let mut attempts = at.directory.store.attempts();
+    let mut change = at.change(&permit);
     loop {
         let mut batch = Batch::new();
         // A membership that outlives its group would still give what the group was given.
@@ -197,7 +197,7 @@ pub(super) async fn add_member(
         }
         batch.require_absent(MEMBERS, &(group, member));
         batch.put(MEMBERS, &(group, member), &Link { group, member })?;
-        if attempts.commit(permit.stamp(), batch).await.map_err(not_written)?.is_some() {
+        if change.commit(batch).await? {
             return Ok(Reply::empty(StatusCode::NO_CONTENT));
         }
     }
@@ -215,7 +215,7 @@ pub(super) async fn remove_member(
     let mut batch = Batch::new();
     batch.require_revision(MEMBERS, &(group, member), row.revision);
     batch.delete(MEMBERS, &(group, member));
-    match at.directory.commit(permit.stamp(), batch).await? {
+    match at.commit(&permit, batch).await? {
         Committed::Written => Ok(Reply::empty(StatusCode::NO_CONTENT)),
         Committed::LostRace => Err(not_found(text)),
     }
@@ -233,7 +233,7 @@ pub(super) async fn owner_add(
     body: Body,
 ) -> Result<Reply, Fault> {
     let owner = reference(&body.fields)?;
-    add_owner(&at, permit.stamp(), GROUPS, at.target.id()?, owner).await
+    add_owner(&at, &permit, GROUPS, at.target.id()?, owner).await
 }
 
 pub(super) async fn owner_remove(
@@ -241,7 +241,7 @@ pub(super) async fn owner_remove(
     permit: Permit<GroupOwnersUpdate>,
     request: Request,
 ) -> Result<Reply, Fault> {
-    remove_owner(&at, permit.stamp(), at.target.id()?, request.param("other")).await
+    remove_owner(&at, &permit, at.target.id()?, request.param("other")).await
 }
 
 /// The groups that an object is directly in.

@@ -1,6 +1,6 @@
 //! Lists: filter, page, select.
 
-use arcadia_kernel::{Continuation, Fault, Query, Reply, RequestHead};
+use arcadia_kernel::{Continuation, Fault, Method, Query, Reply, RequestHead};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -27,9 +27,7 @@ pub(crate) struct Options {
 impl Options {
     pub(crate) fn read(head: &RequestHead, fields: Fields) -> Result<Self, Fault> {
         let query = &head.query;
-        if let Some(name) = UNSUPPORTED.iter().find(|name| query.first(name).is_some()) {
-            return Err(unsupported_query(format!("The query option '{name}' is not supported.")));
-        }
+        check_supported(query)?;
         let filter = query.first("$filter").map(|text| {
             Filter::parse(text, fields).map_err(|fault| {
                 unsupported_query(format!("Unsupported or invalid query filter clause: {fault}."))
@@ -50,6 +48,14 @@ impl Options {
             after: after.transpose()?,
             count: query.first("$count").is_some_and(|count| count.eq_ignore_ascii_case("true")),
         })
+    }
+}
+
+/// An option that is not looked at would be taken for one that found nothing.
+fn check_supported(query: &Query) -> Result<(), Fault> {
+    match UNSUPPORTED.iter().find(|name| query.first(name).is_some()) {
+        Some(name) => Err(unsupported_query(format!("The query option '{name}' is not supported."))),
+        None => Ok(()),
     }
 }
 
@@ -76,7 +82,7 @@ fn select(mut shown: Map<String, Value>, names: Option<&[String]>) -> Map<String
 }
 
 impl Graph {
-    fn context(&self, head: &RequestHead, path: &str) -> String {
+    pub(crate) fn context(&self, head: &RequestHead, path: &str) -> String {
         format!("https://{}/{}/$metadata#{path}", self.directory.names().graph_host, head.param("api"))
     }
 
@@ -152,6 +158,10 @@ impl Graph {
         set: &str,
         shown: Map<String, Value>,
     ) -> Result<Reply, Fault> {
+        // What an action that is posted shows has been done by now.
+        if head.method != Method::POST {
+            check_supported(&head.query)?;
+        }
         Reply::ok(&self.entity(head, set, select(shown, selected(&head.query)?.as_deref())))
     }
 

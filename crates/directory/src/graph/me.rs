@@ -1,10 +1,12 @@
 //! The caller itself.
 
-use arcadia_kernel::{At, CallerKind, Fault, Permit, Reply, Request, SignedIn};
+use arcadia_kernel::{ArmId, At, CallerKind, Fault, Permit, Reply, Request, SignedIn};
 use serde_json::Map;
 
+use crate::actions::UsersRevokeSessions;
 use crate::graph::objects::typed_list;
 use crate::graph::render::{Shown as _, typed};
+use crate::graph::users::end_sessions;
 use crate::graph::{Graph, faults};
 use crate::login::issue::pairwise;
 use crate::model::User;
@@ -50,6 +52,19 @@ pub(super) async fn owned_objects(
     let user = caller(&at, &permit)?;
     let owned = at.directory.snapshot().owned_by(user.id).collect();
     at.mixed(&request, typed_list(&at, owned))
+}
+
+/// Ends every session that the caller began so far, this one too.
+pub(super) async fn revoke_sessions(
+    at: At<Graph>,
+    permit: Permit<SignedIn>,
+    request: Request,
+) -> Result<Reply, Fault> {
+    let id = caller(&at, &permit)?.id;
+    let scope = ArmId::from_segments(["users", &id.to_string()]).map_err(Fault::internal)?;
+    let permit =
+        permit.also::<UsersRevokeSessions>(&scope).map_err(|denial| faults::insufficient(&denial))?;
+    end_sessions(&at, &permit, id, &request).await
 }
 
 /// OpenID Connect's description of the person (OpenID Connect Core section 5.3), with the `sub` of the id token. What

@@ -2,6 +2,7 @@
 
 mod applications;
 mod body;
+mod change;
 mod credentials;
 mod deleted;
 mod faults;
@@ -24,8 +25,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use arcadia_kernel::{
-    ArmId, AuditStamp, AuthFailure, Caller, Denial, EntropyExt as _, Fault, HeaderName, HeaderValue, Located,
-    OpInfo, Reply, RequestHead, Service, StatusCode, TokenFault, header,
+    Action, ArmId, AuthFailure, Caller, Denial, EntropyExt as _, Fault, HeaderName, HeaderValue, Located,
+    OpInfo, Permit, Reply, RequestHead, Service, StatusCode, TokenFault, header,
 };
 use arcadia_store::{Batch, Record, Table};
 use serde_json::{Map, Value, json};
@@ -51,14 +52,14 @@ impl Graph {
 
     /// Reads, edits and writes one row; starts over when another request came between. `edit` may add more to
     /// the batch. 400 when it keeps the last who administers the directory from signing in.
-    pub(crate) async fn edit<V: Edited>(
+    pub(crate) async fn edit<A: Action, V: Edited>(
         &self,
-        stamp: &AuditStamp,
+        permit: &Permit<A>,
         table: Table<Uuid, V>,
         id: Uuid,
         mut edit: impl FnMut(&V, &mut Batch) -> Result<V, Fault>,
     ) -> Result<V, Fault> {
-        let mut attempts = self.directory.store.attempts();
+        let mut change = self.change(permit);
         loop {
             let row = self.directory.store.get(table, &id).await?;
             let row = row.ok_or_else(|| faults::not_found(&id.to_string()))?;
@@ -75,7 +76,7 @@ impl Graph {
                 self.directory.keep_credential(&mut batch, app_id, id, before, after).await?;
             }
             batch.put(table, &id, &edited)?;
-            if attempts.commit(stamp, batch).await.map_err(faults::not_written)?.is_some() {
+            if change.commit(batch).await? {
                 return Ok(edited);
             }
         }
@@ -109,14 +110,14 @@ impl Graph {
 
     /// Reads and removes one row with what `plan` adds. 404 when it is gone, 400 when nobody would be left who
     /// administers the directory.
-    pub(crate) async fn remove<V: Record>(
+    pub(crate) async fn remove<A: Action, V: Record>(
         &self,
-        stamp: &AuditStamp,
+        permit: &Permit<A>,
         table: Table<Uuid, V>,
         id: Uuid,
         mut plan: impl FnMut(&V, &mut Batch) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
-        let mut attempts = self.directory.store.attempts();
+        let mut change = self.change(permit);
         loop {
             let row = self.directory.store.get(table, &id).await?;
             let row = row.ok_or_else(|| faults::not_found(&id.to_string()))?;
@@ -126,7 +127,7 @@ impl Graph {
             batch.delete(table, &id);
             self.directory.keep_administrator(&mut batch, id).await?;
             plan(&row.value, &mut batch)?;
-            if attempts.commit(stamp, batch).await.map_err(faults::not_written)?.is_some() {
+            if change.commit(batch).await? {
                 return Ok(());
             }
         }

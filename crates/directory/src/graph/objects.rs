@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use arcadia_kernel::{Action, At, AuditStamp, Fault, Permit, Reply, Request, StatusCode};
+use arcadia_kernel::{Action, At, Fault, Permit, Reply, Request, StatusCode};
 use arcadia_store::{Batch, Record, Table};
 use serde_json::Value;
 use uuid::Uuid;
@@ -11,7 +11,7 @@ use crate::actions::{DomainsRead, ObjectsRead, OrganizationRead};
 use crate::directory::Committed;
 use crate::graph::Graph;
 use crate::graph::body::{Body, Reader};
-use crate::graph::faults::{bad_request, invalid_property, not_found, not_written};
+use crate::graph::faults::{bad_request, invalid_property, not_found};
 use crate::graph::render::{Domain, Organization, typed};
 use crate::model::{OWNERS, OwnerLink};
 use crate::snapshot::DirectoryObject;
@@ -109,9 +109,9 @@ pub(super) async fn member_groups<A: Action>(
     at.values(&body.head, "Collection(Edm.String)", groups.collect())
 }
 
-pub(super) async fn add_owner<V: Record>(
+pub(super) async fn add_owner<A: Action, V: Record>(
     at: &At<Graph>,
-    stamp: &AuditStamp,
+    permit: &Permit<A>,
     table: Table<Uuid, V>,
     object: Uuid,
     owner: Uuid,
@@ -120,7 +120,7 @@ pub(super) async fn add_owner<V: Record>(
         return Err(bad_request(format!("An object can have at most {OWNERS_MAX} owners.")));
     }
     let key = (object, owner);
-    let mut attempts = at.directory.store.attempts();
+    let mut change = at.change(permit);
     loop {
         let mut batch = Batch::new();
         if !at.hold(&mut batch, table, object).await? {
@@ -137,7 +137,7 @@ pub(super) async fn add_owner<V: Record>(
         }
         batch.require_absent(OWNERS, &key);
         batch.put(OWNERS, &key, &OwnerLink { object, owner })?;
-        if attempts.commit(stamp, batch).await.map_err(not_written)?.is_some() {
+        if change.commit(batch).await? {
             return Ok(Reply::empty(StatusCode::NO_CONTENT));
         }
     }
@@ -159,9 +159,9 @@ pub(super) async fn plan_owners(
     Ok(())
 }
 
-pub(super) async fn remove_owner(
+pub(super) async fn remove_owner<A: Action>(
     at: &At<Graph>,
-    stamp: &AuditStamp,
+    permit: &Permit<A>,
     object: Uuid,
     text: &str,
 ) -> Result<Reply, Fault> {
@@ -170,7 +170,7 @@ pub(super) async fn remove_owner(
     let mut batch = Batch::new();
     batch.require_revision(OWNERS, &(object, owner), row.revision);
     batch.delete(OWNERS, &(object, owner));
-    match at.directory.commit(stamp, batch).await? {
+    match at.commit(permit, batch).await? {
         Committed::Written => Ok(Reply::empty(StatusCode::NO_CONTENT)),
         Committed::LostRace => Err(not_found(text)),
     }

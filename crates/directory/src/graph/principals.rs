@@ -11,7 +11,7 @@ use crate::actions::{
 use crate::graph::applications::read_key_id;
 use crate::graph::body::{Body, Reader, reference};
 use crate::graph::credentials::{NewSecret, SentCredentials, with_secret, without_secret};
-use crate::graph::faults::{bad_request, insufficient, invalid_property, not_written};
+use crate::graph::faults::{bad_request, insufficient, invalid_property};
 use crate::graph::objects::{add_owner, plan_owners, remove_owner, typed_list};
 use crate::graph::render::{PrincipalView, Shown as _};
 use crate::graph::shape::{Members, Shape};
@@ -104,7 +104,7 @@ pub(super) async fn create(
         document,
         credentials: Credentials::default(),
     };
-    let mut attempts = at.directory.store.attempts();
+    let mut change = at.change(&permit);
     loop {
         let mut batch = Batch::new();
         if !at.hold(&mut batch, APPLICATIONS, application.id).await? {
@@ -121,7 +121,7 @@ pub(super) async fn create(
             batch.put(OWNERS, &(link.object, link.owner), &link)?;
         }
         plan_owners(&at, &mut batch, principal.id, &owners).await?;
-        if attempts.commit(permit.stamp(), batch).await.map_err(not_written)?.is_some() {
+        if change.commit(batch).await? {
             let view = PrincipalView::of(&at.directory.snapshot(), &principal.into());
             return at.created(&body.head, &view);
         }
@@ -156,7 +156,7 @@ pub(super) async fn update(
         let scope = permit.scope().clone();
         permit.also::<PrincipalCredentialsUpdate>(&scope).map_err(|denial| insufficient(&denial))?;
     }
-    at.edit(permit.stamp(), PRINCIPALS, id, |principal, _| {
+    at.edit(&permit, PRINCIPALS, id, |principal, _| {
         // Any principal may be switched off.
         if !credentials.is_empty() || !document.is_empty() {
             check_own(principal)?;
@@ -177,7 +177,7 @@ pub(super) async fn delete(
     _: Request,
 ) -> Result<Reply, Fault> {
     let id = at.target.id()?;
-    at.remove(permit.stamp(), PRINCIPALS, id, |principal, batch| {
+    at.remove(&permit, PRINCIPALS, id, |principal, batch| {
         check_own(principal)?;
         at.directory.plan_remove_principal(batch, principal);
         Ok(())
@@ -193,7 +193,7 @@ pub(super) async fn add_password(
 ) -> Result<Reply, Fault> {
     let id = at.target.id()?;
     let new = NewSecret::read(Reader::new(body.fields), permit.epoch_seconds(), permit.entropy())?;
-    at.edit(permit.stamp(), PRINCIPALS, id, |principal, _| {
+    at.edit(&permit, PRINCIPALS, id, |principal, _| {
         check_own(principal)?;
         let credentials = with_secret(&principal.credentials, &new.credential)?;
         Ok(ServicePrincipal { credentials, ..principal.clone() })
@@ -209,7 +209,7 @@ pub(super) async fn remove_password(
 ) -> Result<Reply, Fault> {
     let id = at.target.id()?;
     let key_id = read_key_id(body)?;
-    at.edit(permit.stamp(), PRINCIPALS, id, |principal, _| {
+    at.edit(&permit, PRINCIPALS, id, |principal, _| {
         let credentials = without_secret(&principal.credentials, key_id)?;
         Ok(ServicePrincipal { credentials, ..principal.clone() })
     })
@@ -233,7 +233,7 @@ pub(super) async fn owner_add(
     body: Body,
 ) -> Result<Reply, Fault> {
     let owner = reference(&body.fields)?;
-    add_owner(&at, permit.stamp(), PRINCIPALS, at.target.id()?, owner).await
+    add_owner(&at, &permit, PRINCIPALS, at.target.id()?, owner).await
 }
 
 pub(super) async fn owner_remove(
@@ -241,5 +241,5 @@ pub(super) async fn owner_remove(
     permit: Permit<PrincipalOwnersUpdate>,
     request: Request,
 ) -> Result<Reply, Fault> {
-    remove_owner(&at, permit.stamp(), at.target.id()?, request.param("other")).await
+    remove_owner(&at, &permit, at.target.id()?, request.param("other")).await
 }

@@ -9,7 +9,7 @@ use crate::actions::{RoleMembersRead, RoleMembersUpdate};
 use crate::directory::Directory;
 use crate::graph::Graph;
 use crate::graph::body::{Body, Reader};
-use crate::graph::faults::{bad_request, invalid_property, not_found, not_written};
+use crate::graph::faults::{bad_request, invalid_property, not_found};
 use crate::graph::odata::{Field, Fields, Kind, Queried};
 use crate::graph::render::{Shown, object};
 use crate::model::{
@@ -147,7 +147,7 @@ pub(super) async fn add(
     }
     let row = RoleMember { role, principal };
     let key = (role, principal);
-    let mut attempts = at.directory.store.attempts();
+    let mut change = at.change(&permit);
     loop {
         let mut batch = Batch::new();
         if !at.hold_member(&mut batch, principal).await? {
@@ -161,7 +161,7 @@ pub(super) async fn add(
         }
         batch.require_absent(ROLES, &key);
         batch.put(ROLES, &key, &row)?;
-        if attempts.commit(permit.stamp(), batch).await.map_err(not_written)?.is_some() {
+        if change.commit(batch).await? {
             return Reply::json(StatusCode::CREATED, &row.show());
         }
     }
@@ -175,7 +175,7 @@ pub(super) async fn remove(
     let text = request.param("assignment");
     let row = parse_id(text).ok_or_else(|| not_found(text))?;
     let key = (row.role, row.principal);
-    let mut attempts = at.directory.store.attempts();
+    let mut change = at.change(&permit);
     loop {
         let found = at.directory.store.get(ROLES, &key).await?.ok_or_else(|| not_found(text))?;
         at.directory.store.observers_told().await?;
@@ -183,7 +183,7 @@ pub(super) async fn remove(
         batch.require_revision(ROLES, &key, found.revision);
         batch.delete(ROLES, &key);
         at.directory.keep_administrator(&mut batch, row.principal).await?;
-        if attempts.commit(permit.stamp(), batch).await.map_err(not_written)?.is_some() {
+        if change.commit(batch).await? {
             return Ok(Reply::empty(StatusCode::NO_CONTENT));
         }
     }

@@ -29,6 +29,13 @@ fn own_ops() -> Vec<Op<Graph>> {
         signed_in("MeGet", Method::GET, "/{api}/me", OWN, me::show),
         signed_in("MeMemberOf", Method::GET, "/{api}/me/memberOf", OWN, me::member_of),
         signed_in("MeOwnedObjects", Method::GET, "/{api}/me/ownedObjects", OWN, me::owned_objects),
+        signed_in(
+            "MeRevokeSignInSessions",
+            Method::POST,
+            "/{api}/me/revokeSignInSessions",
+            "it ends the caller's own sessions, for which the client must act with all of the caller's rights",
+            me::revoke_sessions,
+        ),
         signed_in("UserInfo", Method::GET, "/oidc/userinfo", OWN, me::user_info),
         signed_in("UserInfoPost", Method::POST, "/oidc/userinfo", OWN, me::user_info),
     ]
@@ -55,6 +62,12 @@ fn user_ops() -> Vec<Op<Graph>> {
         op("UserGet", get, "/{api}/users/{id}", users::show),
         op("UserUpdate", Method::PATCH, "/{api}/users/{id}", users::update),
         op("UserDelete", Method::DELETE, "/{api}/users/{id}", users::delete),
+        op(
+            "UserRevokeSignInSessions",
+            post.clone(),
+            "/{api}/users/{id}/revokeSignInSessions",
+            users::revoke_sessions,
+        ),
         op("UserGetMemberGroups", post, "/{api}/users/{id}/getMemberGroups", member_groups::<UsersRead>),
     ]
 }

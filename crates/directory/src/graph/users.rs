@@ -1,12 +1,12 @@
 //! People.
 
 use arcadia_crypto::Zeroizing;
-use arcadia_kernel::{At, Fault, Permit, Reply, Request, StatusCode};
+use arcadia_kernel::{At, Fault, Permit, Reply, Request, RequestHead, StatusCode};
 use arcadia_store::Batch;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::actions::{UsersCreate, UsersDelete, UsersRead, UsersUpdate};
+use crate::actions::{UsersCreate, UsersDelete, UsersRead, UsersRevokeSessions, UsersUpdate};
 use crate::directory::Committed;
 use crate::graph::body::{Body, Reader};
 use crate::graph::faults::{bad_request, invalid_property, taken};
@@ -194,7 +194,7 @@ pub(super) async fn create(at: At<Graph>, permit: Permit<UsersCreate>, body: Bod
     batch.put(USER_NAMES, name.as_str(), &Reference { id })?;
     batch.put(USERS, &id, &user)?;
     batch.put(USER_PASSWORDS, &id, &UserPassword { user: id, hash, changed_seconds: now })?;
-    match at.directory.commit(permit.stamp(), batch).await? {
+    match at.commit(&permit, batch).await? {
         Committed::Written => at.created(&body.head, &user),
         Committed::LostRace => Err(taken("userPrincipalName")),
     }
@@ -208,7 +208,7 @@ pub(super) async fn update(at: At<Graph>, permit: Permit<UsersUpdate>, body: Bod
         None => None,
     };
     let now = permit.epoch_seconds();
-    at.edit(permit.stamp(), USERS, id, |user, batch| {
+    at.edit(&permit, USERS, id, |user, batch| {
         let mut user = user.clone();
         if let Some(upn) = &sent.upn
             && fold(upn) != fold(&user.upn)
@@ -241,9 +241,29 @@ pub(super) async fn update(at: At<Graph>, permit: Permit<UsersUpdate>, body: Bod
     Ok(Reply::empty(StatusCode::NO_CONTENT))
 }
 
+/// Ends every session that was begun so far: no refresh token of it is taken any more.
+pub(super) async fn revoke_sessions(
+    at: At<Graph>,
+    permit: Permit<UsersRevokeSessions>,
+    request: Request,
+) -> Result<Reply, Fault> {
+    end_sessions(&at, &permit, at.target.id()?, &request).await
+}
+
+pub(super) async fn end_sessions(
+    at: &At<Graph>,
+    permit: &Permit<UsersRevokeSessions>,
+    id: Uuid,
+    head: &RequestHead,
+) -> Result<Reply, Fault> {
+    at.edit(permit, USERS, id, |user, _| Ok(User { session_epoch: user.session_epoch + 1, ..user.clone() }))
+        .await?;
+    Reply::ok(&json!({ "@odata.context": at.context(head, "Edm.Boolean"), "value": true }))
+}
+
 pub(super) async fn delete(at: At<Graph>, permit: Permit<UsersDelete>, _: Request) -> Result<Reply, Fault> {
     let id = at.target.id()?;
-    at.remove(permit.stamp(), USERS, id, |user, batch| {
+    at.remove(&permit, USERS, id, |user, batch| {
         batch.delete(USER_NAMES, fold(&user.upn).as_str());
         batch.delete(USER_PASSWORDS, &id);
         at.directory.plan_remove_links(batch, id);

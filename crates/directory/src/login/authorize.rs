@@ -8,7 +8,6 @@ use arcadia_kernel::{
 use arcadia_store::Batch;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use uuid::Uuid;
 
 use crate::directory::{Committed, Directory};
@@ -21,7 +20,7 @@ use crate::login::redirect::{form_target, is_public_redirect, may_redirect};
 use crate::login::resource::Wanted;
 use crate::login::tenant::TenantPath;
 use crate::login::ticket::{Browser, Step};
-use crate::login::token::{Exchange, already_redeemed, asked};
+use crate::login::token::{Exchange, Granted, already_redeemed, asked};
 use crate::model::{AUTHORIZATION_CODES, AuthorizationCode, User, digest};
 
 const CODE_BYTES: usize = 48;
@@ -86,15 +85,7 @@ fn addressed(directory: &Directory, head: &RequestHead) -> Result<(Client, Autho
     let client_id = field("client_id").ok_or_else(|| missing_parameter("client_id"))?;
     let client = Client::find(directory, client_id, &path)?;
     let redirect_uri = field("redirect_uri").ok_or_else(|| missing_parameter("redirect_uri"))?;
-    if redirect_uri.len() > PARAMETER_CHARACTERS_MAX || !may_redirect(&client, redirect_uri) {
-        let message = format!(
-            "The redirect URI '{}' specified in the request does not match the redirect URIs configured for the \
-             application '{}'. Add it to the application's registration.",
-            shown(redirect_uri),
-            client.app_id
-        );
-        return Err(invalid_request(50_011, message));
-    }
+    check_redirect(&client, redirect_uri)?;
     let response_mode = match field("response_mode") {
         None | Some("query") => ResponseMode::Query,
         Some("fragment") => ResponseMode::Fragment,
@@ -124,6 +115,26 @@ fn addressed(directory: &Directory, head: &RequestHead) -> Result<(Client, Autho
         tenant: path.text,
     };
     Ok((client, asking))
+}
+
+fn check_redirect(client: &Client, uri: &str) -> Result<(), Fault> {
+    if uri.len() <= PARAMETER_CHARACTERS_MAX && may_redirect(client, uri) {
+        return Ok(());
+    }
+    let message = format!(
+        "The redirect URI '{}' specified in the request does not match the redirect URIs configured for the \
+         application '{}'. Add it to the application's registration.",
+        shown(uri),
+        client.app_id
+    );
+    Err(invalid_request(50_011, message))
+}
+
+/// The page was open for as long as the person took: what held when it was asked for may not hold any more.
+fn still_addressed(directory: &Directory, asking: &AuthorizeRequest) -> Result<(), Fault> {
+    let path = TenantPath::resolve(directory, &asking.tenant, "invalid_request")?;
+    let client = Client::find(directory, &asking.client.to_string(), &path)?;
+    check_redirect(&client, &asking.redirect_uri)
 }
 
 /// The rest of the request; its errors go back to the application.
@@ -206,6 +217,9 @@ pub(super) async fn submit(at: At<Login>, permit: Permit<Open>, form: Form) -> R
             return page(directory, &browser, *asking, name, Some(&fault.message));
         }
     };
+    if let Err(fault) = still_addressed(directory, &asking) {
+        return error_page(directory, fault);
+    }
     let code = keep_code(directory, &permit, &asking, &user).await?;
     let client_info = asking.client_info.then(|| client_info(directory, &user)).transpose()?;
     send_back(directory, &asking, Ok((code, client_info)))
@@ -315,7 +329,7 @@ fn error_page(directory: &Directory, fault: Fault) -> Result<Reply, Fault> {
 }
 
 impl Exchange<'_> {
-    pub(super) async fn authorization_code(&self) -> Result<Value, Fault> {
+    pub(super) async fn authorization_code(&self) -> Result<Granted, Fault> {
         let code = self.required("code")?;
         let unknown = || {
             let message =
@@ -338,7 +352,7 @@ impl Exchange<'_> {
             let message = "The reply address does not match the one the authorization code was sent to.";
             return Err(invalid_grant(50_011, message));
         }
-        self.check_may_sign_people_in(Some(&kept.redirect_uri))?;
+        self.again()?.check_may_sign_people_in(Some(&kept.redirect_uri))?;
         let verifier = self.fields.first("code_verifier").filter(|verifier| !verifier.is_empty());
         check_verifier(&kept, verifier)?;
         if let Some(session) = kept.redeemed {

@@ -171,6 +171,37 @@ impl Client {
         }
     }
 
+    /// The client as it is now, and still good for what was shown. That an assertion is new is for the caller to know.
+    pub(crate) fn again(
+        &self,
+        directory: &Directory,
+        presented: &Presented,
+        path: &TenantPath,
+        head: &RequestHead,
+    ) -> Result<Self, Fault> {
+        let now = Self::find(directory, &presented.client_id, path)?;
+        if now.is_as(self) {
+            return Ok(now);
+        }
+        let seconds = directory.clock.epoch_seconds();
+        match (&presented.assertion, &presented.secret) {
+            (Some(assertion), _) => now.verify(directory, assertion, path, head, seconds).map(drop)?,
+            (None, Some(secret)) => now.check_secret(secret, seconds)?,
+            (None, None) => {}
+        }
+        Ok(now)
+    }
+
+    /// Whether nothing of it was written since `before`.
+    fn is_as(&self, before: &Self) -> bool {
+        let same_application = match (&self.application, &before.application) {
+            (Some(now), Some(before)) => Arc::ptr_eq(now, before),
+            (None, None) => true,
+            _ => false,
+        };
+        same_application && Arc::ptr_eq(&self.principal, &before.principal)
+    }
+
     /// For the record of a sign-in.
     fn proven(&self) -> Caller {
         let kind =
@@ -218,6 +249,22 @@ impl Client {
         head: &RequestHead,
         now: i64,
     ) -> Result<SeenAssertion, Fault> {
+        let shown = self.verify(directory, assertion, path, head, now)?;
+        match directory.store.get(ASSERTIONS, &shown.key).await? {
+            Some(row) if !self.may_show_again(&row.value, &shown) => Err(used_before()),
+            _ => Ok(shown),
+        }
+    }
+
+    /// Whether one of the client's keys signed the assertion, for this endpoint and for now.
+    fn verify(
+        &self,
+        directory: &Directory,
+        assertion: &str,
+        path: &TenantPath,
+        head: &RequestHead,
+        now: i64,
+    ) -> Result<SeenAssertion, Fault> {
         let keys = self.keys(now);
         let audiences = assertion_audiences(directory, path, head);
         let audiences: Vec<&str> = audiences.iter().map(String::as_str).collect();
@@ -229,15 +276,11 @@ impl Client {
         }
         // An assertion without an identifier of its own is known by all of it.
         let identity = verified.jti.as_deref().unwrap_or(assertion);
-        let shown = SeenAssertion {
+        Ok(SeenAssertion {
             key: (self.app_id, digest(identity)),
             remote: head.remote.map(|address| address.to_string()),
             expires_seconds: verified.expires_at,
-        };
-        match directory.store.get(ASSERTIONS, &shown.key).await? {
-            Some(row) if !self.may_show_again(&row.value, &shown) => Err(used_before()),
-            _ => Ok(shown),
-        }
+        })
     }
 
     /// Records that the assertion was used. Of many at the same moment, one does.

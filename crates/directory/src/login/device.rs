@@ -10,7 +10,7 @@ use crate::login::client::{Client, Presented};
 use crate::login::faults::{invalid_grant, missing_parameter, refusal, too_many_requests};
 use crate::login::issue::Version;
 use crate::login::tenant::TenantPath;
-use crate::login::token::{Exchange, already_redeemed, asked};
+use crate::login::token::{Exchange, Granted, already_redeemed, asked};
 use crate::model::{DEVICE_CODES, DeviceCode, DeviceState, USER_CODES, UserCode, digest};
 use crate::secret::new_user_code;
 use crate::throttle::counted_address;
@@ -95,12 +95,11 @@ fn started(directory: &Directory, version: Version, device_code: &str, user_code
 }
 
 impl Exchange<'_> {
-    pub(super) async fn device_code(&self) -> Result<Value, Fault> {
+    pub(super) async fn device_code(&self) -> Result<Granted, Fault> {
         let code = match self.fields.first("device_code") {
             Some(code) => code,
             None => self.required("code").map_err(|_| missing_parameter("device_code"))?,
         };
-        self.check_may_sign_people_in(None)?;
         let unknown = || {
             let message = "The verification code is not recognized: the device code is not known to this tenant. \
                            Start again.";
@@ -109,7 +108,9 @@ impl Exchange<'_> {
         if code.len() > DEVICE_CODE_CHARACTERS_MAX {
             return Err(unknown());
         }
-        let row = self.directory.store.get(DEVICE_CODES, digest(code).as_str()).await?.ok_or_else(unknown)?;
+        let row = self.directory.store.get(DEVICE_CODES, digest(code).as_str()).await?;
+        self.again()?.check_may_sign_people_in(None)?;
+        let row = row.ok_or_else(unknown)?;
         if row.value.client != self.client.app_id {
             return Err(unknown());
         }

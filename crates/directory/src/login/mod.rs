@@ -34,6 +34,8 @@ use crate::directory::Directory;
 
 /// Forms are small; assertions and tickets are the largest fields.
 const FORM_BYTES_MAX: usize = 128 * 1024;
+/// AADSTS50053.
+const ACCOUNT_LOCKED: &str = "50053";
 
 /// The service in front of a [`Directory`] that issues tokens.
 pub struct Login {
@@ -163,9 +165,7 @@ impl Service for Login {
     fn render(&self, head: &RequestHead, fault: &Fault) -> Reply {
         let body = self.error_body(head, fault);
         let reply = Reply::bytes(fault.status, "application/json; charset=utf-8", body.to_string());
-        let of_token_endpoint = head.segments.last().is_some_and(|last| last.eq_ignore_ascii_case("token"));
-        if of_token_endpoint && fault.status == StatusCode::BAD_REQUEST {
-            // Without it, clients keep the refusal on disk for a minute and do not even ask again.
+        if kept_by_msal(head, fault) {
             return reply.with(header::RETRY_AFTER, HeaderValue::from_static("0"));
         }
         reply
@@ -191,6 +191,20 @@ impl Service for Login {
             headers.insert(HeaderName::from_static("client-request-id"), id);
         }
     }
+}
+
+/// Whether a client would keep the refusal on disk for a minute, and not even ask again, unless it is told that it may
+/// at once: MSAL does, which az asks by itself. SDKs send MSAL's requests through azure-core, which takes these words for
+/// an order and sends a wrong password four times; and a locked account opens for nobody who asks again.
+fn kept_by_msal(head: &RequestHead, fault: &Fault) -> bool {
+    let of_token_endpoint = head.segments.last().is_some_and(|last| last.eq_ignore_ascii_case("token"));
+    // The name of an application may stand before it.
+    let agent = head.header_named("user-agent").unwrap_or_default();
+    let through_azure_core = agent.split(' ').any(|product| product.starts_with("azsdk-"));
+    of_token_endpoint
+        && fault.status == StatusCode::BAD_REQUEST
+        && fault.inner.as_deref() != Some(ACCOUNT_LOCKED)
+        && !through_azure_core
 }
 
 /// The identifier a client gave its request, if it is a UUID.

@@ -114,6 +114,8 @@ impl Directory {
                     return Err(reused());
                 }
                 let refresh_token = self.unspent(refresh_token).await?;
+                let session = self.store.get(SESSIONS, &session_id).await?.ok_or_else(malformed)?;
+                check_alive(&row.value, &session.value, client, now)?;
                 return Ok(Refreshed { session: session.value, scope, refresh_token });
             }
             let expires_seconds = now + REFRESH_TOKEN_LIFETIME_SECONDS;

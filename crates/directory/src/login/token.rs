@@ -4,6 +4,7 @@ use arcadia_crypto::Zeroizing;
 use arcadia_kernel::{At, AuditStamp, Fault, Form, Open, Permit, Query, Reply, RequestHead};
 use arcadia_store::Batch;
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::directory::{Committed, Directory};
 use crate::login::Login;
@@ -13,7 +14,7 @@ use crate::login::faults::{
 };
 use crate::login::issue::{Issue, SignIn, Version};
 use crate::login::person::{claimed, signed_in};
-use crate::login::resource::Wanted;
+use crate::login::resource::{Resource, Wanted};
 use crate::login::session::NewSession;
 use crate::login::spa::SpaOrigin;
 use crate::login::tenant::{Authority, TenantPath};
@@ -45,17 +46,19 @@ async fn answer(at: At<Login>, permit: Permit<Open>, form: Form, version: Versio
             version,
             fields,
             head: &form.head,
+            presented: &presented,
             stamp,
             client,
             proof,
             now,
         };
-        let answer = exchange.redeem(grant).await?;
+        let granted = exchange.redeem(grant).await?;
         // What is refused must not use it up; of many who show one at once, one is given what it asked for.
         if let Some(assertion) = assertion {
             exchange.client.use_up(&at.directory, &assertion, stamp).await?;
         }
-        Ok(answer)
+        // Nothing is waited for from here on, so that nobody is given what was taken away while it was.
+        Reply::ok(&exchange.again()?.tokens(granted)?)
     }
     .await;
     match reader {
@@ -71,26 +74,70 @@ pub(crate) struct Exchange<'a> {
     pub version: Version,
     pub fields: &'a Query,
     pub head: &'a RequestHead,
+    pub presented: &'a Presented,
     pub stamp: &'a AuditStamp,
     pub client: Client,
     pub proof: Proof,
     pub now: i64,
 }
 
+/// What a grant was exchanged for, before any token is made of it.
+pub(super) struct Granted {
+    wanted: Wanted,
+    /// `None` for the client itself.
+    person: Option<Person>,
+}
+
+/// Whoever signed in.
+struct Person {
+    user: Uuid,
+    session_epoch: u64,
+    signed_in_seconds: i64,
+    nonce: Option<String>,
+    refresh_token: Option<String>,
+}
+
 impl Exchange<'_> {
-    async fn redeem(&self, grant: &str) -> Result<Reply, Fault> {
-        let value = match grant {
-            "client_credentials" => self.client_credentials()?,
-            "password" => self.password().await?,
-            "refresh_token" => self.refresh_token().await?,
-            "authorization_code" => self.authorization_code().await?,
-            "device_code" | "urn:ietf:params:oauth:grant-type:device_code" => self.device_code().await?,
+    /// The same with the client as it is now, or why that is given nothing: it is asked for after every wait.
+    pub(super) fn again(&self) -> Result<Self, Fault> {
+        let client = self.client.again(self.directory, self.presented, &self.path, self.head)?;
+        let now = self.directory.clock.epoch_seconds();
+        Ok(Self { client, now, path: self.path.clone(), ..*self })
+    }
+
+    async fn redeem(&self, grant: &str) -> Result<Granted, Fault> {
+        match grant {
+            "client_credentials" => self.client_credentials(),
+            "password" => self.password().await,
+            "refresh_token" => self.refresh_token().await,
+            "authorization_code" => self.authorization_code().await,
+            "device_code" | "urn:ietf:params:oauth:grant-type:device_code" => self.device_code().await,
             other => {
                 let message = format!("The app requested an unsupported grant type '{}'.", shown(other));
-                return Err(refusal(400, "unsupported_grant_type", 70_003, message));
+                Err(refusal(400, "unsupported_grant_type", 70_003, message))
             }
-        };
-        Reply::ok(&value)
+        }
+    }
+
+    /// The answer, for whoever may have it at this moment.
+    fn tokens(&self, granted: Granted) -> Result<Value, Fault> {
+        let issue = self.issue(&granted.wanted)?;
+        let Some(person) = granted.person else { return issue.for_principal(&self.client.principal) };
+        issue.for_user(&SignIn {
+            user: self.directory.signed_in_user(person.user, person.session_epoch)?,
+            signed_in_seconds: person.signed_in_seconds,
+            nonce: person.nonce,
+            refresh_token: person.refresh_token,
+        })
+    }
+
+    fn resource(&self, wanted: &Wanted) -> Result<Resource, Fault> {
+        wanted.find(self.directory, &self.path.tenant)
+    }
+
+    /// Whether a person may have it through the client. What may not be had must use up no grant.
+    fn check_delegated(&self, wanted: &Wanted) -> Result<(), Fault> {
+        wanted.delegated(&self.resource(wanted)?, &self.client).map(drop)
     }
 
     /// What is asked for, from `scope` or (version 1.0) `resource`.
@@ -115,7 +162,7 @@ impl Exchange<'_> {
             client: &self.client,
             proof: self.proof,
             wanted,
-            resource: wanted.find(self.directory, &self.path.tenant)?,
+            resource: self.resource(wanted)?,
             now: self.now,
             claims: self.fields.first("claims"),
             client_info: self.fields.first("client_info") == Some("1"),
@@ -123,7 +170,7 @@ impl Exchange<'_> {
         })
     }
 
-    fn client_credentials(&self) -> Result<Value, Fault> {
+    fn client_credentials(&self) -> Result<Granted, Fault> {
         if self.path.authority != Authority::Own {
             let message = "No tenant-identifying information found in either the request or implied by any \
                            provided credentials. Use the tenant's id or domain in the path.";
@@ -138,10 +185,11 @@ impl Exchange<'_> {
             (Version::V2, Some(scope)) => Wanted::of_application(scope, &self.directory.names().graph_host)?,
             _ => self.wanted()?,
         };
-        self.issue(&wanted)?.for_principal(&self.client.principal)
+        self.resource(&wanted)?.check_assignment()?;
+        Ok(Granted { wanted, person: None })
     }
 
-    async fn password(&self) -> Result<Value, Fault> {
+    async fn password(&self) -> Result<Granted, Fault> {
         if self.path.authority == Authority::Common {
             let message = "The grant type is not supported over the /common or /consumers endpoints. Please use \
                            the /organizations or tenant-specific endpoint.";
@@ -149,62 +197,73 @@ impl Exchange<'_> {
         }
         self.check_may_sign_people_in(None)?;
         let wanted = self.wanted()?;
-        let issue = self.issue(&wanted)?;
+        self.resource(&wanted)?;
         let name = self.required("username")?;
         let password = Zeroizing::new(self.required("password")?.to_owned());
         let user = self.directory.check_password(self.head, self.stamp, name, password).await?;
         self.stamp.identify(signed_in(&user, self.client.app_id));
-        let mut sign_in = SignIn { user, signed_in_seconds: self.now, nonce: None, refresh_token: None };
         // Decided before a session is kept, so that a refused scope leaves nothing behind.
-        let answer = issue.for_user(&sign_in)?;
-        if !wanted.offline {
-            return Ok(answer);
+        let now = self.again()?;
+        now.check_may_sign_people_in(None)?;
+        now.check_delegated(&wanted)?;
+        let mut person = Person {
+            user: user.id,
+            session_epoch: user.session_epoch,
+            signed_in_seconds: self.now,
+            nonce: None,
+            refresh_token: None,
+        };
+        if wanted.offline {
+            let mut batch = Batch::new();
+            let (_, token) = self.plan_session(&mut batch, &person, &wanted)?;
+            if self.directory.commit(self.stamp, batch).await? == Committed::LostRace {
+                return Err(Fault::unavailable("The sign-in could not be kept. Retry."));
+            }
+            person.refresh_token = Some(token);
         }
-        let mut batch = Batch::new();
-        let (_, token) = self.directory.plan_session(
-            &mut batch,
-            &NewSession {
-                user: sign_in.user.id,
-                session_epoch: sign_in.user.session_epoch,
-                client: &self.client,
-                signed_in_seconds: self.now,
-                public: self.proof == Proof::Nothing,
-                scope: &wanted.scope,
-            },
-        )?;
-        if self.directory.commit(self.stamp, batch).await? == Committed::LostRace {
-            return Err(Fault::unavailable("The sign-in could not be kept. Retry."));
-        }
-        sign_in.refresh_token = Some(token);
-        issue.for_user(&sign_in)
+        Ok(Granted { wanted, person: Some(person) })
     }
 
-    async fn refresh_token(&self) -> Result<Value, Fault> {
+    /// Adds the session of a person who wants to stay signed in, with its first refresh token.
+    fn plan_session(
+        &self,
+        batch: &mut Batch,
+        person: &Person,
+        wanted: &Wanted,
+    ) -> Result<(Uuid, String), Fault> {
+        let new = NewSession {
+            user: person.user,
+            session_epoch: person.session_epoch,
+            client: &self.client,
+            signed_in_seconds: person.signed_in_seconds,
+            public: self.proof == Proof::Nothing,
+            scope: &wanted.scope,
+        };
+        self.directory.plan_session(batch, &new)
+    }
+
+    async fn refresh_token(&self) -> Result<Granted, Fault> {
         let token = self.required("refresh_token")?;
         // What is refused must not use up the token.
         let check = |session: &Session, scope: &str| {
+            let exchange = self.again()?;
             let registered_public = || {
-                let application = self.client.application.as_ref();
+                let application = exchange.client.application.as_ref();
                 application.is_some_and(|app| app.public_redirect_uris().next().is_some())
             };
-            let may_be_unproven = session.public && (self.client.is_public() || registered_public());
-            self.check_client(may_be_unproven)?;
-            let wanted = self.wanted_again(scope)?;
-            let resource = wanted.find(self.directory, &self.path.tenant)?;
-            wanted.delegated(&resource, &self.client).map(drop)
+            let may_be_unproven = session.public && (exchange.client.is_public() || registered_public());
+            exchange.check_client(may_be_unproven)?;
+            exchange.check_delegated(&exchange.wanted_again(scope)?)
         };
         let refreshed = self.directory.refresh(self.stamp, token, &self.client, check).await?;
-        let session = &refreshed.session;
-        let user = self.directory.signed_in_user(session.user, session.session_epoch)?;
-        self.stamp.identify(signed_in(&user, self.client.app_id));
-        let wanted = self.wanted_again(&refreshed.scope)?;
-        let sign_in = SignIn {
-            user,
-            signed_in_seconds: session.signed_in_seconds,
+        let person = Person {
+            user: refreshed.session.user,
+            session_epoch: refreshed.session.session_epoch,
+            signed_in_seconds: refreshed.session.signed_in_seconds,
             nonce: None,
             refresh_token: Some(refreshed.refresh_token),
         };
-        self.issue(&wanted)?.for_user(&sign_in)
+        Ok(Granted { wanted: self.wanted_again(&refreshed.scope)?, person: Some(person) })
     }
 
     /// What is asked for, or else what the token was kept for.
@@ -218,37 +277,27 @@ impl Exchange<'_> {
     pub(super) async fn finish_page_sign_in(
         &self,
         scope: &str,
-        sign_in: (uuid::Uuid, u64, i64),
+        sign_in: (Uuid, u64, i64),
         nonce: Option<String>,
-        plan: impl FnOnce(&mut Batch, Option<uuid::Uuid>) -> Result<(), Fault>,
-    ) -> Result<Value, Fault> {
+        plan: impl FnOnce(&mut Batch, Option<Uuid>) -> Result<(), Fault>,
+    ) -> Result<Granted, Fault> {
         let (user, session_epoch, signed_in_seconds) = sign_in;
         let user = self.directory.signed_in_user(user, session_epoch)?;
         self.stamp.identify(signed_in(&user, self.client.app_id));
         let wanted = Wanted::from_scope(scope, &self.directory.names().graph_host)?;
-        let issue = self.issue(&wanted)?;
-        let mut sign_in = SignIn { user, signed_in_seconds, nonce, refresh_token: None };
+        self.again()?.check_delegated(&wanted)?;
+        let mut person =
+            Person { user: user.id, session_epoch, signed_in_seconds, nonce, refresh_token: None };
         let mut batch = Batch::new();
         let mut session = None;
         if wanted.offline {
-            let (id, token) = self.directory.plan_session(
-                &mut batch,
-                &NewSession {
-                    user: sign_in.user.id,
-                    session_epoch,
-                    client: &self.client,
-                    signed_in_seconds,
-                    public: self.proof == Proof::Nothing,
-                    scope: &wanted.scope,
-                },
-            )?;
+            let (id, token) = self.plan_session(&mut batch, &person, &wanted)?;
             session = Some(id);
-            sign_in.refresh_token = Some(token);
+            person.refresh_token = Some(token);
         }
-        let answer = issue.for_user(&sign_in)?;
         plan(&mut batch, session)?;
         match self.directory.commit(self.stamp, batch).await? {
-            Committed::Written => Ok(answer),
+            Committed::Written => Ok(Granted { wanted, person: Some(person) }),
             Committed::LostRace => Err(already_redeemed()),
         }
     }

@@ -1,5 +1,7 @@
 //! What an application may do for the people who sign in to it.
 
+use arcadia_directory::AZURE_CLI_APP_ID;
+use arcadia_kernel::Outcome;
 use serde_json::{Value, json};
 
 use crate::pages::{REDIRECT, VERIFIER, authorize_path};
@@ -197,4 +199,45 @@ async fn no_application_takes_the_name_of_a_vault_an_account_or_a_service() {
     for free in ["api://orders", "https://arcadia.example/orders", "https://notazure.com", "urn:x:y"] {
         register(free).await.ok();
     }
+}
+
+/// It has the person's token, not the person.
+#[tokio::test]
+async fn an_application_that_is_gone_uses_no_ones_rights() {
+    let world = World::new().await;
+    let (id, app_id, principal) = desktop(&world).await;
+    let token = text(&sign_in(&world, &app_id, "User.Read").await.ok(), "access_token");
+    let by_az = world.password_token(
+        &world.first.user_principal_name,
+        &world.first.user_password,
+        "https://graph.microsoft.com/.default",
+    );
+    let by_az = text(&by_az.await.ok(), "access_token");
+    let path = format!("/v1.0/servicePrincipals/{principal}");
+    let me = async |token: &str| world.graph(token, "GET", "/v1.0/me", Value::Null).await;
+    me(&token).await.ok();
+    let refused = async |token: &str| {
+        let refused = me(token).await;
+        assert_eq!(refused.graph_refusal(), (403, "Authorization_RequestDenied".into()), "{}", refused.text);
+        let records = world.store.audit_page(0, 1000).await.unwrap();
+        let reason = "the principal no longer exists or is disabled".to_owned();
+        assert_eq!(records.last().unwrap().1.outcome, Outcome::Denied { reason });
+    };
+    set(&world, &path, json!({ "accountEnabled": false })).await;
+    refused(&token).await;
+    set(&world, &path, json!({ "accountEnabled": true })).await;
+    me(&token).await.ok();
+    let admin = world.admin_graph_token().await;
+    world.graph(&admin, "DELETE", &format!("/v1.0/applications/{id}"), Value::Null).await.ok();
+    refused(&token).await;
+    let deleted = format!("/v1.0/directory/deletedItems/{id}");
+    world.graph(&admin, "POST", &format!("{deleted}/restore"), Value::Null).await.ok();
+    me(&token).await.ok();
+    world.graph(&admin, "DELETE", &format!("/v1.0/applications/{id}"), Value::Null).await.ok();
+    world.graph(&admin, "DELETE", &deleted, Value::Null).await.ok();
+    refused(&token).await;
+    me(&by_az).await.ok();
+    let az = world.directory.service_principal_of(AZURE_CLI_APP_ID).unwrap().object_id;
+    set(&world, &format!("/v1.0/servicePrincipals/{az}"), json!({ "accountEnabled": false })).await;
+    refused(&by_az).await;
 }

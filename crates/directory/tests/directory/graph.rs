@@ -443,6 +443,13 @@ async fn lists_come_in_pages() {
             "{bad}"
         );
     }
+    let group = counted["value"][0]["id"].as_str().unwrap();
+    for bad in ["$expand=members", "$expand=owners($select=id)", "$search=x", "$select=a/b"] {
+        let refused = world.graph(&admin, "GET", &format!("/v1.0/groups/{group}?{bad}"), NONE).await;
+        assert_eq!(refused.status, 400, "{bad}");
+    }
+    let expanded = world.graph(&admin, "GET", &format!("/v1.0/groups/{group}?$expand=members"), NONE).await;
+    assert_eq!(expanded.graph_refusal(), (400, "Request_UnsupportedQuery".into()));
 }
 
 #[tokio::test]

@@ -13,4 +13,5 @@ mod properties;
 mod races;
 mod refusals;
 mod sign_ins;
+mod waits;
 mod world;

@@ -89,6 +89,39 @@ async fn malformed_token_requests() {
     }
 }
 
+/// azure-core sends again whatever is answered with `Retry-After`; what az keeps on disk without it, it does not.
+#[tokio::test]
+async fn who_would_send_a_refused_sign_in_again_is_not_told_to() {
+    let world = World::new().await;
+    world.user("nina").await;
+    let az = AZURE_CLI_APP_ID.to_string();
+    let path = "/organizations/oauth2/v2.0/token";
+    let wrong = [
+        ("grant_type", "password"),
+        ("client_id", az.as_str()),
+        ("username", "nina@arcadia.example"),
+        ("password", "wrong"),
+        ("scope", ARM),
+    ];
+    for (agent, retry_after) in [
+        ("azsdk-python-identity/1.25.1 Python/3.11.2 (Linux-6.1)", None),
+        ("my-app azsdk-net-Identity/1.14.0 (.NET 8.0.1; Linux)", None),
+        ("python-requests/2.33.0", Some("0")),
+        ("no-azsdk-at-all/1.0", Some("0")),
+    ] {
+        let answer = world.post_with(path, &[("user-agent", agent)], &wrong).await;
+        assert_eq!(answer.refusal().2, 50_126);
+        let found = answer.headers.get("retry-after").map(|value| value.to_str().unwrap());
+        assert_eq!(found, retry_after, "{agent}");
+    }
+    for _ in 0..6 {
+        assert_eq!(world.post(path, &wrong).await.refusal().2, 50_126);
+    }
+    let locked = world.post(path, &wrong).await;
+    assert_eq!(locked.refusal(), (400, "invalid_grant".into(), 50_053));
+    assert!(!locked.headers.contains_key("retry-after"), "the account stays locked for a minute");
+}
+
 /// An application in its own name asks for all that it was given on one resource.
 #[tokio::test]
 async fn applications_ask_for_a_resource_as_a_whole() {
@@ -353,4 +386,44 @@ async fn nothing_else_is_served() {
     let policy = page.headers["content-security-policy"].to_str().unwrap();
     assert!(policy.contains("connect-src 'none'") && policy.contains("default-src 'none'"));
     assert!(!page.text.contains("src=") && !page.text.contains("fetch("));
+}
+
+/// By oneself or by an administrator; nobody is kept from signing in again.
+#[tokio::test]
+async fn sessions_are_revoked() {
+    let world = World::new().await;
+    let (first, other) = (world.user("nina").await, world.user("other").await);
+    let upn = "nina@arcadia.example";
+    let graph = "https://graph.microsoft.com/.default";
+    let token = text(&world.password_token(upn, "Passw0rd!", graph).await.ok(), "access_token");
+    let admin = world.admin_graph_token().await;
+    let done =
+        json!({ "@odata.context": "https://graph.microsoft.com/v1.0/$metadata#Edm.Boolean", "value": true });
+    let own = format!("/v1.0/users/{first}/revokeSignInSessions");
+    for (by, path) in [(&admin, own.as_str()), (&token, &own), (&token, "/v1.0/me/revokeSignInSessions")] {
+        let session = text(&world.password_token(upn, "Passw0rd!", ARM).await.ok(), "refresh_token");
+        assert_eq!(world.graph(by, "POST", path, Value::Null).await.ok(), done);
+        let refused = crate::grants::refresh(&world, &session, ARM).await;
+        assert_eq!(refused.refusal(), (400, "invalid_grant".into(), 50_173), "{path}");
+    }
+    let refused =
+        async |token: &str, path: &str| world.graph(token, "POST", path, Value::Null).await.graph_refusal();
+    let denied = (403, "Authorization_RequestDenied".to_owned());
+    assert_eq!(refused(&token, &format!("/v1.0/users/{other}/revokeSignInSessions")).await, denied);
+    assert_eq!(refused(&admin, "/v1.0/me/revokeSignInSessions").await, (400, "BadRequest".to_owned()));
+    // An application that people merely sign in to does not sign them out of others.
+    let (app, app_id, ..) = world.application("app").await;
+    let public = json!({ "isFallbackPublicClient": true });
+    world.graph(&admin, "PATCH", &format!("/v1.0/applications/{app}"), public).await.ok();
+    let fields = [
+        ("grant_type", "password"),
+        ("client_id", app_id.as_str()),
+        ("username", upn),
+        ("password", "Passw0rd!"),
+        ("scope", "User.Read"),
+    ];
+    let token = text(&world.token("organizations", &fields).await.ok(), "access_token");
+    for path in [own.as_str(), "/v1.0/me/revokeSignInSessions"] {
+        assert_eq!(refused(&token, path).await, denied, "{path}");
+    }
 }

@@ -115,7 +115,10 @@ impl<'a> SignIns<'a> {
         assert!(answer.status.as_u16() < 500, "{request}: {} {}", answer.status, answer.text);
         let path = target.split(['?', '#']).next().unwrap_or("");
         let fields = match method {
-            "GET" => Query::parse(target.split_once('?').map_or("", |(_, query)| query)),
+            // What is behind a number sign is a browser's own, and no part of a request.
+            "GET" => Query::parse(
+                target.split('#').next().and_then(|all| all.split_once('?')).map_or("", |it| it.1),
+            ),
             _ => Query::parse(form),
         };
         self.asked.extend(asked_for(&fields));
