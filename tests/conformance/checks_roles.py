@@ -114,3 +114,45 @@ def definition_create(world):
     ).ok()
     world.run_az("role", "definition", "delete", "--name", "Lab Role").ok()
     equal(world.run_az("role", "definition", "list", "--name", "Lab Role").json(), [])
+
+
+@check("az rest elevateAccess: a Global Administrator without a role assigns roles again, and gives it up")
+def elevate_access(world):
+    path, root = "/providers/Microsoft.Authorization/elevateAccess", ["--scope", "/"]
+    subscription, bob = f"/subscriptions/{world.subscription}", {"who": "bob-member"}
+
+    def elevate(**who):
+        return world.run_az("rest", "--method", "post", "--url", f"{path}?api-version=2016-07-01", **who)
+
+    def assign_as_bob():
+        return world.run_az(
+            "role", "assignment", "create", "--assignee-object-id", world.app_object, "--assignee-principal-type",
+            "ServicePrincipal", "--role", "Monitoring Reader", "--scope", subscription, **bob,
+        )
+
+    elevate(**bob).fails("AuthorizationFailed", "Microsoft.Authorization/elevateAccess/action' over scope '/'")
+    roles = "https://graph.microsoft.com/v1.0/roleManagement/directory/roleAssignments"
+    role = {"roleDefinitionId": "62e90394-69f5-4237-9190-012177145e10", "directoryScopeId": "/"}
+    role["principalId"] = world.bob["id"]
+    made = world.run_az("rest", "--method", "post", "--url", roles, "--body", json.dumps(role)).json()
+    assign_as_bob().fails("AuthorizationFailed")
+    equal([elevate(**bob).ok().text() for _ in range(2)], ["", ""])
+    equal(assign_as_bob().json()["scope"], subscription)
+    query = ["--query", "[].[principalId, roleDefinitionName, scope]"]
+    mine = [world.bob["id"], "User Access Administrator", "/"]
+    equal(world.run_az("role", "assignment", "list", *root, *query, **bob).json(), [mine])
+    # An application is none, whatever its role.
+    elevate(who="sp").fails("AuthorizationFailed")
+
+    given_up = ["--assignee", world.bob["id"], "--role", "User Access Administrator", *root]
+    world.run_az("role", "assignment", "delete", *given_up, **bob).ok()
+    assign_as_bob().fails("AuthorizationFailed")
+    # Who is disabled has the role still, and a token.
+    world.run_az("ad", "user", "update", "--id", world.bob["id"], "--account-enabled", "false").ok()
+    elevate(**bob).fails("AuthorizationFailed")
+    world.run_az("ad", "user", "update", "--id", world.bob["id"], "--account-enabled", "true").ok()
+    world.run_az("rest", "--method", "delete", "--url", f"{roles}/{made['id']}").ok()
+    elevate(**bob).fails("AuthorizationFailed")
+    world.run_az(
+        "role", "assignment", "delete", "--assignee", world.app, "--role", "Monitoring Reader", "--scope", subscription
+    ).ok()

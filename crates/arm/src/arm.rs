@@ -21,7 +21,6 @@ use crate::error;
 use crate::kind::{AnyKind, RESOURCES, Resource};
 use crate::names::ArmNames;
 use crate::principal::{PrincipalSource, PrincipalType};
-use crate::providers::REGISTRATIONS;
 use crate::roles::{self, ASSIGNMENTS, Assignment, CUSTOM_ROLES, RoleDefinition, builtin_roles};
 use crate::subscriptions::{SUBSCRIPTIONS, Subscription};
 use crate::version;
@@ -236,24 +235,22 @@ impl Arm {
         Err(Fault::bad_request(code, message))
     }
 
-    /// 409 when the subscription gave up the namespace of a resource that is about to be created.
+    /// 409 when the subscription gave up the namespace of a resource that is about to be created. What is nested in
+    /// another belongs to one that is there already.
     pub(crate) async fn check_registered(&self, id: &ArmId) -> Result<(), Fault> {
         let type_name = id.resource_type().unwrap_or_default();
-        let namespace = type_name.split('/').next().unwrap_or_default();
+        let Some((namespace, name)) = type_name.split_once('/') else { return Ok(()) };
         let Some(subscription) = id.subscription().and_then(|s| Uuid::try_parse(s).ok()) else {
             return Ok(());
         };
-        let key = (subscription, namespace.to_lowercase());
-        match self.store.get(REGISTRATIONS, &key).await? {
-            Some(row) if !row.value.registered => Err(Fault::conflict(
-                "MissingSubscriptionRegistration",
-                format!(
-                    "The subscription is not registered to use namespace '{namespace}'. See \
-                     https://aka.ms/rps-not-found for how to register subscriptions."
-                ),
-            )),
-            _ => Ok(()),
+        if name.contains('/') || self.registered(subscription, namespace).await? {
+            return Ok(());
         }
+        let message = format!(
+            "The subscription is not registered to use namespace '{namespace}'. See \
+             https://aka.ms/rps-not-found for how to register subscriptions."
+        );
+        Err(Fault::conflict("MissingSubscriptionRegistration", message))
     }
 }
 

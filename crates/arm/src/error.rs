@@ -68,7 +68,9 @@ pub(crate) fn authorization_failed(caller: &Caller, action: &str, scope: &ArmId)
 pub(crate) fn refused(caller: &Caller, denial: &Denial) -> Fault {
     if denial.plane == Plane::None {
         let message = format!(
-            "The client '{}' with object id '{}' does not exist in the directory any more, or is disabled.",
+            "The client '{}' with object id '{}' does not exist in the directory any more, or is disabled: its token \
+             opens nothing. Sign in again; with the Azure CLI run 'az account clear' first, because 'az login' alone \
+             keeps using the old token.",
             caller.name, caller.object_id,
         );
         return Fault::forbidden("AuthorizationFailed", message);

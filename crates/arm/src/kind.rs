@@ -171,6 +171,12 @@ pub trait ResourceKind: Send + Sync + 'static {
         desired: Desired,
     ) -> Result<Resource, Fault>;
 
+    /// Whether a PUT of what is not there asks for what was deleted to come back. That is nothing new, for which alone
+    /// a namespace is registered.
+    fn recovers(&self, _desired: &Desired) -> bool {
+        false
+    }
+
     /// Merges tags, identity, sku and properties (RFC 7396) over the current resource, then puts.
     async fn patch(
         &self,
@@ -309,6 +315,7 @@ pub trait AnyKind: Send + Sync + 'static {
         current: Option<&Resource>,
         desired: Desired,
     ) -> Result<Resource, Fault>;
+    fn recovers(&self, desired: &Desired) -> bool;
     async fn patch(
         &self,
         plan: &mut Plan<'_>,
@@ -364,6 +371,10 @@ impl<K: ResourceKind> AnyKind for Erased<K> {
         desired: Desired,
     ) -> Result<Resource, Fault> {
         self.0.put(plan, current, desired).await
+    }
+
+    fn recovers(&self, desired: &Desired) -> bool {
+        self.0.recovers(desired)
     }
 
     async fn patch(

@@ -42,6 +42,7 @@ pub use kind::{
 pub use locations::{Location, azure_locations};
 pub use names::ArmNames;
 pub use principal::{PrincipalInfo, PrincipalSource, PrincipalType, TenantInfo};
+pub use roles::end_assignments;
 
 /// Every row: tenants, subscriptions, groups, resources, providers, roles, operations, and those of every
 /// registered kind.
@@ -53,6 +54,7 @@ pub fn arm_ops(arm: &Arc<Arm>) -> Vec<Op<Arm>> {
     rows.extend(operations::rows());
     rows.extend(roles::definition_rows());
     rows.extend(roles::assignment_rows());
+    rows.extend(roles::elevation_rows());
     let mut namespaces = BTreeSet::new();
     for kind in arm.kinds() {
         rows.extend(kind.ops());

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 
+use arcadia_kernel::{Decision, DenyReason, Question};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -63,4 +64,9 @@ pub trait PrincipalSource: Send + Sync + 'static {
     /// principal or it is disabled.
     fn groups_of(&self, id: Uuid) -> Option<HashSet<Uuid>>;
     fn tenant(&self) -> TenantInfo;
+    /// What the caller's directory roles, and nothing else, say to what no role of the resource manager allows.
+    fn decide_by_directory_role(&self, question: &Question<'_>) -> Decision {
+        let _ = question;
+        Decision::Denied(DenyReason::NoAssignment)
+    }
 }

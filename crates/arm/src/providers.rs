@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
 use arcadia_kernel::{
-    Action, At, Fault, Method, Op, Permit, Plane, Reply, Request, SignedIn, action, op, signed_in,
+    Action, ArmId, At, Fault, Method, Op, Permit, Plane, Reply, Request, SignedIn, action, op, signed_in,
 };
-use arcadia_store::{Batch, Record, Table};
+use arcadia_store::{Batch, PAGE_ROWS_MAX, Record, Table};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::Arm;
 use crate::engine::kept;
 use crate::error;
-use crate::kind::ResourceKind;
+use crate::kind::{RESOURCES, ResourceKind};
 
 /// Which namespaces a subscription registered or gave up, by folded namespace. Without a row it is registered.
 pub(crate) const REGISTRATIONS: Table<(Uuid, String), Registration> = Table::new("arm/registrations");
@@ -46,6 +46,15 @@ impl<K: ResourceKind> Action for Unregister<K> {
 
 pub(crate) fn namespace_of(type_name: &str) -> &str {
     type_name.split('/').next().unwrap_or_default()
+}
+
+fn is_of(id: &ArmId, namespace: &str) -> bool {
+    id.resource_type().is_some_and(|found| namespace_of(&found).eq_ignore_ascii_case(namespace))
+}
+
+/// Every subscription uses these, and none registers them.
+fn is_registration_free(namespace: &str) -> bool {
+    ["Microsoft.Authorization", "Microsoft.Resources"].iter().any(|free| free.eq_ignore_ascii_case(namespace))
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -184,20 +193,51 @@ impl Arm {
         if let Some((subscription, registered)) = registration {
             view["id"] = format!("/subscriptions/{subscription}/providers/{namespace}").into();
             view["registrationState"] = if registered { "Registered" } else { "NotRegistered" }.into();
-            view["registrationPolicy"] = match namespace {
-                "Microsoft.Authorization" | "Microsoft.Resources" => "RegistrationFree",
-                _ => "RegistrationRequired",
-            }
-            .into();
+            let free = is_registration_free(namespace);
+            view["registrationPolicy"] =
+                if free { "RegistrationFree" } else { "RegistrationRequired" }.into();
         } else {
             view["id"] = format!("/providers/{namespace}").into();
         }
         view
     }
 
-    async fn registered(&self, subscription: Uuid, namespace: &str) -> Result<bool, Fault> {
+    pub(crate) async fn registered(&self, subscription: Uuid, namespace: &str) -> Result<bool, Fault> {
+        if is_registration_free(namespace) {
+            return Ok(true);
+        }
         let row = self.store.get(REGISTRATIONS, &(subscription, namespace.to_lowercase())).await?;
         Ok(row.is_none_or(|row| row.value.registered))
+    }
+
+    /// 409 where a subscription cannot do without a namespace. What is created at the same moment stays: what is there
+    /// needs no registration.
+    async fn check_unused(&self, subscription: Uuid, namespace: &str) -> Result<(), Fault> {
+        if is_registration_free(namespace) {
+            let message = format!(
+                "The resource namespace '{namespace}' is registration free: every subscription uses it, and none can \
+                 be unregistered from it."
+            );
+            return Err(Fault::conflict("CannotUnregisterRegistrationFreeResourceProvider", message));
+        }
+        let scope = ArmId::from_segments(["subscriptions", &subscription.to_string()]);
+        let scope = scope.map_err(Fault::internal)?;
+        let mut after = None;
+        loop {
+            let page = self.store.range(RESOURCES, &scope, after.as_ref(), PAGE_ROWS_MAX).await?;
+            if page.items.iter().any(|row| is_of(&row.value.id, namespace)) {
+                let message = format!(
+                    "The subscription '{subscription}' cannot be unregistered from the resource namespace \
+                     '{namespace}' because it has resources of that namespace. Delete them first; 'az resource list' \
+                     shows them."
+                );
+                return Err(Fault::conflict("CannotUnregisterProviderWithExistingResources", message));
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(()),
+            }
+        }
     }
 
     async fn provider_in(&self, request: &Request, namespace: &str) -> Result<Value, Fault> {
@@ -252,6 +292,9 @@ async fn set(
 ) -> Result<Reply, Fault> {
     let namespace = arm.namespace_spelling(namespace)?;
     let subscription = arm.known_subscription(request.param("subscriptionId"))?.id;
+    if !registered {
+        arm.check_unused(subscription, &namespace).await?;
+    }
     let mut batch = Batch::new();
     batch.put(REGISTRATIONS, &(subscription, namespace.to_lowercase()), &Registration { registered })?;
     arm.store.commit(stamp, batch).await?;

@@ -279,9 +279,9 @@ async fn delete_group(
         }
     }
     let permit = operation.permit(gate, group);
-    roles::thin_out(arm, permit.stamp(), group).await?;
+    roles::thin_out(&arm.store, permit.stamp(), group).await?;
     let mut batch = Batch::new();
-    roles::delete_at_and_below(arm, group, &mut batch).await?;
+    roles::delete_at_and_below(&arm.store, group, &mut batch).await?;
     batch.delete(GROUPS, group);
     let ended = Operation { progress: Progress::Succeeded { at: permit.now() }, ..operation.clone() };
     batch.put(OPERATIONS, &operation.id, &ended)?;

@@ -290,13 +290,21 @@ impl Service for Storage {
         }
     }
 
-    fn no_such_operation(&self, _head: &RequestHead, other_method_fits: bool) -> Fault {
+    fn no_such_operation(&self, head: &RequestHead, other_method_fits: bool) -> Fault {
         if other_method_fits {
             let message = "The resource doesn't support the specified HTTP verb.";
             return Fault::new(StatusCode::METHOD_NOT_ALLOWED, "UnsupportedHttpVerb", message);
         }
-        let message = "The requested URI does not represent any resource on the server, or an operation that this \
-                       site does not serve.";
+        let is_delegation_key =
+            head.query.first("comp").is_some_and(|comp| comp.eq_ignore_ascii_case("userdelegationkey"));
+        let message = if is_delegation_key {
+            // az asks for one before it copies from a source that is not named by its address.
+            "User delegation keys and shared access signatures are not served by this site; use a token or an account \
+             key. A copy needs neither of them when its source is named by address, as az does with --source-uri."
+        } else {
+            "The requested URI does not represent any resource on the server, or an operation that this site does not \
+             serve."
+        };
         Fault::bad_request("InvalidUri", message)
     }
 

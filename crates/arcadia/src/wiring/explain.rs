@@ -27,7 +27,7 @@ action!(
 /// What is needed to be told of somebody else: an answer has names and groups, also of who has no assignment here.
 const READ_DIRECTORY: &str = "microsoft.directory/directoryObjects/standard/read";
 /// What a person's client for Graph may: all that the person may.
-const AS_USER: &str = "Directory.AccessAsUser.All";
+pub(super) const AS_USER: &str = "Directory.AccessAsUser.All";
 
 /// Who is asked for an explanation.
 pub struct Explainer {

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use arcadia_arm::{PrincipalInfo, PrincipalSource, PrincipalType, TenantInfo};
 use arcadia_directory::Directory;
-use arcadia_kernel::CallerKind;
+use arcadia_kernel::{Caller, CallerKind, Decision, Plane, Question};
 use uuid::Uuid;
+
+use super::explain::AS_USER;
 
 pub struct Principals(pub Arc<Directory>);
 
@@ -39,5 +41,11 @@ impl PrincipalSource for Principals {
                 TenantInfo { id: Uuid::nil(), display_name: String::new(), default_domain: String::new() }
             }
         }
+    }
+
+    fn decide_by_directory_role(&self, question: &Question<'_>) -> Decision {
+        // A token for Resource Manager does not say what a person's token for Graph would.
+        let caller = Caller { delegated_scopes: Some(AS_USER.to_owned()), ..question.caller.clone() };
+        self.0.decide(&Question { caller: &caller, plane: Plane::Directory, ..*question })
     }
 }

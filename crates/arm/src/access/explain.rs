@@ -5,7 +5,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::access::condition::{Attributes, Truth};
-use crate::access::index::{Access, Judge};
+use crate::access::index::{Access, Judge, is_elevation};
 
 /// What one role assignment says to one question; the later, the closer it comes to allowing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -71,10 +71,11 @@ impl Access {
         };
         let object_id = question.caller.object_id;
         let principals = self.principals(object_id).unwrap_or_default();
+        let by_roles = if is_elevation(question) { &[] } else { &*principals };
         let attributes = Attributes::default();
         let mut judge = Judge::new(question.action, question.plane, &attributes);
         let mut considered = Vec::new();
-        self.visit(&principals, question.scope, |principal_id, held, role| {
+        self.visit(by_roles, question.scope, |principal_id, held, role| {
             considered.push(Considered {
                 assignment: held.id.clone(),
                 role_id: held.role,

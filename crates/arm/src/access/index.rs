@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use arcadia_kernel::{ArmId, Decider, Decision, DenyReason, Fault, Plane, Question};
+use arcadia_kernel::{Action as _, ArmId, CallerKind, Decider, Decision, DenyReason, Fault, Plane, Question};
 use foldhash::HashMap;
 use uuid::Uuid;
 
@@ -13,7 +13,7 @@ use crate::access::condition::{Attributes, Condition, Truth};
 use crate::access::explain::Verdict;
 use crate::access::pattern::Patterns;
 use crate::principal::PrincipalSource;
-use crate::roles::{Assignment, PermissionBlock, RoleDefinition};
+use crate::roles::{Assignment, ElevateAccess, PermissionBlock, RoleDefinition};
 
 /// Role assignments of a site, which are all in memory, and all read when it starts.
 const ASSIGNMENTS_MAX: usize = 200_000;
@@ -265,6 +265,9 @@ impl Access {
         let Some(principals) = self.principals(question.caller.object_id) else {
             return Decision::Denied(DenyReason::NoSuchPrincipal);
         };
+        if is_elevation(question) {
+            return self.decide_elevation(question);
+        }
         if !matches!(question.plane, Plane::Control | Plane::Data) {
             return Decision::Denied(DenyReason::NoAssignment);
         }
@@ -282,6 +285,15 @@ impl Access {
         match by {
             Some(by) => Decision::Allowed { by },
             None => Decision::Denied(DenyReason::NoAssignment),
+        }
+    }
+
+    /// As in Azure, a person gets elevated access, and no application, whatever its role in the directory.
+    fn decide_elevation(&self, question: &Question<'_>) -> Decision {
+        if question.caller.kind == CallerKind::User && question.scope.is_root() {
+            self.directory.decide_by_directory_role(question)
+        } else {
+            Decision::Denied(DenyReason::NoAssignment)
         }
     }
 
@@ -331,6 +343,11 @@ impl<'a> Judge<'a> {
             Some(_) => *self.others.entry(id).or_insert_with(judge),
         }
     }
+}
+
+/// Whether roles have no say: else whoever is given `*` at `/` could have back for good what was given for a time.
+pub(crate) fn is_elevation(question: &Question<'_>) -> bool {
+    question.action.eq_ignore_ascii_case(&ElevateAccess::name())
 }
 
 /// The scope of one role assignment: only the row that writes or deletes it is decided there.

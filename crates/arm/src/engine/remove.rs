@@ -76,8 +76,8 @@ pub(crate) async fn plan_removal(
         remove_one(arm, work, &child.value, api_version, batch).await?;
     }
     remove_one(arm, work, &row.value, api_version, batch).await?;
-    roles::thin_out(arm, work.stamp, root).await?;
-    roles::delete_at_and_below(arm, root, batch).await
+    roles::thin_out(&arm.store, work.stamp, root).await?;
+    roles::delete_at_and_below(&arm.store, root, batch).await
 }
 
 async fn remove_one(

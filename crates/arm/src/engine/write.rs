@@ -186,7 +186,9 @@ async fn prepare(
         return check_same_location(&current.value, desired.location.as_deref());
     }
     check_name(kind, id)?;
-    arm.check_registered(id).await?;
+    if !kind.recovers(desired) {
+        arm.check_registered(id).await?;
+    }
     match desired.location.as_deref() {
         Some(location) => arm.check_location(
             location,
@@ -268,7 +270,8 @@ fn stamped(mut resource: Resource, id: &ArmId, before: Option<&Resource>, work: 
             resource.created_by = before.created_by.clone();
             resource.created_by_type = before.created_by_type.clone();
         }
-        // Made now, or brought back, and then made when it was.
+        // Brought back: spelled as it was, and made when it was.
+        None if resource.id == *id => {}
         None => resource.id = id.clone(),
     }
     resource.modified_at = work.now;

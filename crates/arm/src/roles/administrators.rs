@@ -1,4 +1,7 @@
 //! A subscription always has somebody who can assign roles in it.
+//!
+//! Only what is assigned at the subscription itself counts, as in Azure. A Global Administrator's elevated access at `/` is
+//! for a time, so no subscription is left to it, and it is given up at any time: whoever had it can have it again.
 
 use arcadia_kernel::{ArmId, Fault, StatusCode};
 use arcadia_store::Batch;
@@ -7,10 +10,8 @@ use uuid::Uuid;
 use crate::Arm;
 use crate::principal::PrincipalType;
 use crate::roles::assignments::own_prefix;
-use crate::roles::{ASSIGNMENTS, Assignment, OWNER_ROLE};
+use crate::roles::{ASSIGNMENTS, Assignment, OWNER_ROLE, USER_ACCESS_ADMINISTRATOR_ROLE};
 use crate::subscriptions::SUBSCRIPTIONS;
-
-const USER_ACCESS_ADMINISTRATOR_ROLE: Uuid = Uuid::from_u128(0x18d7d88d_d35e_4fb5_a5c3_7773c20a72d9);
 
 /// How many of the assignments beside one are read at a time.
 const BESIDE_ROWS: usize = 500;

@@ -6,7 +6,7 @@ use arcadia_kernel::{
     Action, ArmId, At, AuditStamp, Continuation, Decision, Fault, Method, Op, Permit, Question, Reply,
     Request, StatusCode, action, op,
 };
-use arcadia_store::{Batch, Row};
+use arcadia_store::{Batch, Row, Store};
 use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
@@ -17,6 +17,7 @@ use crate::access::{
 };
 use crate::error::{self, invalid_content, shown};
 use crate::filter::{self, Argument, Filter};
+use crate::kind::RESOURCES;
 use crate::page::{self, Items, Window};
 use crate::principal::PrincipalType;
 use crate::roles::{
@@ -333,7 +334,7 @@ fn update_not_permitted() -> Fault {
     Fault::bad_request("RoleAssignmentUpdateNotPermitted", message)
 }
 
-fn insert(assignment: &Assignment, batch: &mut Batch) -> Result<(), Fault> {
+pub(super) fn insert(assignment: &Assignment, batch: &mut Batch) -> Result<(), Fault> {
     let (id, grant) = (assignment.id(), assignment.grant_key());
     let reference = AssignmentRef { id: id.clone() };
     batch.require_absent(ASSIGNMENTS, &id);
@@ -397,17 +398,21 @@ async fn delete(at: At<Arm>, permit: Permit<DeleteAssignment>, request: Request)
 }
 
 /// Plans the end of the assignments at and below a scope that ends itself.
-pub(crate) async fn delete_at_and_below(arm: &Arm, scope: &ArmId, batch: &mut Batch) -> Result<(), Fault> {
-    for row in arm.store.all(ASSIGNMENTS, scope).await? {
+pub(crate) async fn delete_at_and_below(
+    store: &Store,
+    scope: &ArmId,
+    batch: &mut Batch,
+) -> Result<(), Fault> {
+    for row in store.all(ASSIGNMENTS, scope).await? {
         remove(&row.value, batch);
     }
     Ok(())
 }
 
 /// Deletes assignments at and below a scope until the rest fits in one commit.
-pub(crate) async fn thin_out(arm: &Arm, stamp: &AuditStamp, scope: &ArmId) -> Result<(), Fault> {
+pub(crate) async fn thin_out(store: &Store, stamp: &AuditStamp, scope: &ArmId) -> Result<(), Fault> {
     loop {
-        let rows = arm.store.all(ASSIGNMENTS, scope).await?;
+        let rows = store.all(ASSIGNMENTS, scope).await?;
         if rows.len() <= DELETED_AT_ONCE_MAX {
             return Ok(());
         }
@@ -415,8 +420,24 @@ pub(crate) async fn thin_out(arm: &Arm, stamp: &AuditStamp, scope: &ArmId) -> Re
         for row in rows.iter().take(DELETED_AT_ONCE_MAX) {
             remove(&row.value, &mut batch);
         }
-        arm.store.commit(stamp, batch).await?;
+        store.commit(stamp, batch).await?;
     }
+}
+
+/// Plans the end of the assignments at and below a scope that ends itself, and that is within a resource which stays.
+/// Where a role is assigned there meanwhile, the commit fails. Like the deletion of a resource, it must run to its end:
+/// where there are more than one commit takes, some go before it.
+pub async fn end_assignments(
+    store: &Store,
+    stamp: &AuditStamp,
+    resource: &ArmId,
+    scope: &ArmId,
+    batch: &mut Batch,
+) -> Result<(), Fault> {
+    let row = store.get(RESOURCES, resource).await?.ok_or_else(|| error::resource_not_found(resource))?;
+    batch.require_revision(RESOURCES, resource, row.revision);
+    thin_out(store, stamp, scope).await?;
+    delete_at_and_below(store, scope, batch).await
 }
 
 /// Which assignments a list shows.

@@ -4,6 +4,7 @@ mod administrators;
 mod assignments;
 mod builtin;
 mod definitions;
+mod elevation;
 mod scopes;
 
 use arcadia_kernel::ArmId;
@@ -13,9 +14,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+pub use assignments::end_assignments;
 pub(crate) use assignments::{delete_at_and_below, put_founding, rows as assignment_rows, thin_out};
 pub(crate) use builtin::{builtin_roles, role_by_id};
 pub(crate) use definitions::rows as definition_rows;
+pub(crate) use elevation::{ElevateAccess, rows as elevation_rows};
 
 use crate::principal::PrincipalType;
 
@@ -33,6 +36,8 @@ pub(crate) const ASSIGNMENT_GRANTS: Table<(Uuid, Uuid, ArmId), AssignmentRef> =
 
 /// `Owner`: everything but data.
 pub(crate) const OWNER_ROLE: Uuid = Uuid::from_u128(0x8e3af657_a8ff_443c_a75c_2fe8c4bcb635);
+/// `User Access Administrator`: assigns roles, and reads everything but data.
+const USER_ACCESS_ADMINISTRATOR_ROLE: Uuid = Uuid::from_u128(0x18d7d88d_d35e_4fb5_a5c3_7773c20a72d9);
 
 pub(crate) const DEFINITIONS_TYPE: &str = "Microsoft.Authorization/roleDefinitions";
 pub(crate) const ASSIGNMENTS_TYPE: &str = "Microsoft.Authorization/roleAssignments";

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test that calls them")]
 
 mod assignments;
+mod elevation;
 mod fuzz;
 mod groups;
 mod operations;

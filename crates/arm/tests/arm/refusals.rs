@@ -100,6 +100,21 @@ async fn challenges_name_the_fault_and_where_to_sign_in() {
     site.send(request).await.is(401);
 }
 
+/// az sends a token as long as it lasts, also after a new sign-in.
+#[tokio::test]
+async fn who_is_gone_is_told_how_to_lose_the_old_token() {
+    let site = Site::new().await;
+    site.assign(OWNER, 1, NINA, "Reader", &subscription()).await.is(201);
+    site.people.disabled.write().unwrap().insert(NINA);
+    // Where no role is asked for, which is what `az login` asks first.
+    let refused = site.get(NINA, "/subscriptions").await.is(403);
+    assert_eq!(refused.code(), "AuthorizationFailed");
+    let words = ["does not exist in the directory any more", "'az account clear'"];
+    assert!(words.iter().all(|words| refused.message().contains(words)), "{}", refused.message());
+    site.people.disabled.write().unwrap().clear();
+    site.get(NINA, &subscription()).await.is(200);
+}
+
 #[tokio::test]
 async fn the_version_is_required_and_any_date_is_served() {
     let site = Site::new().await;

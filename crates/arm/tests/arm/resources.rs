@@ -392,6 +392,7 @@ async fn tenants_subscriptions_locations_providers() {
     assert_eq!(mine.body["resourceTypes"][0]["operations"][0]["name"], "Test.Widgets/widgets/delete");
     assert_eq!(mine.body["operations"][0]["name"], "Test.Widgets/register/action");
 
+    site.call(OWNER, Method::DELETE, &widget, Value::Null).await.is(200);
     site.call(OWNER, Method::POST, &format!("{provider}/unregister"), Value::Null).await.is(200);
     let refused = format!("{rg}/providers/Test.Widgets/widgets/two");
     let answer = site.put(OWNER, &refused, json!({ "location": "uksouth" })).await.is(409);
@@ -399,6 +400,38 @@ async fn tenants_subscriptions_locations_providers() {
     let back = site.call(OWNER, Method::POST, &format!("{provider}/register"), Value::Null).await.is(200);
     assert_eq!(back.body["registrationState"], "Registered");
     site.put(OWNER, &refused, json!({ "location": "uksouth" })).await.is(201);
+}
+
+/// What is there can be worked with, so its namespace stays registered, and those that everything needs always do.
+#[tokio::test]
+async fn a_namespace_that_is_used_stays_registered() {
+    let site = Site::new().await;
+    // Neither a group nor a resource that is called like a namespace is of it.
+    let rg = site.group("Test.Engines").await;
+    let widget = site.widget(&rg, "one").await;
+    site.put(OWNER, &format!("{widget}/parts/p1"), json!({})).await.is(200);
+    let verb = async |namespace: &str, verb: &str| {
+        let path = format!("{}/providers/{namespace}/{verb}", subscription());
+        site.call(OWNER, Method::POST, &path, Value::Null).await
+    };
+    let refused = verb("test.widgets", "unregister").await.is(409);
+    assert_eq!(refused.code(), "CannotUnregisterProviderWithExistingResources");
+    for namespace in ["Microsoft.Authorization", "microsoft.resources"] {
+        let refused = verb(namespace, "unregister").await.is(409);
+        assert_eq!(refused.code(), "CannotUnregisterRegistrationFreeResourceProvider");
+        let shown = verb(namespace, "register").await.is(200);
+        let policy = (&shown.body["registrationState"], &shown.body["registrationPolicy"]);
+        assert_eq!(policy, (&json!("Registered"), &json!("RegistrationFree")));
+    }
+    verb("Test.Engines", "unregister").await.is(200);
+    site.put(OWNER, &format!("{rg}/providers/Test.Widgets/widgets/two"), json!({ "location": "uksouth" }))
+        .await
+        .is(201);
+    for name in ["one", "two"] {
+        let path = format!("{rg}/providers/Test.Widgets/widgets/{name}");
+        site.call(OWNER, Method::DELETE, &path, Value::Null).await.is(200);
+    }
+    verb("Test.Widgets", "unregister").await.is(200);
 }
 
 /// Registering a namespace is a right of that namespace.
@@ -425,9 +458,13 @@ async fn who_may_register_a_namespace() {
         for verb in ["unregister", "register"] {
             let path = format!("{}/providers/{namespace}/{verb}", subscription());
             site.call(other, Method::POST, &path, Value::Null).await.is(403);
-            let answer = site.call(who, Method::POST, &path, Value::Null).await.is(200);
+            let answer = site.call(who, Method::POST, &path, Value::Null).await;
+            if verb == "unregister" && namespace == "Microsoft.Resources" {
+                answer.is(409);
+                continue;
+            }
             let state = if verb == "register" { "Registered" } else { "NotRegistered" };
-            assert_eq!(answer.body["registrationState"], state, "{path}");
+            assert_eq!(answer.is(200).body["registrationState"], state, "{path}");
         }
     }
 }

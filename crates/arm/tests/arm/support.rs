@@ -10,8 +10,9 @@ use arcadia_arm::{
 };
 use arcadia_crypto::{KeyRing, SystemEntropy};
 use arcadia_kernel::{
-    Authenticator, Body, Caller, CallerKind, Dispatcher, Endpoint as _, Entropy, Fault, FixedClock, Gate,
-    HeaderMap, Incoming, Limits, Method, OpInfo, Reason, StatusCode, TokenFault, VerifiedToken, full_body,
+    Authenticator, Body, Caller, CallerKind, Decision, DenyReason, Dispatcher, Endpoint as _, Entropy, Fault,
+    FixedClock, Gate, HeaderMap, Incoming, Limits, Method, OpInfo, Question, Reason, StatusCode, TokenFault,
+    VerifiedToken, full_body,
 };
 use arcadia_races::TempDir;
 use arcadia_store::{Record, Store, Table};
@@ -138,6 +139,8 @@ impl ResourceKind for Part {
 pub struct People {
     pub groups: RwLock<HashMap<Uuid, HashSet<Uuid>>>,
     pub disabled: RwLock<HashSet<Uuid>>,
+    /// Who has the directory's role of that name.
+    pub global_administrators: RwLock<HashSet<Uuid>>,
 }
 
 impl PrincipalSource for People {
@@ -162,6 +165,14 @@ impl PrincipalSource for People {
     fn tenant(&self) -> TenantInfo {
         TenantInfo { id: TENANT, display_name: "Test".into(), default_domain: "example.net".into() }
     }
+
+    fn decide_by_directory_role(&self, question: &Question<'_>) -> Decision {
+        if self.global_administrators.read().unwrap().contains(&question.caller.object_id) {
+            Decision::Allowed { by: "Global Administrator".into() }
+        } else {
+            Decision::Denied(DenyReason::NoAssignment)
+        }
+    }
 }
 
 /// A token is an object id, or a fault's name.
@@ -180,7 +191,7 @@ impl Authenticator for Tokens {
             _ => Uuid::try_parse(id).map_err(|_| TokenFault::Malformed)?,
         };
         let caller = Caller {
-            kind: CallerKind::User,
+            kind: if object_id == MACHINE { CallerKind::ManagedIdentity } else { CallerKind::User },
             tenant_id: TENANT,
             object_id,
             name: format!("{}@example.net", object_id.simple()),

@@ -72,6 +72,11 @@ impl ResourceKind for Vaults {
         }
     }
 
+    fn recovers(&self, desired: &Desired) -> bool {
+        let mode = VaultRequest::read(desired.properties.clone()).and_then(|request| request.create_mode());
+        matches!(mode, Ok(CreateMode::Recover))
+    }
+
     /// The vault is kept, soft-deleted, with all it holds; its name stays taken.
     async fn delete(&self, plan: &mut Plan<'_>, current: &Resource) -> Result<(), Fault> {
         let properties = VaultProperties::stored(current).map_err(Fault::internal)?;

@@ -208,6 +208,39 @@ async fn deleted_shown_recovered() {
 }
 
 #[tokio::test]
+async fn a_recovered_vault_is_spelled_as_it_was() {
+    let world = World::with_vault("kvAtt1").await;
+    let id = world.vault("kvAtt1");
+    delete(&world, "KVATT1").await;
+    let recovered = world.put_vault("KVATT1", recovering()).await.ok();
+    let shown = world.manage(&world.owner, Method::GET, &world.vault("kvatt1"), Value::Null).await.ok();
+    for vault in [recovered, shown] {
+        assert_eq!((&vault["id"], &vault["name"]), (&json!(id), &json!("kvAtt1")));
+    }
+    delete(&world, "kvatt1").await;
+    let list =
+        world.manage(&world.owner, Method::GET, &format!("{PROVIDER}/deletedVaults"), Value::Null).await.ok();
+    assert_eq!(list["value"][0]["properties"]["vaultId"], json!(id));
+}
+
+/// The namespace may be given up while nothing but deleted vaults is left of it; they come back all the same.
+#[tokio::test]
+async fn a_vault_is_recovered_whatever_is_registered() {
+    let world = World::with_vault("kv1").await;
+    let unregister = async || {
+        world.manage(&world.owner, Method::POST, &format!("{PROVIDER}/unregister"), Value::Null).await
+    };
+    assert_eq!(unregister().await.refusal(), "409 CannotUnregisterProviderWithExistingResources");
+    delete(&world, "kv1").await;
+    assert_eq!(unregister().await.status, 200);
+    let refused = world.put_vault("kv2", vault_properties()).await;
+    assert_eq!(refused.refusal(), "409 MissingSubscriptionRegistration");
+    let missing = world.put_vault("kv2", recovering()).await;
+    assert_eq!(missing.refusal(), "404 DeletedVaultNotFound");
+    assert_eq!(world.put_vault("kv1", recovering()).await.status, 200);
+}
+
+#[tokio::test]
 async fn purged_with_all_it_held_and_a_new_vault_of_the_name_is_empty() {
     let world = World::with_vault("kv1").await;
     let officer = world.officer().await;

@@ -1,12 +1,16 @@
 //! Containers.
 
+use std::sync::Arc;
+
+use arcadia_arm::end_assignments;
 use arcadia_kernel::{At, EntropyExt as _, Fault, Permit, Reply, Request, StatusCode};
 
-use super::change::Leaving;
+use super::change::{Leaving, detached};
 use super::{DeleteContainer, ReadContainer, WriteContainer};
 use crate::account::Account;
 use crate::conditions::{Conditions, State};
 use crate::headers::{add_container, add_version, check_served, metadata, new_etag};
+use crate::paths::container_scope;
 use crate::records::{CONTAINERS, Container, Metadata, Refuse};
 use crate::{Storage, faults};
 
@@ -69,15 +73,27 @@ impl Storage {
         }
     }
 
-    /// The container and its name are gone at once; what it holds is unreachable then, and is removed by the sweep.
-    /// Gives whether there was one.
+    /// The container and its name are gone at once, and with them the roles that were assigned there; what it holds is
+    /// unreachable then, and is removed by the sweep. Gives whether there was one.
     pub(crate) async fn delete_container(
+        self: Arc<Self>,
+        account: Arc<Account>,
+        name: &str,
+        permit: Permit<DeleteContainer>,
+        conditions: Conditions,
+    ) -> Result<bool, Fault> {
+        let name = name.to_owned();
+        detached(async move { self.end_container(&account, &name, &permit, &conditions).await }).await
+    }
+
+    async fn end_container(
         &self,
         account: &Account,
         name: &str,
         permit: &Permit<DeleteContainer>,
         conditions: &Conditions,
     ) -> Result<bool, Fault> {
+        let scope = container_scope(&account.id, name).map_err(|_| faults::invalid_resource_name())?;
         let key = (account.instance(), name.to_owned());
         let leaving = Leaving { now: permit.epoch_seconds(), entropy: permit.entropy() };
         let mut attempts = self.store.attempts();
@@ -88,6 +104,7 @@ impl Storage {
             batch.require_revision(CONTAINERS, &key, row.revision);
             batch.delete(CONTAINERS, &key);
             leaving.leave(&mut batch, 0, Refuse::Container(row.value.instance))?;
+            end_assignments(&self.store, permit.stamp(), &account.id, &scope, &mut batch).await?;
             if attempts.commit(permit.stamp(), batch).await?.is_some() {
                 return Ok(true);
             }
@@ -162,7 +179,7 @@ pub(super) async fn delete(
 ) -> Result<Reply, Fault> {
     let conditions = Conditions::of(&request)?;
     let name = request.param("container");
-    if !at.delete_container(&at.target.account, name, &permit, &conditions).await? {
+    if !at.service.delete_container(at.target.account, name, permit, conditions).await? {
         return Err(faults::container_not_found());
     }
     Ok(Reply::empty(StatusCode::ACCEPTED))

@@ -180,6 +180,6 @@ async fn delete(
 ) -> Result<Reply, Fault> {
     let account = account_at(&storage, permit.scope())?;
     let (name, conditions) = (name(&request)?, Conditions::of(&request)?);
-    let was_there = storage.delete_container(&account, name, &permit, &conditions).await?;
+    let was_there = storage.delete_container(account, name, permit, conditions).await?;
     Ok(Reply::empty(if was_there { StatusCode::OK } else { StatusCode::NO_CONTENT }))
 }

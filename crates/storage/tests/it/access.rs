@@ -197,6 +197,42 @@ async fn a_role_reaches_no_further_than_its_container() {
     }
 }
 
+/// Whichever way it is deleted, and whoever deletes it: another container of that name is not theirs.
+#[tokio::test]
+async fn roles_on_a_container_end_with_it() {
+    let (world, member) = World::with_account("acct1").await;
+    let (reader, deep, neighbour) = (world.caller("reader"), world.caller("deep"), world.caller("neighbour"));
+    world.make_container(&member, "acct1", "cc1-2").await;
+    world.put(&member, "acct1", "/cc1-2/b", "x").await;
+    world.grant(&neighbour, BLOB_READER, &world.container("acct1", "cc1-2")).await;
+    let key = world.keys("acct1").await[0].clone();
+    let container = world.container("acct1", "cc1");
+    let data = || Ask::new(Method::DELETE, "acct1", "/cc1?restype=container");
+    for way in ["token", "key", "resource manager"] {
+        world.make_container(&member, "acct1", "cc1").await;
+        world.put(&member, "acct1", "/cc1/b", "x").await;
+        world.grant(&reader, BLOB_READER, &container).await;
+        world.grant(&deep, BLOB_READER, &format!("{container}/blobs/b")).await;
+        for who in [&reader, &deep] {
+            assert_eq!(world.get(who, "acct1", "/cc1/b").await.outcome(), "200", "{way}");
+        }
+        let gone = match way {
+            "token" => world.ask(data().by(&member)).await,
+            "key" => world.ask(data().signed("acct1", &key, START)).await,
+            _ => world.manage(Method::DELETE, &container, json!(null)).await,
+        };
+        assert!(matches!(gone.status, 200 | 202), "{way}: {}", gone.outcome());
+        world.make_container(&member, "acct1", "cc1").await;
+        world.put(&member, "acct1", "/cc1/b", "x").await;
+        for who in [&reader, &deep] {
+            assert_eq!(world.get(who, "acct1", "/cc1/b").await.outcome(), REFUSED, "{way}");
+        }
+        world.delete(&member, "acct1", "/cc1?restype=container").await;
+    }
+    assert_eq!(world.get(&neighbour, "acct1", "/cc1-2/b").await.outcome(), "200");
+    assert_eq!(world.get(&member, "acct1", "/cc1-2/b").await.outcome(), "200");
+}
+
 /// `%` stands for a segment without a name.
 #[tokio::test]
 async fn a_role_on_blobs_reaches_none_whose_name_fits_into_no_scope() {

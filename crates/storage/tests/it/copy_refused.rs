@@ -296,3 +296,19 @@ async fn what_a_copy_cannot_have_is_refused() {
     assert_eq!(world.ask(with_body.body("x")).await.outcome(), "400 InvalidInput");
     assert_eq!(world.get(&member, "acct1", "/cc1/c").await.outcome(), "404 BlobNotFound");
 }
+
+/// az asks for such a key first where a source is named by its container and blob.
+#[tokio::test]
+async fn who_asks_for_a_delegation_key_is_told_what_to_do_instead() {
+    let (world, member) = site().await;
+    let path = "/?restype=service&comp=userdelegationkey";
+    let ask = Ask::new(Method::POST, "acct1", path).body("<KeyInfo/>").by(&member);
+    let refused = world.ask(ask).await;
+    assert_eq!(refused.outcome(), "400 InvalidUri");
+    let message = &refused.all("Message")[0];
+    for word in ["delegation keys", "shared access signatures", "--source-uri"] {
+        assert!(message.contains(word), "{message}");
+    }
+    let stranger = world.ask(Ask::new(Method::POST, "acct1", path).body("<KeyInfo/>")).await;
+    assert_eq!(stranger.outcome(), "401 NoAuthenticationInformation");
+}
