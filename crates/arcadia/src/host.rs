@@ -1,10 +1,10 @@
 //! What the process finds around it: time, variables, directories. Libraries get these handed in from here.
 
 use std::ffi::OsString;
-use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use arcadia_kernel::Clock;
 use jiff::Timestamp;
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -46,9 +46,10 @@ pub fn user(uid: u32) -> String {
 }
 
 /// What a shell has open besides the three streams, such as a lock or the file with a passphrase, is not handed to
-/// processes that are started from here on. For a process with one thread.
-pub fn keep_open_files_to_itself() -> io::Result<()> {
-    for entry in std::fs::read_dir("/proc/self/fd")? {
+/// processes that are started from here on: sites and machines outlive the shell, and others run in them. For a process
+/// with one thread.
+pub fn keep_open_files_to_itself() -> anyhow::Result<()> {
+    for entry in std::fs::read_dir("/proc/self/fd").context("/proc/self/fd")? {
         let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         if number > 2 {
             #[allow(unsafe_code, reason = "it is open, as it was just listed and no other thread closes it")]

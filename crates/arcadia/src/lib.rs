@@ -36,24 +36,31 @@ pub type Agent = fn(Vec<OsString>) -> ExitCode;
 
 /// The program, from its arguments to its exit code.
 pub fn main(agent: Agent) -> ExitCode {
+    begin(agent).unwrap_or_else(|error| {
+        terminal::note(format!("arcadia: {error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+fn begin(agent: Agent) -> anyhow::Result<ExitCode> {
     // Before anything else: the kernel gives a new user namespace to processes with a single thread only.
-    if let Some(code) = machine::intercept() {
-        return code;
+    if let Some(part) = machine::part() {
+        host::keep_open_files_to_itself()?;
+        return Ok(part());
     }
-    match run(Cli::parse(), agent) {
-        Ok(code) => code,
-        Err(error) => {
-            terminal::note(format!("arcadia: {error:#}"));
-            ExitCode::FAILURE
-        }
+    let cli = Cli::parse();
+    // What `arcadia run` becomes is given all that its shell has open, as by env(1).
+    if !matches!(cli.command, Command::Run(_)) {
+        host::keep_open_files_to_itself()?;
     }
+    run(cli, agent)
 }
 
 fn run(cli: Cli, agent: Agent) -> anyhow::Result<ExitCode> {
     let data = || {
         let path = host::data_directory(cli.data.clone())?;
         let passphrase = host::passphrase_file(cli.passphrase_file.clone());
-        anyhow::Ok(DataDir::at(path).unlocked_by(passphrase).reachable()?)
+        anyhow::Ok(DataDir::ours(path)?.unlocked_by(passphrase))
     };
     match &cli.command {
         Command::Up(arguments) => commands::up::run(&data()?, arguments),
@@ -65,7 +72,7 @@ fn run(cli: Cli, agent: Agent) -> anyhow::Result<ExitCode> {
         Command::Lab(arguments) => lab::run(cli.data.clone(), arguments),
         Command::Machine(command) => {
             let data = data()?;
-            machine::run(command, data.path(), || commands::machine_site(&data))
+            machine::run(command, &data, || commands::machine_site(&data))
         }
         Command::Token(command) => commands::token::run(command),
         Command::Access(command) => commands::access::run(&data()?, command),

@@ -21,8 +21,6 @@ use crate::site::{DataDir, Running, State};
 
 /// What a machine needs of the site, which must be running.
 pub fn machine_site(data: &DataDir) -> anyhow::Result<machine::Site> {
-    // Machines are the site's, which starts them again.
-    data.ours()?;
     if !matches!(Running::state(data)?, State::Running(_)) {
         anyhow::bail!(not_running(data));
     }

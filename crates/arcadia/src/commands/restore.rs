@@ -13,6 +13,7 @@ use clap::Args;
 use tar::EntryType;
 
 use crate::host::is_root;
+use crate::machine;
 use crate::site::backup::{
     Archived, BLOBS, Blobs, Draft, Entry, Form, MACHINES, MANIFEST, MANIFEST_DATA, MANIFEST_SEAL, Manifest,
     PARTS, ROOT_KEY, SCHEMA, SERVERS, STORE, additional_data,
@@ -35,7 +36,8 @@ const MACHINE_ENTRIES: [EntryType; 3] = [EntryType::Directory, EntryType::Regula
                         The data directory (--data) must be empty or not exist. Every file is checked first; a backup that was \
                         changed, or a root key that is not its own, is refused and nothing is made. Every blob is opened on the \
                         way. As root, database servers get back the user that they run as, and need the version of \
-                        PostgreSQL that they had.\n\n\
+                        PostgreSQL that they had. A machine that cannot be unpacked is left out and named, and the command \
+                        exits with 1.\n\n\
                         Do not run a site and its copy at the same time: both answer with the same keys and names.")]
 pub struct Arguments {
     /// What `arcadia backup` made
@@ -47,9 +49,8 @@ pub struct Arguments {
 
 pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let from = arguments.backup.as_path();
-    let (manifest, bytes) = manifest(from)?;
+    let (mut manifest, bytes) = manifest(from)?;
     data.check_path()?;
-    data.ours()?;
     let draft = Draft::of(data.path())?;
     draft.remove_at_signals()?;
     let keys = keys(from, arguments.root_key.as_deref(), data)?;
@@ -66,7 +67,8 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if keys.root.source == RootSource::File {
         draft.write(ROOT_KEY, keys.root.key.to_bytes().as_slice(), 0o600)?;
     }
-    put_archives(from, &draft, &ring, &manifest)?;
+    put_servers(from, &draft, &ring, &manifest.database_servers)?;
+    let left_out = put_machines(from, &draft, &ring, &mut manifest.machines)?;
     put_small_files(from, &draft, &ring, &manifest)?;
     let rows = checked_rows(&draft, ring, &manifest)?;
     put_blobs(from, &draft, &rows, &manifest)?;
@@ -83,7 +85,10 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     for what in &manifest.not_included {
         note(format!("not in the backup, and so not there now: {what}"));
     }
-    Ok(ExitCode::SUCCESS)
+    for what in &left_out {
+        note(format!("not there now: {what}"));
+    }
+    Ok(if left_out.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn put_small_files(from: &Path, draft: &Draft, ring: &KeyRing, manifest: &Manifest) -> anyhow::Result<()> {
@@ -126,25 +131,50 @@ fn put_blobs(from: &Path, draft: &Draft, rows: &StoreReader, manifest: &Manifest
     Ok(())
 }
 
-fn put_archives(from: &Path, draft: &Draft, ring: &KeyRing, manifest: &Manifest) -> anyhow::Result<()> {
-    let account = databases::place(&DataDir::at(draft.path().to_owned())).account;
-    for (kind, archives, entries) in [
-        (SERVERS, &manifest.database_servers, &SERVER_ENTRIES[..]),
-        (MACHINES, &manifest.machines, &MACHINE_ENTRIES[..]),
-    ] {
-        if !archives.is_empty() {
-            draft.folder(kind)?;
-        }
-        for archive in archives {
-            let folder = draft.folder(&archive.folder)?;
-            unpack(from, archive, entries, ring, &folder)
-                .with_context(|| format!("{} does not open", from.join(archive.kept_as()).display()))?;
-            if kind == SERVERS {
-                arcadia_postgres::give(&folder, account)?;
-            }
-        }
+fn put_servers(from: &Path, draft: &Draft, ring: &KeyRing, servers: &[Archived]) -> anyhow::Result<()> {
+    let account = databases::place(&DataDir::ours(draft.path().to_owned())?).account;
+    if !servers.is_empty() {
+        draft.folder(SERVERS)?;
+    }
+    for archive in servers {
+        let folder = draft.folder(&archive.folder)?;
+        unpack(from, archive, &SERVER_ENTRIES, ring, &folder)
+            .with_context(|| format!("{} does not open", from.join(archive.kept_as()).display()))?;
+        arcadia_postgres::give(&folder, account)?;
     }
     Ok(())
+}
+
+/// Those that cannot be unpacked are taken out of `machines` and returned in words: what a machine's users put into it
+/// must not cost everything else.
+fn put_machines(
+    from: &Path,
+    draft: &Draft,
+    ring: &KeyRing,
+    machines: &mut Vec<Archived>,
+) -> anyhow::Result<Vec<String>> {
+    if !machines.is_empty() {
+        draft.folder(MACHINES)?;
+    }
+    let (mut put, mut left_out) = (Vec::new(), Vec::new());
+    for archive in machines.drain(..) {
+        let folder = draft.folder(&archive.folder)?;
+        let Err(error) = unpack(from, &archive, &MACHINE_ENTRIES, ring, &folder) else {
+            put.push(archive);
+            continue;
+        };
+        machine::remove_tree(&folder).with_context(|| folder.display().to_string())?;
+        // The cause alone: what is around it has names in it that the machine's users have chosen.
+        let (file, cause) = (from.join(archive.kept_as()), error.root_cause().to_string());
+        left_out.push(format!(
+            "machine {}, as {} cannot be unpacked: {}",
+            archive.name,
+            file.display(),
+            cause.escape_debug()
+        ));
+    }
+    *machines = put;
+    Ok(left_out)
 }
 
 /// With the owners that the files had, where that is possible. What is none of `kinds` is refused.
@@ -355,13 +385,11 @@ mod tests {
         }
     }
 
-    /// An archive of a directory, a file in it, and one entry more, unpacked into a folder of its own.
-    fn unpacked(folder: &Path, kinds: &[EntryType], kind: EntryType, name: &str) -> anyhow::Result<()> {
-        let ring = KeyRing::generate(&SystemEntropy).unwrap();
-        let archive = Archived::new(SERVERS, "pg-a", uuid::Uuid::nil());
-        fs::create_dir_all(folder.join(SERVERS)).unwrap();
-        fs::remove_file(folder.join(archive.kept_as())).ok();
-        let sealed = ArchiveWriter::create(folder, &archive.kept_as(), &ring, &SystemEntropy).unwrap();
+    /// Puts an archive into a backup, of a directory, a file in it, and one entry more.
+    fn put_archive(backup: &Path, ring: &KeyRing, archive: &Archived, kind: EntryType, name: &str) {
+        fs::create_dir_all(backup.join(&archive.folder).parent().unwrap()).unwrap();
+        fs::remove_file(backup.join(archive.kept_as())).ok();
+        let sealed = ArchiveWriter::create(backup, &archive.kept_as(), ring, &SystemEntropy).unwrap();
         let mut out = tar::Builder::new(sealed);
         let entry = |kind: EntryType, name: &str, mode| {
             let mut header = tar::Header::new_gnu();
@@ -382,12 +410,39 @@ mod tests {
         out.append(&entry(EntryType::Regular, "base/1", 0o600), std::io::empty()).unwrap();
         out.append(&entry(kind, name, 0o600), std::io::empty()).unwrap();
         out.into_inner().unwrap().finish().unwrap();
+    }
+
+    /// Such an archive, unpacked into a folder of its own.
+    fn unpacked(folder: &Path, kinds: &[EntryType], kind: EntryType, name: &str) -> anyhow::Result<()> {
+        let ring = KeyRing::generate(&SystemEntropy).unwrap();
+        let archive = Archived::new(SERVERS, "pg-a", uuid::Uuid::nil());
+        put_archive(folder, &ring, &archive, kind, name);
         let again = tempfile::TempDir::new_in(folder).unwrap();
         unpack(folder, &archive, kinds, &ring, again.path())?;
         assert!(again.path().join("base/1").is_file() && again.path().join(name).symlink_metadata().is_ok());
         // Nothing is removed from it otherwise, except by root.
         fs::set_permissions(again.path().join("base"), fs::Permissions::from_mode(0o700)).unwrap();
         Ok(())
+    }
+
+    #[test]
+    fn a_machine_that_cannot_be_unpacked_costs_no_other() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let backup = folder.path().join("backup");
+        let ring = KeyRing::generate(&SystemEntropy).unwrap();
+        let mut machines = ["m1", "m2", "m3"].map(|name| Archived::new(MACHINES, name, name)).to_vec();
+        for (archive, kind) in machines.iter().zip([EntryType::Regular, EntryType::Fifo, EntryType::Symlink])
+        {
+            put_archive(&backup, &ring, archive, kind, "x\x1b");
+        }
+        let draft = Draft::of(&folder.path().join("again")).unwrap();
+        let told = put_machines(&backup, &draft, &ring, &mut machines).unwrap();
+        assert!(told.len() == 1 && told[0].starts_with("machine m2, as "), "{told:?}");
+        assert!(told[0].contains("which no backup has there") && !told[0].contains('\x1b'), "{told:?}");
+        let names: Vec<&str> = machines.iter().map(|archive| archive.name.as_str()).collect();
+        assert_eq!(names, ["m1", "m3"]);
+        let is_there = ["m1", "m2", "m3"].map(|name| draft.path().join(MACHINES).join(name).exists());
+        assert_eq!(is_there, [true, false, true]);
     }
 
     #[test]

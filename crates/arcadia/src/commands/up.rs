@@ -9,7 +9,7 @@ use arcadia_crypto::Zeroizing;
 use arcadia_kernel::{is_domain, is_site_domain};
 use clap::Args;
 
-use crate::host::{keep_open_files_to_itself, variable};
+use crate::host::variable;
 use crate::logging;
 use crate::net::Upstream;
 use crate::serve::{self, Options, Ready};
@@ -208,8 +208,6 @@ fn upstream(offline: bool) -> anyhow::Result<Option<Upstream>> {
 /// Starts this program again in the background, and passes on what it prints until it can serve.
 fn detach(data: &DataDir, passphrase: Option<Zeroizing<String>>) -> anyhow::Result<ExitCode> {
     let program = std::env::current_exe().context("the program cannot find itself")?;
-    // The site outlives the shell, and would hold its locks for as long.
-    keep_open_files_to_itself().context("/proc/self/fd")?;
     let mut child = Command::new(program)
         .args(std::env::args_os().skip(1))
         .arg("--detached")

@@ -88,23 +88,20 @@ pub enum Command {
 }
 
 /// Runs a subcommand. `site` gives the running site, or says why there is none.
-pub fn run(command: &Command, data: &Path, site: impl FnOnce() -> Result<Site>) -> Result<ExitCode> {
+pub fn run(command: &Command, data: &DataDir, site: impl FnOnce() -> Result<Site>) -> Result<ExitCode> {
     match command {
         Command::Create { name, connect, resource_group, location } => {
             let site = site()?;
             create(&site, name)?;
-            if *connect {
-                join_site(&site, name, resource_group, location)
-            } else {
-                say_next(&DataDir::at(data.to_owned()), name)
-            }
+            if *connect { join_site(data, name, resource_group, location) } else { say_next(data, name) }
         }
-        Command::List { json } => list(data, *json),
-        Command::Exec { name, user, command } => go_in(data, name, user.as_deref(), command, site),
+        Command::List { json } => list(data.path(), *json),
+        Command::Exec { name, user, command } => go_in(data.path(), name, user.as_deref(), command, site),
         Command::Shell { name, user } => {
-            go_in(data, name, user.as_deref(), &[OsString::from("bash"), OsString::from("-i")], site)
+            let command = [OsString::from("bash"), OsString::from("-i")];
+            go_in(data.path(), name, user.as_deref(), &command, site)
         }
-        Command::Delete { names } => delete(data, names),
+        Command::Delete { names } => delete(data.path(), names),
     }
 }
 
@@ -124,14 +121,14 @@ fn say_next(data: &DataDir, name: &MachineName) -> Result<ExitCode> {
 }
 
 /// Becomes `azcmagent connect` on the machine.
-fn join_site(site: &Site, name: &MachineName, group: &str, location: &str) -> Result<ExitCode> {
-    let first = Credentials::expect(&DataDir::at(site.data.clone()))?;
+fn join_site(data: &DataDir, name: &MachineName, group: &str, location: &str) -> Result<ExitCode> {
+    let first = Credentials::expect(data)?;
     let (words, secrets) = connect_words(&first, group, location)?;
     let (input, mut output) = std::io::pipe()?;
     // Shorter than a pipe holds, so this does not wait for whoever reads it.
     output.write_all(secrets.as_bytes())?;
     drop(output);
-    enter::become_enter(&launch::existing(&site.data, name)?, None, &words, input.into())
+    enter::become_enter(&launch::existing(data.path(), name)?, None, &words, input.into())
 }
 
 /// The command, and what it reads from its standard input: every user of the host can read the words of a command.

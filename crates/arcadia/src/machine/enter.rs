@@ -3,13 +3,15 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Write as _;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result, bail};
+use rustix::fs::{Access, access};
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Gid, Pid, Signal, Uid};
 use rustix::thread::{
     LinkNameSpaceType, move_into_link_name_space, set_thread_gid, set_thread_groups, set_thread_uid,
@@ -19,6 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::record::{Folder, Record, Run};
 use super::{environment, launch, users};
+use crate::host::variable_os;
 
 const ENDED: &str = "the machine has just ended";
 
@@ -32,17 +35,19 @@ pub struct Enter {
     command: Vec<OsString>,
 }
 
-/// What a command in a machine is at first: this program, which takes on the command's user with all of its groups.
+/// What a command in a machine is at first: this program, which goes to the machine's files and takes on the command's user
+/// with all of its groups.
 #[derive(clap::Args)]
 pub struct Become {
+    /// The descriptor of the machine's mount namespace.
+    #[arg(long)]
+    mounts: RawFd,
     /// Absent on a machine that has one user.
     #[arg(long)]
     uid: Option<u32>,
     /// The user's own comes first.
     #[arg(long = "gid")]
     gids: Vec<u32>,
-    #[arg(long)]
-    program: PathBuf,
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
     command: Vec<OsString>,
 }
@@ -66,54 +71,58 @@ pub fn run(enter: Enter) -> Result<ExitCode> {
     let folder = Folder::new(enter.folder.clone());
     let record = folder.record()?;
     let run = folder.running().with_context(|| format!("machine {} does not run", record.name))?;
-    let here = std::env::current_dir().ok();
     let known = Known {
         passwd: std::fs::read_to_string(folder.passwd())?,
         group: std::fs::read_to_string(folder.group())?,
     };
     let fallback = launch::needs_fallback(record.isolation);
-    join(&run).with_context(|| format!("cannot enter machine {}", record.name))?;
-    // Entering a mount namespace leads to its root.
-    let landed = here.as_deref().is_some_and(|path| std::env::set_current_dir(path).is_ok());
-    if !landed {
-        std::env::set_current_dir("/")?;
-    }
-    let command = prepare(&enter, &record, &known, fallback)?;
+    let mounts = join(&run).with_context(|| format!("cannot enter machine {}", record.name))?;
+    let command = prepare(&enter, &record, &known, fallback, &mounts)?;
     // Threads are not possible here: a process whose children go to another process list cannot have any.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let status = runtime.block_on(supervise(command))?;
     Ok(exit_code(status))
 }
 
-/// Enters the namespaces of the machine's holder, the user namespace first: it gives the right to the others.
-fn join(run: &Run) -> Result<()> {
+/// Enters the namespaces of the machine's holder, the user namespace first: it gives the right to the others. All but that
+/// of its mounts, which is given back: the machine's root says what is found where in there, and this process starts a
+/// program that is not the machine's.
+fn join(run: &Run) -> Result<File> {
     let own = |kind: &str| std::fs::metadata(format!("/proc/self/ns/{kind}")).map(|file| file.ino()).ok();
+    let open_of = |kind: &str| {
+        let path = format!("/proc/{}/ns/{kind}", run.pid);
+        match File::open(&path) {
+            Err(_) if !run.is_alive() => bail!(ENDED),
+            opened => opened.with_context(|| format!("cannot open {path}")),
+        }
+    };
     let mut wanted = vec![("user", LinkNameSpaceType::User)];
     if run.own_processes {
         wanted.push(("pid", LinkNameSpaceType::ProcessID));
     }
     wanted.push(("net", LinkNameSpaceType::Network));
     wanted.push(("uts", LinkNameSpaceType::HostNameAndNISDomainName));
-    wanted.push(("mnt", LinkNameSpaceType::Mount));
     let mut open = Vec::new();
     for (kind, number) in wanted {
-        let path = format!("/proc/{}/ns/{kind}", run.pid);
-        let file = match File::open(&path) {
-            Err(_) if !run.is_alive() => bail!(ENDED),
-            opened => opened.with_context(|| format!("cannot open {path}"))?,
-        };
+        let file = open_of(kind)?;
         if Some(file.metadata()?.ino()) != own(kind) {
             open.push((kind, number, file));
         }
     }
+    let mounts = open_of("mnt")?;
+    // A user namespace gives its maker all rights over what enters it.
+    let owner = std::fs::metadata(format!("/proc/{}", run.pid)).map(|process| process.uid()).ok();
     if !run.is_alive() {
         bail!(ENDED);
+    }
+    if owner != Some(rustix::process::geteuid().as_raw()) {
+        bail!("process {}, which is to hold it, is another user's", run.pid);
     }
     for (kind, number, file) in open {
         move_into_link_name_space(file.as_fd(), Some(number))
             .with_context(|| format!("its {kind} namespace"))?;
     }
-    Ok(())
+    Ok(mounts)
 }
 
 /// The machine's users and groups, as its own files have them now.
@@ -123,13 +132,13 @@ struct Known {
 }
 
 #[allow(clippy::disallowed_methods, reason = "a command in a machine gets the caller's environment")]
-fn prepare(enter: &Enter, record: &Record, known: &Known, fallback: bool) -> Result<Command> {
-    let Some(program) = enter.command.first() else { bail!("there is no command") };
+fn prepare(enter: &Enter, record: &Record, known: &Known, fallback: bool, mounts: &File) -> Result<Command> {
     let callers = std::env::var("PATH").unwrap_or_default();
     let path = environment::path(&callers, fallback);
-    // This program: the one in the machine may be older.
+    // This program, by the host's /proc: the one in the machine may be older, or another.
     let mut command = Command::new("/proc/self/exe");
-    command.arg(super::INIT).arg("become");
+    command.arg(super::INIT).arg("become").arg(format!("--mounts={}", mounts.as_raw_fd()));
+    fcntl_setfd(mounts, FdFlags::empty())?;
     let user = enter.user.as_deref().unwrap_or("root");
     let login = users::find_login(&known.passwd, user)
         .with_context(|| format!("machine {} has no user {user}", record.name))?;
@@ -144,8 +153,7 @@ fn prepare(enter: &Enter, record: &Record, known: &Known, fallback: bool) -> Res
             record.isolation.note().unwrap_or_default()
         );
     }
-    // The program is looked for on the machine's path, not on the caller's.
-    command.arg("--program").arg(find(program.as_ref(), &path)).arg("--").args(&enter.command);
+    command.arg("--").args(&enter.command);
     for (name, _) in std::env::vars_os() {
         if !environment::is_passed_on(&name.to_string_lossy()) {
             command.env_remove(name);
@@ -161,6 +169,7 @@ fn prepare(enter: &Enter, record: &Record, known: &Known, fallback: bool) -> Res
 /// Becomes the command.
 pub fn become_command(wanted: &Become) -> Result<ExitCode> {
     let Some((name, arguments)) = wanted.command.split_first() else { bail!("there is no command") };
+    go_to_files(wanted.mounts).context("cannot enter the machine's mount namespace")?;
     if let Some(uid) = wanted.uid {
         let groups: Vec<Gid> = wanted.gids.iter().map(|gid| Gid::from_raw(*gid)).collect();
         let own = groups.first().context("the user has no group")?;
@@ -168,20 +177,35 @@ pub fn become_command(wanted: &Become) -> Result<ExitCode> {
         set_thread_gid(*own).context("cannot take on the user's group")?;
         set_thread_uid(Uid::from_raw(uid)).context("cannot take on the user")?;
     }
-    let error = std::process::Command::new(&wanted.program).arg0(name).args(arguments).exec();
+    let error = match find(name.as_ref(), &variable_os("PATH").unwrap_or_default()) {
+        Some(program) => std::process::Command::new(program).arg0(name).args(arguments).exec(),
+        None => std::io::ErrorKind::NotFound.into(),
+    };
     not_started(&error, name)
 }
 
-fn find(program: &Path, path: &str) -> PathBuf {
-    if program.as_os_str().as_encoded_bytes().contains(&b'/') {
-        return program.to_owned();
+/// Stays in the directory where it is, if the machine has it too.
+fn go_to_files(mounts: RawFd) -> Result<()> {
+    let here = std::env::current_dir().ok();
+    let mounts = File::open(format!("/proc/self/fd/{mounts}"))?;
+    move_into_link_name_space(mounts.as_fd(), Some(LinkNameSpaceType::Mount))?;
+    // That led to its root.
+    let landed = here.is_some_and(|path| std::env::set_current_dir(path).is_ok());
+    if !landed {
+        std::env::set_current_dir("/")?;
     }
-    let mut candidates = std::env::split_paths(path).map(|folder| folder.join(program));
-    candidates.find(|file| is_program(file)).unwrap_or_else(|| program.to_owned())
+    Ok(())
 }
 
-fn is_program(file: &Path) -> bool {
-    std::fs::metadata(file).is_ok_and(|data| data.is_file() && data.mode() & 0o111 != 0)
+/// Looks for a program as a shell of the user does, on the machine's path: goes on where the user may not enter or run what
+/// is there. What may not be run is told only where there is nothing else.
+fn find(program: &Path, path: &OsStr) -> Option<PathBuf> {
+    if program.as_os_str().as_encoded_bytes().contains(&b'/') {
+        return Some(program.to_owned());
+    }
+    let found =
+        || std::env::split_paths(path).map(|folder| folder.join(program)).filter(|file| file.is_file());
+    found().find(|file| access(file, Access::EXEC_OK).is_ok()).or_else(|| found().next())
 }
 
 /// Runs the command and passes signals on to it. A terminal sends its own to the command as well, so those are
@@ -226,4 +250,23 @@ fn not_started(error: &std::io::Error, name: &OsStr) -> Result<ExitCode> {
 fn exit_code(status: ExitStatus) -> ExitCode {
     let code = status.code().or_else(|| status.signal().map(|number| 128 + number)).unwrap_or(1);
     ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_users_process_is_not_entered() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let mut other = std::process::Command::new("sleep");
+        let mut other = other.arg("60").uid(65534).spawn().unwrap();
+        let run = Run::of(other.id().cast_signed(), false, Default::default()).unwrap();
+        let told = join(&run).map(|_| ()).unwrap_err().to_string();
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert!(told.contains("another user's"), "{told}");
+    }
 }

@@ -25,6 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::forward::{CONNECTIONS_MAX, forward};
 use super::record::{Folder, Record};
+use super::removal::remove_tree;
 use crate::host::raise_file_limit;
 use crate::net::{DATABASE_PORT, FIRST_DATABASE_ADDRESS};
 
@@ -153,9 +154,7 @@ fn unshare(flags: UnshareFlags) -> Result<()> {
 fn empty(folder: &Folder) -> Result<()> {
     enter_user_namespace(&folder.record()?)?;
     for part in [folder.var(), folder.opt()] {
-        if part.exists() {
-            fs::remove_dir_all(&part).with_context(|| format!("cannot remove {}", part.display()))?;
-        }
+        remove_tree(&part).with_context(|| format!("cannot remove {}", part.display()))?;
     }
     Ok(())
 }

@@ -1,11 +1,12 @@
 //! Making, starting, stopping and removing machines, seen from the host.
 
+use std::fmt::Display;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{
     DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink,
 };
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,10 +17,13 @@ use rustix::process::{Pid, Signal};
 use super::isolation::{Isolation, on_path};
 use super::name::MachineName;
 use super::record::{Folder, Record, Run, SCHEMA, network_of};
+use super::removal::remove_tree;
 use super::{INIT, Site, environment, sudo, users};
 
 const START_SECONDS_MAX: u64 = 30;
 const STOP_SECONDS_MAX: u64 = 8;
+/// How the name of a folder begins that is being removed.
+const GONE: &str = ".gone-";
 
 /// Makes the folder of a new machine and starts it. A machine that does not start leaves nothing behind.
 pub fn create(site: &Site, name: &MachineName) -> Result<Record> {
@@ -31,72 +35,144 @@ pub fn create(site: &Site, name: &MachineName) -> Result<Record> {
         }
         made => made.with_context(|| format!("cannot make {}", folder.path().display()))?,
     }
+    let machine = Locked::take(&folder)?;
     let made =
-        furnish(&folder, name, site.domain.clone()).and_then(|record| start(site, &folder).map(|()| record));
+        furnish(&folder, name, site.domain.clone()).and_then(|record| machine.start(site).map(|()| record));
     if made.is_err() {
-        let _ = stop(&folder);
-        let _ = remove_files(&folder);
+        let _ = machine.stop();
+        let _ = machine.remove();
     }
     made
 }
 
 /// Starts a machine unless it runs.
 pub fn start(site: &Site, folder: &Folder) -> Result<()> {
-    let _lock = lock(folder)?;
-    if folder.running().is_some() {
-        return Ok(());
-    }
-    end_stragglers(folder);
-    refresh(folder, site)?;
-    let record = folder.record()?;
-    let _ = fs::remove_file(folder.status());
-    let run = match hold(folder, &record, site, true)? {
-        Held::Running(run) => run,
-        // Where parts of /proc are masked, as in most containers, the kernel gives a new one to nobody.
-        Held::NoProcessList => match hold(folder, &record, site, false)? {
-            Held::Running(run) => run,
-            Held::NoProcessList => bail!("the machine asked twice to go without a process list of its own"),
-        },
-    };
-    folder.write_run(&run)
+    Locked::take(folder)?.start(site)
 }
 
 /// Waits while somebody else starts or stops the machine: a site that is up may still be starting it.
 pub fn settle(folder: &Folder) -> Result<()> {
-    lock(folder).map(|_| ())
+    Locked::take(folder).map(|_| ())
 }
 
 /// Stops a machine: its daemon first, then whatever else runs in it.
 pub fn stop(folder: &Folder) -> Result<()> {
-    let _lock = lock(folder)?;
-    if let Some(run) = folder.running() {
-        signal(run.pid, Signal::TERM);
-        if !ends_within(&run, Duration::from_secs(STOP_SECONDS_MAX)) {
-            signal(run.pid, Signal::KILL);
-            if !ends_within(&run, Duration::from_secs(2)) {
-                bail!("the machine's process {} does not end", run.pid);
-            }
-        }
-    }
-    end_stragglers(folder);
-    folder.forget_run();
-    Ok(())
+    Locked::take(folder)?.stop()
 }
 
 /// Stops a machine and removes its files.
 pub fn delete(data: &Path, name: &MachineName) -> Result<()> {
+    sweep(data);
     let folder = existing(data, name)?;
-    stop(&folder)?;
-    remove_files(&folder)
+    let machine = Locked::take(&folder)?;
+    machine.stop()?;
+    machine.remove()
+}
+
+/// A machine that nobody else starts, stops or deletes meanwhile.
+struct Locked<'a> {
+    folder: &'a Folder,
+    _file: File,
+}
+
+impl<'a> Locked<'a> {
+    fn take(folder: &'a Folder) -> Result<Self> {
+        loop {
+            let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(folder.lock());
+            let file = match opened {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    return Err(missing(folder.name()));
+                }
+                opened => opened.with_context(|| format!("cannot open {}", folder.lock().display()))?,
+            };
+            rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
+            // Who had it until now may have deleted the machine, and another one may have been made since.
+            let locked = file.metadata()?;
+            if identity(&folder.lock()) == Some((locked.dev(), locked.ino())) {
+                return Ok(Self { folder, _file: file });
+            }
+        }
+    }
+
+    fn start(&self, site: &Site) -> Result<()> {
+        let folder = self.folder;
+        if folder.running().is_some_and(|run| run.sockets == sockets(site)) {
+            return Ok(());
+        }
+        // Where the site was moved, the machine may still run and not reach it any more.
+        self.stop()?;
+        refresh(folder, site)?;
+        let record = folder.record()?;
+        let _ = fs::remove_file(folder.status());
+        let run = match hold(folder, &record, site, true)? {
+            Held::Running(run) => run,
+            // Where parts of /proc are masked, as in most containers, the kernel gives a new one to nobody.
+            Held::NoProcessList => match hold(folder, &record, site, false)? {
+                Held::Running(run) => run,
+                Held::NoProcessList => {
+                    bail!("the machine asked twice to go without a process list of its own")
+                }
+            },
+        };
+        folder.write_run(&run)
+    }
+
+    fn stop(&self) -> Result<()> {
+        let folder = self.folder;
+        if let Some(run) = folder.running().filter(|run| !is_of_another(run, folder)) {
+            signal(run.pid, Signal::TERM);
+            if !ends_within(&run, Duration::from_secs(STOP_SECONDS_MAX)) {
+                signal(run.pid, Signal::KILL);
+                if !ends_within(&run, Duration::from_secs(2)) {
+                    bail!("the machine's process {} does not end", run.pid);
+                }
+            }
+        }
+        end_stragglers(folder);
+        folder.forget_run();
+        Ok(())
+    }
+
+    /// Removes the files of a machine that does not run. First they get a name that is no machine's, so that nobody starts
+    /// what is left of it.
+    fn remove(self) -> Result<()> {
+        let path = self.folder.path();
+        let context = || format!("cannot remove {}", path.display());
+        // By its number, which no other folder has that could not be removed.
+        let number = fs::metadata(path).with_context(context)?.ino();
+        let gone = Folder::new(path.with_file_name(format!("{GONE}{number}")));
+        fs::rename(path, gone.path()).with_context(context)?;
+        remove_files(&gone)
+    }
+}
+
+/// Removes what is left of machines whose deletion did not come to its end. What cannot be removed is tried again.
+fn sweep(data: &Path) {
+    for entry in fs::read_dir(data.join("machines")).into_iter().flatten().flatten() {
+        if !entry.file_name().as_encoded_bytes().starts_with(GONE.as_bytes()) {
+            continue;
+        }
+        let folder = Folder::new(entry.path());
+        let lock = OpenOptions::new().append(true).open(folder.lock());
+        let is_held =
+            |file: &File| rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).is_err();
+        if !lock.as_ref().is_ok_and(is_held) {
+            let _ = remove_files(&folder);
+        }
+    }
+}
+
+fn missing(name: impl Display) -> anyhow::Error {
+    anyhow!(
+        "there is no machine {name}; `arcadia machine list` shows those that are, `arcadia machine create {name}` makes it"
+    )
 }
 
 /// The folder of a machine that exists.
 pub fn existing(data: &Path, name: &MachineName) -> Result<Folder> {
     let folder = Folder::new(name.folder(data));
     if !folder.path().is_dir() {
-        bail!(
-            "there is no machine {name}; `arcadia machine list` shows those that are, `arcadia machine create {name}` makes it"
-        );
+        return Err(missing(name));
     }
     Ok(folder)
 }
@@ -120,6 +196,7 @@ pub fn all(data: &Path) -> Result<Vec<(MachineName, Folder)>> {
 
 /// Starts every machine of a site that does not run; `arcadia up` calls it when the site can serve.
 pub fn restart_all(site: &Site) -> Result<Vec<(MachineName, Result<()>)>> {
+    sweep(&site.data);
     at_once(&site.data, |folder| start(site, folder))
 }
 
@@ -225,6 +302,11 @@ enum Held {
     NoProcessList,
 }
 
+/// The ways out of a machine.
+fn sockets(site: &Site) -> [PathBuf; 2] {
+    [site.proxy_socket.clone(), site.database_socket.clone()]
+}
+
 /// Starts the process that holds the machine, and waits until the machine's HIMDS answers.
 fn hold(folder: &Folder, record: &Record, site: &Site, own_processes: bool) -> Result<Held> {
     let mut command = bare(&own_program()?);
@@ -235,7 +317,7 @@ fn hold(folder: &Folder, record: &Record, site: &Site, own_processes: bool) -> R
         command.arg("--no-process-list");
     }
     let pid = converse(command, folder, record)?.context("the machine's process did not say its number")?;
-    let run = Run::of(pid, own_processes).with_context(|| log_tail(folder))?;
+    let run = Run::of(pid, own_processes, sockets(site)).with_context(|| log_tail(folder))?;
     folder.write_run(&run)?;
     let deadline = Instant::now() + Duration::from_secs(START_SECONDS_MAX);
     while Instant::now() < deadline {
@@ -300,7 +382,7 @@ fn remove_files(folder: &Folder) -> Result<()> {
         command.arg(INIT).arg("empty").arg("--folder").arg(folder.path());
         converse(command, folder, &record)?;
     }
-    fs::remove_dir_all(folder.path()).with_context(|| format!("cannot remove {}", folder.path().display()))
+    remove_tree(folder.path()).with_context(|| format!("cannot remove {}", folder.path().display()))
 }
 
 /// Ends processes that still are in the machine of the last run.
@@ -322,13 +404,20 @@ fn processes_of(folder: &Folder, run: &Run) -> Vec<i32> {
     // The number of a namespace is used again once it is gone, by whoever makes the next one: what is in it is the
     // machine's only where it has the machine's own folder in its place.
     let Some(own) = identity(&folder.var()) else { return Vec::new() };
-    let is_inside = |pid: &i32| {
-        let place = format!("/proc/{pid}/root{}", arcadia_agent::DEFAULT_ROOT);
-        network_of(*pid) == Some(run.network) && identity(Path::new(&place)) == Some(own)
-    };
+    let is_inside = |pid: &i32| network_of(*pid) == Some(run.network) && in_place(*pid) == Some(own);
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     pids.filter(is_inside).collect()
+}
+
+/// Which folder a process has where a machine has its own.
+fn in_place(pid: i32) -> Option<(u64, u64)> {
+    identity(Path::new(&format!("/proc/{pid}/root{}", arcadia_agent::DEFAULT_ROOT)))
+}
+
+/// Whether the process holds the machine of another folder: a copied data directory has the runs of the first on record.
+fn is_of_another(run: &Run, folder: &Folder) -> bool {
+    in_place(run.pid).is_some_and(|place| identity(&folder.var()) != Some(place))
 }
 
 /// Which file this is, whatever it is called.
@@ -351,12 +440,6 @@ fn ends_within(run: &Run, time: Duration) -> bool {
         std::thread::sleep(Duration::from_millis(10));
     }
     true
-}
-
-fn lock(folder: &Folder) -> Result<File> {
-    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(folder.path().join("lock"))?;
-    rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
-    Ok(file)
 }
 
 fn log_tail(folder: &Folder) -> String {
@@ -402,7 +485,7 @@ mod tests {
 
         fn run(&self) -> Run {
             // Of a holder that has ended, whose namespace's number the other has.
-            Run { start_ticks: 1, ..Run::of(self.0.id().cast_signed(), false).unwrap() }
+            Run { start_ticks: 1, ..Run::of(self.0.id().cast_signed(), false, Default::default()).unwrap() }
         }
 
         fn is_alive(&mut self) -> bool {
@@ -448,5 +531,48 @@ mod tests {
             assert!(Instant::now() < deadline, "it is not ended");
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+    #[test]
+    fn a_copied_folder_does_not_end_the_machine_of_the_first() {
+        let outside = TempDir::new().unwrap();
+        let [first, copied] = ["m", "n"].map(|name| Folder::new(outside.path().join(name)));
+        fs::create_dir_all(first.var()).unwrap();
+        fs::create_dir_all(copied.var()).unwrap();
+        let mut own = Other::start(IN_PLACE, &first);
+        let run = Run::of(own.0.id().cast_signed(), false, Default::default()).unwrap();
+        first.write_run(&run).unwrap();
+        copied.write_run(&run).unwrap();
+        stop(&copied).unwrap();
+        assert!(own.is_alive() && copied.last_run().is_none());
+        stop(&first).unwrap();
+        assert!(!own.is_alive());
+    }
+
+    #[test]
+    fn who_waited_for_a_machine_that_was_deleted_is_told_so() {
+        let data = TempDir::new().unwrap();
+        let name: MachineName = "m1".parse().unwrap();
+        let folder = Folder::new(name.folder(data.path()));
+        fs::create_dir_all(folder.path()).unwrap();
+        let machine = Locked::take(&folder).unwrap();
+        let (sender, told) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let waiting = || Locked::take(&folder).map(|_| ()).map_err(|error| error.to_string());
+            scope.spawn(move || sender.send(waiting()).unwrap());
+            assert!(told.recv_timeout(Duration::from_millis(200)).is_err(), "it waits");
+            machine.remove().unwrap();
+            assert!(told.recv().unwrap().unwrap_err().starts_with("there is no machine m1;"));
+        });
+        assert!(all(data.path()).unwrap().is_empty());
+
+        // What is left of a deletion that was killed, and what one is still at.
+        let [left, held] = ["1", "2"]
+            .map(|number| Folder::new(data.path().join("machines").join(format!("{GONE}{number}"))));
+        fs::create_dir_all(left.var()).unwrap();
+        fs::create_dir_all(held.var()).unwrap();
+        let _machine = Locked::take(&held).unwrap();
+        sweep(data.path());
+        assert!(!left.path().exists() && held.var().exists());
+        assert!(all(data.path()).unwrap().is_empty());
     }
 }

@@ -14,6 +14,7 @@
 //! | `forward` | the way from a machine to its site |
 //! | `enter` | running something in a machine |
 //! | `copy` | a machine in a backup |
+//! | `removal` | removing a folder whose depth others have chosen |
 //! | `command` | the command line |
 
 mod command;
@@ -28,13 +29,15 @@ mod loopback;
 mod mounts;
 mod name;
 mod record;
+mod removal;
 mod sudo;
 mod users;
 
 pub use command::{Command, run};
-pub use copy::copy;
+pub use copy::{Omitted, copy};
 pub use isolation::on_path;
 pub use launch::{all, restart_all, stop_all};
+pub use removal::remove_tree;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -68,12 +71,10 @@ pub fn users_are_separate() -> bool {
     isolation::Isolation::detect().separates_users()
 }
 
-/// Takes over the process when it was started as part of a machine. Must be called first in `main`, while the
-/// process still has a single thread: the kernel lets only such a process change its user namespace.
-pub fn intercept() -> Option<ExitCode> {
+/// What this process does when it was started as part of a machine. To be done while it still has a single thread: the
+/// kernel lets only such a process change its user namespace.
+pub fn part() -> Option<impl FnOnce() -> ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_none_or(|first| first != INIT) {
-        return None;
-    }
-    Some(holder::main(arguments))
+    let is_part = arguments.next().is_some_and(|first| first == INIT);
+    is_part.then_some(move || holder::main(arguments))
 }

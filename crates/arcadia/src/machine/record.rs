@@ -1,7 +1,7 @@
 //! What is kept of a machine on disk, and how the process that holds it is recognised again.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,11 @@ impl Folder {
         &self.0
     }
 
+    /// The machine's.
+    pub fn name(&self) -> impl fmt::Display {
+        self.0.file_name().unwrap_or_default().display()
+    }
+
     pub fn hosts(&self) -> PathBuf {
         self.0.join("etc/hosts")
     }
@@ -69,6 +74,11 @@ impl Folder {
 
     pub fn status(&self) -> PathBuf {
         self.0.join("status")
+    }
+
+    /// Locked by whoever starts, stops or deletes the machine.
+    pub fn lock(&self) -> PathBuf {
+        self.0.join("lock")
     }
 
     fn record_file(&self) -> PathBuf {
@@ -117,17 +127,21 @@ pub struct Run {
     pub network: u64,
     /// Whether the machine has a process list of its own.
     pub own_processes: bool,
+    /// Of the site, which may be in another place since.
+    #[serde(default)]
+    pub sockets: [PathBuf; 2],
 }
 
 impl Run {
     /// Describes the process `pid`.
-    pub fn of(pid: i32, own_processes: bool) -> Result<Self> {
+    pub fn of(pid: i32, own_processes: bool, sockets: [PathBuf; 2]) -> Result<Self> {
         Ok(Self {
             pid,
             start_ticks: start_ticks(pid).context("the machine's process has ended")?,
             boot: boot()?,
             network: network_of(pid).context("the machine's network namespace cannot be seen")?,
             own_processes,
+            sockets,
         })
     }
 
@@ -193,7 +207,7 @@ mod tests {
     #[test]
     fn a_process_is_known_by_its_start() {
         let pid = i32::try_from(std::process::id()).unwrap();
-        let run = Run::of(pid, false).unwrap();
+        let run = Run::of(pid, false, Default::default()).unwrap();
         assert!(run.is_alive());
         assert!(!Run { start_ticks: run.start_ticks + 1, ..run.clone() }.is_alive());
         let ending = Run { network: run.network + 1, ..run.clone() };

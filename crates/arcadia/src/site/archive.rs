@@ -68,7 +68,9 @@ impl<W: Write> ArchiveWriter<W> {
 
 impl<W: Write> Write for ArchiveWriter<W> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        let taken = data.len().min(CHUNK_BYTES - self.buffer.len());
+        // A chunk that could not be written is sealed, and longer; nothing may follow it.
+        let room = CHUNK_BYTES.checked_sub(self.buffer.len()).ok_or(io::ErrorKind::BrokenPipe)?;
+        let taken = data.len().min(room);
         self.buffer.extend_from_slice(&data[..taken]);
         if self.buffer.len() == CHUNK_BYTES {
             self.write_chunk()?;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use super::SiteFault;
@@ -10,21 +10,10 @@ use super::SiteFault;
 /// Longest small file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
-/// Fails where a directory is another user's.
-pub fn check_owner(folder: &Path) -> Result<(), SiteFault> {
-    let owner = fs::metadata(folder).map_err(SiteFault::file(folder))?.uid();
-    if owner == rustix::process::geteuid().as_raw() {
-        return Ok(());
-    }
-    Err(SiteFault::not_ours(folder, owner))
-}
-
-/// Replaces `path` by `bytes`, durable when it returns. Nobody sees half a file. Not in another user's directory: what
-/// root leaves there, its owner cannot read.
+/// Replaces `path` by `bytes`, durable when it returns. Nobody sees half a file.
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SiteFault> {
     let fault = SiteFault::file(path);
     let Some(folder) = path.parent() else { return Err(fault(io::ErrorKind::InvalidInput.into())) };
-    check_owner(folder)?;
     (|| {
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(format!(".{}.new", std::process::id()));

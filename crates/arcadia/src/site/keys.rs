@@ -35,7 +35,7 @@ impl KeysLock {
         Self::take(data, file, FlockOperation::NonBlockingLockShared, LOCK_PATIENCE)
     }
 
-    /// For whoever changes keys: nobody but the owner of the directory.
+    /// For whoever changes keys.
     pub fn exclusive(data: &DataDir) -> Result<Self, SiteFault> {
         Self::alone(data, LOCK_PATIENCE)
     }
@@ -46,7 +46,6 @@ impl KeysLock {
     }
 
     fn alone(data: &DataDir, patience: Duration) -> Result<Self, SiteFault> {
-        data.ours()?;
         let path = data.keys_lock_file();
         let file = Self::make(&path).map_err(SiteFault::file(&path))?;
         Self::take(data, Some(file), FlockOperation::NonBlockingLockExclusive, patience)
@@ -56,13 +55,13 @@ impl KeysLock {
         OpenOptions::new().create(true).append(true).mode(0o600).open(path)
     }
 
-    /// `None` where there is no file and this reader makes none: in another's directory, or on a file system that cannot
-    /// be written to.
+    /// `None` where there is no file and none can be made: without a directory, or on a file system that cannot be written
+    /// to.
     fn open_shared(data: &DataDir) -> Result<Option<File>, SiteFault> {
         use io::ErrorKind::{NotFound, ReadOnlyFilesystem};
         let path = data.keys_lock_file();
         let opened = match File::open(&path) {
-            Err(error) if error.kind() == NotFound && data.ours().is_ok() => Self::make(&path),
+            Err(error) if error.kind() == NotFound => Self::make(&path),
             opened => opened,
         };
         match opened {

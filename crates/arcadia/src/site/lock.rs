@@ -9,8 +9,6 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use super::files::check_owner;
-
 /// [`holder`] holds the lock itself for a moment; taking it waits for longer than that.
 const GLANCE: Duration = Duration::from_millis(200);
 
@@ -39,14 +37,12 @@ pub struct Lock {
 impl Lock {
     /// Takes the lock for a site, and writes this process's id into it.
     pub fn take(path: &Path) -> Result<Self, LockFault> {
-        Self::take_as(open(path, true)?, "")
+        Self::take_as(open(path)?, "")
     }
 
-    /// Takes the lock so that no site starts meanwhile. To whoever asks for the [`holder`], no site runs. Makes no file in
-    /// another's directory.
+    /// Takes the lock so that no site starts meanwhile. To whoever asks for the [`holder`], no site runs.
     pub fn take_for_copying(path: &Path) -> Result<Self, LockFault> {
-        let is_ours = path.parent().is_some_and(|folder| check_owner(folder).is_ok());
-        match open(path, is_ours) {
+        match open(path) {
             // Nor can a site write to it, which is kept away all the same where it comes to it another way.
             Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
                 let mut file = File::open(path)?;
@@ -67,8 +63,8 @@ impl Lock {
     }
 }
 
-fn open(path: &Path, create: bool) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(create).truncate(false).mode(0o600).open(path)
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 fn wait(file: &mut File, how: FlockOperation) -> Result<(), LockFault> {

@@ -15,13 +15,12 @@ mod trouble;
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 pub use archive::{ArchiveReader, ArchiveWriter};
 pub use credentials::Credentials;
-use files::check_owner;
 pub use files::{read_bounded, write_atomic};
 pub use keys::{
     KeyPlace, KeysLock, SiteKeys, authority_notice, load_or_create_authority, load_ring,
@@ -123,10 +122,6 @@ pub enum SiteFault {
 }
 
 impl SiteFault {
-    fn not_ours(path: &Path, owner: u32) -> Self {
-        Self::NotOurs { path: path.to_owned(), owner: crate::host::user(owner) }
-    }
-
     pub(crate) fn file(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |cause| Self::File { path, cause }
@@ -151,7 +146,25 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Names a directory without touching it.
+    /// Names a directory, which need not exist. One of another user is refused, to root too: its owner says what lies in
+    /// it, links and pipes as well, and what runs in its machines; and could not read what another leaves there.
+    pub fn ours(path: PathBuf) -> Result<Self, SiteFault> {
+        use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+        let fault = SiteFault::file(&path);
+        match fs::metadata(&path) {
+            Ok(found) => check_owner(&path, &found)?,
+            Err(error) if [NotFound, NotADirectory].contains(&error.kind()) => {}
+            Err(error) => return Err(fault(error)),
+        }
+        match fs::read_dir(&path) {
+            // Told once, with its path.
+            Err(error) if error.kind() == PermissionDenied => Err(fault(error)),
+            _ => Ok(Self { path, passphrase: PassphraseSource::default(), held: Arc::default() }),
+        }
+    }
+
+    /// A test's own.
+    #[cfg(test)]
     pub fn at(path: PathBuf) -> Self {
         Self { path, passphrase: PassphraseSource::default(), held: Arc::default() }
     }
@@ -163,25 +176,6 @@ impl DataDir {
 
     pub fn passphrase(&self) -> &PassphraseSource {
         &self.passphrase
-    }
-
-    /// Fails where the directory is closed to this user, as a site's is to all others but root.
-    pub fn reachable(self) -> Result<Self, SiteFault> {
-        match fs::read_dir(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                self.ours()?;
-                Err(SiteFault::file(&self.path)(error))
-            }
-            _ => Ok(self),
-        }
-    }
-
-    /// Fails where the directory is another user's. Root could write there, and its owner not read what it wrote.
-    pub fn ours(&self) -> Result<(), SiteFault> {
-        match check_owner(&self.path) {
-            Err(SiteFault::File { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
-            checked => checked,
-        }
     }
 
     /// Whether a site can be in a directory of this name.
@@ -206,13 +200,14 @@ impl DataDir {
                 _ => SiteFault::file(path)(error),
             }
         })?;
-        check_owner(path)?;
+        let folder = File::open(path).map_err(SiteFault::file(path))?;
+        let found = folder.metadata().map_err(SiteFault::file(path))?;
+        // Another user may have made it in the meantime.
+        check_owner(path, &found)?;
         if !self.may_hold_a_site().map_err(SiteFault::file(path))? {
             return Err(SiteFault::NotASite(path.clone()));
         }
-        let folder = File::open(path).map_err(SiteFault::file(path))?;
-        let mode = folder.metadata().map_err(SiteFault::file(path))?.permissions().mode();
-        if mode & 0o077 != 0 {
+        if found.permissions().mode() & 0o077 != 0 {
             fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(SiteFault::file(path))?;
         }
         for inner in [self.log_folder(), self.env_folder()] {
@@ -353,6 +348,14 @@ impl DataDir {
     pub fn env_folder(&self) -> PathBuf {
         self.path.join("env")
     }
+}
+
+fn check_owner(path: &Path, found: &fs::Metadata) -> Result<(), SiteFault> {
+    let owner = found.uid();
+    if owner == rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    Err(SiteFault::NotOurs { path: path.to_owned(), owner: crate::host::user(owner) })
 }
 
 #[cfg(test)]

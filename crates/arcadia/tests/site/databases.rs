@@ -217,12 +217,27 @@ async fn a_server_that_was_put_back_has_its_data() {
     let backup = folder.path().join("backup");
     let copied = site.command(&["backup", "--with-root-key", backup.to_str().unwrap()]);
     assert!(copied.status.success(), "{copied:?}");
+    no_backup_without_room(&site, folder.path());
     site.stop();
     let mut again = Site::over(folder.path().join("again"));
     let restored = again.command(&["restore", backup.to_str().unwrap()]);
     assert!(restored.status.success(), "{restored:?}");
     again.up(&["--offline"]);
     assert_eq!(ask(&again, "SELECT n FROM kept"), "7\n");
+}
+
+/// That the backup's disk is full is no fault of the server's, and nothing is kept.
+fn no_backup_without_room(site: &Site, folder: &Path) {
+    let small = folder.join("small");
+    std::fs::create_dir(&small).unwrap();
+    let script = "mount -t tmpfs -o size=16m tmpfs \"$2\" && ! \"$1\" backup \"$2/backup\" && ls -A \"$2\"";
+    let mut command = Command::new("unshare");
+    command.arg("-m").args(["sh", "-c", script, "sh", env!("CARGO_BIN_EXE_arcadia")]).arg(&small);
+    let Output { status, stdout, stderr } = command.env("ARCADIA_DATA", &site.data).output().unwrap();
+    let told = String::from_utf8(stderr).unwrap();
+    let is_named = told.contains("small") && told.contains("No space left on device");
+    assert!(is_named && !told.contains("not in it"), "{told}");
+    assert!(status.success() && stdout.is_empty(), "{}", String::from_utf8_lossy(&stdout));
 }
 
 #[tokio::test]

@@ -2,9 +2,8 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -420,113 +419,4 @@ fn who_follows_the_log_is_told_of_another_passphrase() {
     let verified = site.command(&["audit", "verify", "--passphrase-file", new]);
     assert!(succeeds(&verified).contains("unbroken"));
     site.stop();
-}
-
-/// Who owns what in a directory, itself included.
-fn owners(folder: &Path) -> Vec<(PathBuf, u32)> {
-    let mut found = vec![(folder.to_owned(), folder.symlink_metadata().unwrap().uid())];
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        match path.symlink_metadata().unwrap() {
-            inner if inner.is_dir() => found.extend(owners(&path)),
-            inner => found.push((path, inner.uid())),
-        }
-    }
-    found.sort();
-    found
-}
-
-const NOBODY: u32 = 65534;
-
-/// Stopped, and not ours.
-struct Theirs {
-    site: Site,
-    folder: TempDir,
-}
-
-impl Theirs {
-    /// `None` where this user cannot give anything away.
-    fn new() -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            return None;
-        }
-        let folder = TempDir::new().unwrap();
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).unwrap();
-        let data = folder.path().join("data");
-        let mut site = Site::start();
-        site.stop();
-        assert!(Command::new("cp").arg("-a").args([&site.data, &data]).status().unwrap().success());
-        for (path, _) in owners(&data) {
-            chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
-        }
-        // The other user may not come to where this one is built.
-        fs::copy(env!("CARGO_BIN_EXE_arcadia"), folder.path().join("arcadia")).unwrap();
-        Some(Self { site: Site::over(data), folder })
-    }
-
-    fn owner(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
-        command.arg(self.folder.path().join("arcadia")).args(arguments);
-        command.env("ARCADIA_DATA", &self.site.data).output().unwrap()
-    }
-}
-
-/// Under systemd a site is another user's, and root the one who looks after it.
-#[test]
-fn what_root_does_leaves_a_site_of_another_user_startable() {
-    let Some(theirs) = Theirs::new() else { return };
-    let (site, backup) = (&theirs.site, theirs.folder.path().join("backup"));
-    let backup = backup.to_str().unwrap();
-    // As in a site that was restored and has not run yet.
-    for name in ["keys.lock", "lock"] {
-        fs::remove_file(site.data.join(name)).unwrap();
-    }
-    // But for what SQLite makes, and gives to the owner of the database.
-    let there = || {
-        let all = owners(&site.data).into_iter();
-        all.filter(|(path, _)| !path.to_string_lossy().contains("store.db-")).collect::<Vec<_>>()
-    };
-    let before = there();
-    for command in [&["audit", "verify"][..], &["audit", "tail"], &["keys", "show"], &["backup", backup]] {
-        succeeds(&site.command(command));
-        assert_eq!(there(), before, "{command:?} makes nothing there");
-    }
-    let writes = [
-        &["keys", "rotate"][..],
-        &["keys", "root", "--file"],
-        &["up", "--offline"],
-        &["env"],
-        &["restore", backup],
-    ];
-    for command in writes {
-        let told = refused(&site.command(command));
-        assert!(told.contains("(`sudo -u nobody arcadia ...`)"), "{command:?}: {told}");
-    }
-    assert!(owners(&site.data).iter().all(|(_, owner)| *owner == NOBODY), "{:?}", owners(&site.data));
-    succeeds(&theirs.owner(&["up", "--detach", "--offline"]));
-    let told = refused(&site.command(&["machine", "create", "m1"]));
-    assert!(told.contains("sudo -u nobody") && !site.data.join("machines").exists(), "{told}");
-    succeeds(&site.command(&["down"]));
-}
-
-#[test]
-fn who_may_not_enter_is_told_who_may() {
-    let Some(theirs) = Theirs::new() else { return };
-    let data = &theirs.site.data;
-    let machines = data.join("machines");
-    fs::create_dir(&machines).unwrap();
-    fs::set_permissions(&machines, fs::Permissions::from_mode(0o700)).unwrap();
-    let into = theirs.folder.path().join("into");
-    fs::create_dir(&into).unwrap();
-    chown(&into, Some(NOBODY), Some(NOBODY)).unwrap();
-    let told = refused(&theirs.owner(&["backup", into.join("backup").to_str().unwrap()]));
-    assert!(told.contains("machines cannot be read: Permission denied"), "{told}");
-
-    chown(data, Some(0), Some(0)).unwrap();
-    for command in [&["down"][..], &["status"], &["machine", "list"], &["audit", "verify"], &["backup", "x"]]
-    {
-        let told = refused(&theirs.owner(command));
-        assert!(told.contains("another user") && told.contains("sudo -u root"), "{command:?}: {told}");
-    }
 }

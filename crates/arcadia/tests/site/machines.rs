@@ -1,19 +1,21 @@
 //! Machines, as whoever makes and enters them has them.
 
-use std::process::Output;
+use std::path::Path;
+use std::process::{Command, Output};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::support::{Site, arcadia};
 
 const NAME: &str = "m1";
 
 /// A machine that is gone with the test.
-struct Machine<'a>(&'a Site);
+pub struct Machine<'a>(pub &'a Site);
 
 impl<'a> Machine<'a> {
-    fn create(site: &'a Site, environment: &[(&str, &str)]) -> Self {
+    pub fn create(site: &'a Site, environment: &[(&str, &str)]) -> Self {
         let mut command = arcadia(&site.data);
         let made =
             command.args(["machine", "create", NAME]).envs(environment.iter().copied()).output().unwrap();
@@ -22,7 +24,7 @@ impl<'a> Machine<'a> {
         machine
     }
 
-    fn listed(&self) -> Value {
+    pub fn listed(&self) -> Value {
         let output = self.0.command(&["machine", "list", "--json"]);
         serde_json::from_slice::<Value>(&output.stdout).unwrap()[0].take()
     }
@@ -31,7 +33,7 @@ impl<'a> Machine<'a> {
         self.listed()["pid"].as_i64().unwrap() as i32
     }
 
-    fn run(&self, user: &str, environment: &[(&str, &str)], words: &[&str]) -> Output {
+    pub fn run(&self, user: &str, environment: &[(&str, &str)], words: &[&str]) -> Output {
         let mut command = arcadia(&self.0.data);
         command.args(["machine", "exec", "--user", user, NAME, "--"]).args(words);
         command.envs(environment.iter().copied()).output().unwrap()
@@ -105,5 +107,112 @@ fn a_machine_that_was_killed_is_started_again_by_who_enters_it() {
             output.status.success()
         });
         assert_eq!(entered.unwrap().stdout, format!("{NAME}\n").as_bytes());
+    }
+}
+
+/// A shell on the machine, whose users do what they like there.
+fn does(machine: &Machine<'_>, script: &str) {
+    machine.told("root", &["sh", "-c", script]);
+}
+
+fn told_of(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn folders(site: &Site) -> Vec<String> {
+    let entries = std::fs::read_dir(site.data.join("machines")).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn what_a_machines_users_make_costs_no_backup_and_no_restore() {
+    let folder = TempDir::new().unwrap();
+    let [backup, again] = ["backup", "again"].map(|name| folder.path().join(name));
+    let site = Site::start();
+    let machine = Machine::create(&site, &[]);
+    if !rustix::process::geteuid().is_root() && machine.listed()["separateUsers"] == true {
+        return; // a backup leaves the machine out
+    }
+    does(&machine, "cd /var/opt/azcmagent && echo kept > kept && truncate -s 1500M huge");
+    for (levels, length) in [(19, 199), (90, 3)] {
+        let script = format!(
+            "cd /var/opt/azcmagent && n=$(printf '%0{length}d' 1) && for i in $(seq {levels}); do mkdir $n && cd $n; done"
+        );
+        does(&machine, &script);
+    }
+    let command = |name: &str, path: &Path| site.command(&[name, "--with-root-key", path.to_str().unwrap()]);
+    let made = command("backup", &backup);
+    let told = told_of(&made);
+    assert_eq!(made.status.code(), Some(1), "{told}");
+    assert!(told.contains("not in it: of machine m1: var-opt-azcmagent/") && told.contains(" and 2 more ("));
+    let size = std::fs::metadata(backup.join("machines/m1.sealed")).unwrap().len();
+    assert!(size < 100 << 20, "{size}");
+
+    let restored = arcadia(&again).arg("restore").arg(&backup).output().unwrap();
+    assert!(restored.status.success(), "{restored:?}");
+    assert!(told_of(&restored).contains("not there now: of machine m1: "), "{restored:?}");
+    let kept = again.join("machines/m1/var-opt-azcmagent/kept");
+    assert_eq!(std::fs::read_to_string(kept).unwrap(), "kept\n");
+}
+
+#[test]
+fn a_machine_with_folders_of_any_depth_is_deleted() {
+    let site = Site::start();
+    let machine = Machine::create(&site, &[]);
+    does(&machine, "mkdir -p /var/opt/azcmagent/$(printf 'a/%.0s' $(seq 1900))");
+    // What a deletion left that was killed.
+    std::fs::create_dir(site.data.join("machines/.gone-1")).unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 128 && exec \"$0\" machine delete m1", env!("CARGO_BIN_EXE_arcadia")]);
+    let deleted = command.env("ARCADIA_DATA", &site.data).output().unwrap();
+    assert!(deleted.status.success(), "{deleted:?}");
+    assert!(folders(&site).is_empty(), "{:?}", folders(&site));
+}
+
+#[test]
+fn a_machine_is_deleted_while_others_enter_it() {
+    let site = Site::start();
+    for _ in 0..4 {
+        let _machine = Machine::create(&site, &[]);
+        let begin = |words: &[&str]| {
+            let mut command = arcadia(&site.data);
+            command.arg("machine").args(words).stderr(std::process::Stdio::piped()).spawn().unwrap()
+        };
+        let deleting = begin(&["delete", NAME]);
+        let entering = [(); 3].map(|()| begin(&["exec", NAME, "--", "true"]));
+        let deleted = deleting.wait_with_output().unwrap();
+        assert!(deleted.status.success(), "{deleted:?}");
+        for entered in entering.map(|child| child.wait_with_output().unwrap()) {
+            let told = told_of(&entered);
+            assert!(!told.contains("cannot put"), "{told}");
+        }
+        assert!(folders(&site).is_empty(), "{:?}", folders(&site));
+    }
+}
+
+#[test]
+fn a_machine_comes_with_its_site_to_another_place() {
+    let folder = TempDir::new().unwrap();
+    let [first, moved] = ["first", "moved"].map(|name| folder.path().join(name));
+    let mut site = Site::over(first.clone());
+    site.up(&["--offline"]);
+    assert!(site.command(&["machine", "create", NAME]).status.success());
+    site.signal(Signal::KILL);
+    site.ended();
+    std::fs::rename(&first, &moved).unwrap();
+    let mut site = Site::over(moved);
+    site.up(&["--offline"]);
+    let machine = Machine(&site);
+    // The site says what is no request to it; without the site, the forwarder says so.
+    let ask = "exec 3<>/dev/tcp/127.0.0.1/40344 && printf 'GET / HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n' >&3 && head -n 1 <&3";
+    let begun = std::time::Instant::now();
+    loop {
+        let asked = machine.run("root", &[], &["bash", "-c", ask]);
+        let answer = String::from_utf8_lossy(&asked.stdout).into_owned();
+        if answer.starts_with("HTTP/1.1 ") && !answer.contains("503") {
+            break;
+        }
+        assert!(begun.elapsed() < crate::raw::PATIENCE, "{asked:?}");
+        std::thread::sleep(std::time::Duration::from_millis(100));
     }
 }

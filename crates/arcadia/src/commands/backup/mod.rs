@@ -2,7 +2,7 @@
 
 mod parts;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -18,9 +18,14 @@ use crate::site::backup::{
     Draft, Entry, Form, MANIFEST, MANIFEST_DATA, MANIFEST_SEAL, Manifest, PARTS, ROOT_KEY, SCHEMA, STORE,
     additional_data, is_inside,
 };
-use crate::site::{DataDir, KeysLock, RootSource, SiteFault, SiteRecord, load_ring, open_keys, read_bounded};
+use crate::site::{
+    DataDir, KeysLock, RingFile, RootSource, SiteFault, SiteKeys, SiteRecord, open_keys, read_bounded,
+};
 use crate::terminal::{note, say};
 use parts::Copier;
+
+/// One of [`PARTS`].
+const RING: &str = "ring.json";
 
 /// Copy a site, running or stopped, as of one moment into a new directory
 #[derive(Debug, Args)]
@@ -31,8 +36,8 @@ use parts::Copier;
                         authority and the first credentials. The site goes on meanwhile; rows and blobs are as of the moment \
                         when it began, each database server as of a moment before it ended.\n\n\
                         It opens with the site's root key only, or its passphrase, which is NOT in it: keep a copy of root.key \
-                        elsewhere, or give --with-root-key. Not in it either: logs. A database server that cannot be copied \
-                        is left out and named, and the command exits with 1 once it has everything else.")]
+                        elsewhere, or give --with-root-key. Not in it either: logs. What cannot be copied of database servers and \
+                        machines is left out and named, and the command exits with 1 once it has everything else.")]
 pub struct Arguments {
     /// A directory that is empty or does not exist
     directory: PathBuf,
@@ -60,7 +65,7 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let reading = KeysLock::shared(data)?;
     StoreReader::open(data.path(), keys.ring, Arc::new(SystemEntropy))?.copy(&draft.path().join(STORE))?;
     // After the rows: a data key is in the ring before the first row is sealed under it.
-    let ring = load_ring(data)?;
+    let SiteKeys { ring, root, .. } = open_keys(data)?;
     let mut files = vec![Entry::of(draft.path(), STORE)?];
     copy_small_files(data, &draft, &ring, &mut files)?;
     if arguments.with_root_key {
@@ -74,8 +79,7 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let (database_servers, mut left_out) = copier.servers()?;
     let blobs = copier.blobs()?;
     drop(pin);
-    let (machines, closed) = copier.machines()?;
-    left_out.what.extend(closed);
+    let machines = copier.machines(&mut left_out)?;
     drop(rows);
     for archive in database_servers.iter().chain(&machines) {
         files.push(Entry::of(draft.path(), &archive.kept_as())?);
@@ -93,14 +97,34 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
         machines,
         not_included: left_out.what,
     };
+    // Until the copy has its name: whoever keeps the root key of now can restore it.
+    let reading = KeysLock::shared(data)?;
+    check_root(&draft.path().join(RING), &data.ring_file())?;
     seal(&draft, &ring, &manifest)?;
     draft.finish()?;
-    tell(arguments, &manifest, &keys.root.source);
+    drop(reading);
+    tell(arguments, &manifest, &root.source);
     if left_out.is_missed {
         note("the backup has everything else; put right what is named above and make another one");
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses a copy of the ring that only a root key opens which the site no longer has.
+fn check_root(copied: &Path, present: &Path) -> anyhow::Result<()> {
+    let roots = |path: &Path| {
+        let ring = RingFile::load(path)?.ok_or_else(|| SiteFault::KeyMissing(path.to_owned()))?;
+        Ok::<_, SiteFault>(ring.roots)
+    };
+    let present = roots(present)?;
+    if roots(copied)?.iter().any(|root| present.iter().any(|other| other.id == root.id)) {
+        return Ok(());
+    }
+    bail!(
+        "the root key was replaced meanwhile, and the copy opens with the old one only: nothing is kept of it; make another \
+         backup"
+    );
 }
 
 fn copy_small_files(
@@ -173,5 +197,31 @@ fn tell(arguments: &Arguments, manifest: &Manifest, root: &RootSource) {
     });
     for what in &manifest.not_included {
         note(format!("not in it: {what}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::site::{RootChange, open_or_create_keys};
+
+    #[test]
+    fn a_copy_that_only_a_former_root_key_opens_is_refused() {
+        let (folder, copy) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let data = DataDir::at(folder.path().to_owned()).unlocked_by(None);
+        let keys = open_or_create_keys(&data, &SystemEntropy, Timestamp::UNIX_EPOCH).unwrap();
+        let copied = copy.path().join(RING);
+        std::fs::copy(data.ring_file(), &copied).unwrap();
+        check_root(&copied, &data.ring_file()).unwrap();
+        let now = Timestamp::UNIX_EPOCH;
+        let new = RootChange::new_file_root(&SystemEntropy, now);
+        RootChange { data: &data, keys, new, running: false, now, entropy: &SystemEntropy }.run().unwrap();
+        let refused = check_root(&copied, &data.ring_file()).unwrap_err();
+        assert!(refused.to_string().contains("make another backup"), "{refused}");
+        std::fs::copy(data.ring_file(), &copied).unwrap();
+        check_root(&copied, &data.ring_file()).unwrap();
     }
 }

@@ -1,5 +1,6 @@
 //! The parts of a site that are more than rows: bytes of blobs, database servers, machines.
 
+use std::fmt::Display;
 use std::fs;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -68,11 +69,11 @@ impl Copier<'_> {
         let mut archived = Vec::new();
         for server in servers {
             let archive = Archived::new(SERVERS, &server.name, server.instance);
-            match self.archive(&archive, |out| runtime.block_on(self.server(&server, out))) {
+            match self.archive(&archive, |out| runtime.block_on(self.server(&server, out)))? {
                 Ok(()) => archived.push(archive),
                 Err(error) => {
                     self.take_out(&archive)?;
-                    left_out.add(&server.name, self.is_there(&server), &error);
+                    left_out.add_server(&server.name, self.is_there(&server), &error);
                 }
             }
         }
@@ -119,29 +120,28 @@ impl Copier<'_> {
         }
     }
 
-    /// And those that this user may not read, in words.
-    pub fn machines(&self) -> anyhow::Result<(Vec<Archived>, Vec<String>)> {
-        let (mut archived, mut left_out) = (Vec::new(), Vec::new());
+    /// As of servers, no machine costs the backup of everything else: its users have what they like in it.
+    pub fn machines(&self, left_out: &mut LeftOut) -> anyhow::Result<Vec<Archived>> {
         let all = machine::all(self.data.path())
             .with_context(|| format!("{} cannot be read", self.data.path().join(MACHINES).display()))?;
+        if !all.is_empty() {
+            self.draft.folder(MACHINES)?;
+        }
+        let mut archived = Vec::new();
         for (name, folder) in all {
-            if archived.is_empty() && left_out.is_empty() {
-                self.draft.folder(MACHINES)?;
-            }
             let archive = Archived::new(MACHINES, name.to_string(), &name);
-            let copied = self.archive(&archive, |out| Ok(machine::copy(folder.path(), out)?));
-            match copied {
-                Ok(()) => archived.push(archive),
-                Err(error) if is_denied(&error) => {
-                    self.take_out(&archive)?;
-                    left_out.push(format!(
-                        "machine {name}, as files in it belong to users of its own (make the backup as root)"
-                    ));
+            match self.archive(&archive, |out| Ok(machine::copy(folder.path(), out)?))? {
+                Ok(omitted) => {
+                    archived.push(archive);
+                    left_out.add_part_of_machine(&name, omitted);
                 }
-                Err(error) => return Err(error.context(format!("machine {name} cannot be copied"))),
+                Err(error) => {
+                    self.take_out(&archive)?;
+                    left_out.add_machine(&name, &error);
+                }
             }
         }
-        Ok((archived, left_out))
+        Ok(archived)
     }
 
     /// Removes what was begun of an archive.
@@ -155,34 +155,92 @@ impl Copier<'_> {
         }
     }
 
-    fn archive(
+    /// The inner error is of what is copied, the outer one of where it is written to, which ends the whole backup.
+    fn archive<T>(
         &self,
         archive: &Archived,
-        fill: impl FnOnce(&mut Out<'_>) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
+        fill: impl FnOnce(&mut Out<'_>) -> anyhow::Result<T>,
+    ) -> anyhow::Result<anyhow::Result<T>> {
+        let path = self.draft.path().join(archive.kept_as());
         let mut sealed =
             ArchiveWriter::create(self.draft.path(), &archive.kept_as(), self.ring, &SystemEntropy)?;
-        let mut told = progress(&archive.name).wrap_write(&mut sealed);
+        let mut told = Target { writer: progress(&archive.name).wrap_write(&mut sealed), failed: None };
         let mut out: Out<'_> = Builder::new(&mut told);
-        fill(&mut out)?;
-        out.finish()?;
+        let filled = fill(&mut out).and_then(|filled| {
+            out.finish()?;
+            Ok(filled)
+        });
         drop(out);
-        drop(told);
-        sealed.finish()?;
-        Ok(())
+        if let Some(error) = told.failed {
+            return Err(error).with_context(|| path.display().to_string());
+        }
+        if filled.is_ok() {
+            sealed.finish()?;
+        }
+        Ok(filled)
+    }
+}
+
+/// Knows whether writing failed: whoever writes to it has other reasons to fail as well.
+struct Target<W> {
+    writer: W,
+    failed: Option<io::Error>,
+}
+
+impl<W> Target<W> {
+    fn seen<T>(&mut self, done: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &done
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            // What fails after that fails for it.
+            self.failed.get_or_insert_with(|| io::Error::new(error.kind(), error.to_string()));
+        }
+        done
+    }
+}
+
+impl<W: Write> Write for Target<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.writer.write(bytes);
+        self.seen(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.writer.flush();
+        self.seen(flushed)
     }
 }
 
 impl LeftOut {
-    fn add(&mut self, name: &str, is_there: bool, error: &anyhow::Error) {
+    fn add_server(&mut self, name: &str, is_there: bool, error: &anyhow::Error) {
         self.is_missed |= is_there;
         self.what.push(match is_there {
             true => format!("the data of database server {name}, which cannot be copied: {error:#}"),
             false => format!("database server {name}, which was deleted meanwhile"),
         });
     }
-}
 
-fn is_denied(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    fn add_machine(&mut self, name: impl Display, error: &anyhow::Error) {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        self.what.push(match kind {
+            Some(io::ErrorKind::PermissionDenied) => {
+                format!(
+                    "machine {name}, as files in it belong to users of its own (`unshare --map-auto --map-root-user arcadia \
+                     backup --data DIR ...` may read them)"
+                )
+            }
+            Some(io::ErrorKind::NotFound) => format!("machine {name}, which was deleted meanwhile"),
+            _ => {
+                self.is_missed = true;
+                format!("machine {name}, which cannot be copied: {error:#}")
+            }
+        });
+    }
+
+    fn add_part_of_machine(&mut self, name: impl Display, omitted: Option<machine::Omitted>) {
+        if let Some(omitted) = omitted {
+            self.is_missed = true;
+            self.what.push(format!("of machine {name}: {omitted}"));
+        }
+    }
 }
