@@ -276,16 +276,19 @@ fn follow(store: &Store, access: &Arc<Access>, subscriptions: &Subscriptions) {
             };
         }
     });
-    let engine = access.clone();
+    // The engine leads to the directory, and so to the store: it is not kept alive by what the store holds.
+    let engine = Arc::downgrade(access);
     store.observe(CUSTOM_ROLES, move |changes: &[Change<RoleDefinition>]| {
+        let Some(engine) = engine.upgrade() else { return };
         for change in changes {
             if let Some(role) = change.after.as_ref().or(change.before.as_ref()) {
                 engine.set_role(role.id, change.after.clone().map(Arc::new));
             }
         }
     });
-    let engine = access.clone();
+    let engine = Arc::downgrade(access);
     store.observe(ASSIGNMENTS, move |changes: &[Change<Assignment>]| {
+        let Some(engine) = engine.upgrade() else { return };
         for change in changes {
             engine.set_assignment(change.before.as_ref(), change.after.as_ref());
         }

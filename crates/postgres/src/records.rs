@@ -27,14 +27,17 @@ pub(crate) struct StoredServer {
     pub instance: Uuid,
     /// Whether the server behind it was ever complete.
     pub ready: bool,
-    /// Empty until one is given; see [`StoredServer::login`].
+    /// Empty until one is given.
     pub administrator_login: String,
-    /// What the login was before, until the server has the role of one that was given later.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub login_before: Option<String>,
+    /// Whether the login was given after the server was made, until the server has its role.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub login_is_new: bool,
     /// The administrator's verifier, until the server has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scram: Option<String>,
+    /// Whether the administrator was ever given a password.
+    #[serde(default = "yes")]
+    pub has_password: bool,
     /// The password of the site's own role.
     pub keeper_secret: String,
     pub require_tls: bool,
@@ -47,15 +50,10 @@ pub(crate) struct StoredServer {
     pub shown: Value,
 }
 
-/// What versions before called the administrator of a server that was made without passwords and without a login.
-const MADE_UP_LOGIN: &str = "azureadmin";
-
 impl StoredServer {
-    /// The administrator's login. A server that takes no passwords has none until one is given.
+    /// The administrator's login. A server that takes no passwords may have none.
     pub fn login(&self) -> Option<&str> {
-        let login = self.administrator_login.as_str();
-        let is_made_up = !self.password_auth && login == MADE_UP_LOGIN;
-        (!login.is_empty() && !is_made_up).then_some(login)
+        Some(self.administrator_login.as_str()).filter(|login| !login.is_empty())
     }
 }
 

@@ -1,11 +1,13 @@
 //! `elevateAccess`: how a Global Administrator gets into subscriptions in which nobody can assign roles any more.
 
 use arcadia_kernel::{
-    ArmId, At, EntropyExt as _, Fault, Method, Op, Permit, Reply, Request, StatusCode, action, op,
+    Action as _, ArmId, At, Decision, DenyReason, EntropyExt as _, Fault, Method, Op, Permit, Reply, Request,
+    StatusCode, action, op,
 };
 use arcadia_store::Batch;
 
 use crate::Arm;
+use crate::error;
 use crate::principal::PrincipalType;
 use crate::roles::assignments::insert;
 use crate::roles::{ASSIGNMENT_GRANTS, ASSIGNMENTS, Assignment, USER_ACCESS_ADMINISTRATOR_ROLE};
@@ -26,6 +28,7 @@ async fn elevate(at: At<Arm>, permit: Permit<ElevateAccess>, _: Request) -> Resu
     let grant = (permit.caller().object_id, USER_ACCESS_ADMINISTRATOR_ROLE, ArmId::root());
     let mut attempts = at.store.attempts();
     loop {
+        check_still_administrator(&permit)?;
         let current = match at.store.get(ASSIGNMENT_GRANTS, &grant).await? {
             Some(held) => at.store.get(ASSIGNMENTS, &held.value.id).await?,
             None => None,
@@ -57,6 +60,16 @@ async fn elevate(at: At<Arm>, permit: Permit<ElevateAccess>, _: Request) -> Resu
             return Ok(Reply::empty(StatusCode::OK));
         }
     }
+}
+
+/// Whoever waited for a turn may have lost the directory role meanwhile, and what is written here stays.
+fn check_still_administrator(permit: &Permit<ElevateAccess>) -> Result<(), Fault> {
+    let action = ElevateAccess::name();
+    if permit.may(&action, ElevateAccess::PLANE, permit.scope()) {
+        return Ok(());
+    }
+    permit.decided_again(&Decision::Denied(DenyReason::NoAssignment));
+    Err(error::authorization_failed(permit.caller(), &action, permit.scope()))
 }
 
 fn elevated(arm: &Arm, permit: &Permit<ElevateAccess>) -> Assignment {

@@ -33,6 +33,17 @@ async fn at_root(site: &Site) -> Vec<Value> {
     found.as_array().unwrap().iter().filter(at_root).cloned().collect()
 }
 
+/// The role goes after the request was let in and before anything is written.
+#[tokio::test]
+async fn who_is_none_any_more_is_not_elevated() {
+    let site = site().await;
+    site.people.resigning.write().unwrap().insert(NINA);
+    assert_eq!(elevate(&site, NINA).await.is(403).code(), "AuthorizationFailed");
+    assert!(at_root(&site).await.is_empty());
+    let (_, event) = site.store.audit_page(0, 1000).await.unwrap().into_iter().rev().nth(1).unwrap();
+    assert_eq!((&*event.operation, event.assignment), ("GlobalAdministratorElevateAccess", None));
+}
+
 #[tokio::test]
 async fn a_global_administrator_gets_in_at_once() {
     let site = site().await;

@@ -141,6 +141,8 @@ pub struct People {
     pub disabled: RwLock<HashSet<Uuid>>,
     /// Who has the directory's role of that name.
     pub global_administrators: RwLock<HashSet<Uuid>>,
+    /// Who loses it when it was asked for once.
+    pub resigning: RwLock<HashSet<Uuid>>,
 }
 
 impl PrincipalSource for People {
@@ -167,7 +169,13 @@ impl PrincipalSource for People {
     }
 
     fn decide_by_directory_role(&self, question: &Question<'_>) -> Decision {
-        if self.global_administrators.read().unwrap().contains(&question.caller.object_id) {
+        let caller = question.caller.object_id;
+        let mut administrators = self.global_administrators.write().unwrap();
+        let is_one = administrators.contains(&caller);
+        if self.resigning.read().unwrap().contains(&caller) {
+            administrators.remove(&caller);
+        }
+        if is_one {
             Decision::Allowed { by: "Global Administrator".into() }
         } else {
             Decision::Denied(DenyReason::NoAssignment)

@@ -82,3 +82,15 @@ async fn tried(world: &World, path: &str, first: Value, second: Value, beat: &st
         }
     }
 }
+
+/// Else whoever makes many of them, as a fuzzer does, runs out of memory.
+#[tokio::test]
+async fn a_site_that_is_dropped_leaves_nothing() {
+    let world = World::new().await;
+    let directory = std::sync::Arc::downgrade(&world.directory);
+    drop(world);
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(directory.strong_count(), 0);
+}

@@ -158,8 +158,9 @@ pub(super) async fn found(
         instance: plan.entropy.uuid(),
         ready: false,
         administrator_login: login.unwrap_or_default().to_owned(),
-        login_before: None,
+        login_is_new: false,
         scram: password.map(|password| scram::verifier(password, plan.entropy)),
+        has_password: password.is_some(),
         keeper_secret: plan.entropy.token(SECRET_BYTES),
         require_tls: true,
         password_auth,
@@ -184,8 +185,7 @@ pub(super) async fn change_administrator(
         if postgres.snapshot().administrator(plan.id, given).is_some() {
             return Err(invalid("A Microsoft Entra administrator of the server has this name."));
         }
-        let before = std::mem::replace(&mut stored.administrator_login, given.to_owned());
-        stored.login_before = Some(before);
+        (stored.administrator_login, stored.login_is_new) = (given.to_owned(), true);
     }
     let login = known.as_deref().or(given);
     if given.is_some_and(|given| login != Some(given)) {
@@ -194,13 +194,14 @@ pub(super) async fn change_administrator(
     if let Some(password) = asked.text("administratorLoginPassword")? {
         check_password(password, login.ok_or_else(credentials_not_provided)?)?;
         stored.scram = Some(scram::verifier(password, plan.entropy));
+        stored.has_password = true;
     }
     Ok(())
 }
 
 /// Refuses to take passwords from now on where nobody would have one.
 pub(super) fn check_enabling(before: &StoredServer, after: &StoredServer) -> Result<(), Fault> {
-    if before.password_auth || !after.password_auth || after.login().is_some() && after.scram.is_some() {
+    if before.password_auth || !after.password_auth || after.login().is_some() && after.has_password {
         return Ok(());
     }
     Err(credentials_not_provided())
@@ -234,7 +235,7 @@ pub(super) async fn bring_up(postgres: &Postgres, stored: &mut StoredServer) -> 
     check_data(postgres, stored)?;
     clusters.create(stored.instance).await?;
     let cluster = clusters.start(stored.instance, &stored.keeper_secret)?;
-    if !stored.ready || stored.scram.is_some() || stored.login_before.is_some() {
+    if !stored.ready || stored.scram.is_some() || stored.login_is_new {
         let client = sql::session(&cluster, &stored.keeper_secret).await?;
         if let Some(login) = stored.login() {
             let claimed = claim_login(&client, stored, login).await?;
@@ -242,24 +243,23 @@ pub(super) async fn bring_up(postgres: &Postgres, stored: &mut StoredServer) -> 
         }
     }
     stored.ready = true;
-    (stored.scram, stored.login_before) = (None, None);
+    (stored.scram, stored.login_is_new) = (None, false);
     Ok(())
 }
 
-/// A login that was given later: the role that an earlier try made for it, or that the administrator had before, under this
-/// name. Who may make roles may have made one of this name meanwhile, and be in it; that one is not taken over.
+/// A login that was given later: the role that an earlier try made for it. Who may make roles may have made one of this name
+/// meanwhile, and be in it; that one is not taken over.
 async fn claim_login<'a>(
     client: &tokio_postgres::Client,
     stored: &'a StoredServer,
     login: &str,
 ) -> Result<Option<(Mark<'a>, Option<u32>)>, Fault> {
-    let Some(before) = &stored.login_before else { return Ok(None) };
+    if !stored.login_is_new {
+        return Ok(None);
+    }
     // For no principal of the directory.
     let mark = Mark { secret: &stored.keeper_secret, principal: Uuid::max() };
-    let mut own = mark::marked(client, mark).await?;
-    if own.is_none() {
-        own = mark::role(client, before).await?;
-    }
+    let own = mark::marked(client, mark).await?;
     if own.as_ref().is_none_or(|own| own.name != login) {
         if mark::role(client, login).await?.is_some() {
             let message = format!(
@@ -269,7 +269,6 @@ async fn claim_login<'a>(
             return Err(Fault::conflict("AdministratorRoleExists", message));
         }
         if let Some(own) = &own {
-            sql::mark(client, own, mark).await?;
             sql::rename_back(client, own, login).await?;
         }
     }
