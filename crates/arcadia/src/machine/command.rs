@@ -198,6 +198,9 @@ fn go_in(
 }
 
 fn delete(data: &Path, names: &[MachineName]) -> Result<ExitCode> {
+    for error in launch::sweep(data) {
+        say(&format!("Note: what is left of a deleted machine stays: {error:#}."))?;
+    }
     for name in names {
         launch::delete(data, name)?;
         say(&format!("Machine {name} is deleted."))?;

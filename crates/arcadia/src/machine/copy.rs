@@ -3,8 +3,8 @@
 //! The machine runs meanwhile, and its users do in it what they like. So the way through it leads from one open folder to
 //! the next and follows no link; and a backup is as large as the machine is on the disk, and can be unpacked by path.
 
-use std::collections::HashSet;
-use std::ffi::{CStr, OsStr};
+use std::collections::{BTreeSet, HashSet};
+use std::ffi::{CStr, CString, OsStr};
 use std::fmt;
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _, Write};
@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, readlinkat, statat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, SeekFrom, openat, readlinkat, seek, statat};
 use rustix::io::Errno;
 use rustix::path::Arg;
 use tar::{Builder, Header};
@@ -24,6 +24,8 @@ use super::removal::is_other;
 const LEFT_OUT: [&str; 4] = ["run.json", "status", "holder.log", "var-opt-azcmagent/tokens"];
 const LEVELS_MAX: usize = 64;
 const PATH_BYTES_MAX: usize = 1024;
+/// Of a folder and those that it is in, as they are known at the same time.
+const NAMES_MAX: usize = 250_000;
 /// How much longer a machine's files together may be than what they take on the disk. A hole takes nothing there, nor does
 /// another name of a file; in a backup both do.
 const HOLES_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -34,7 +36,7 @@ const SHOWN_CHARACTERS_MAX: usize = 100;
 pub fn copy<W: Write>(folder: &Path, out: &mut Builder<W>) -> io::Result<Option<Omitted>> {
     let (top, found) = open(CWD, folder, OFlags::DIRECTORY)?;
     let mut copy = Copy { out, holes_left: HOLES_BYTES_MAX, seen: HashSet::new(), omitted: None };
-    copy.add_folder(Dir::read_from(top)?, Path::new(""), 1)?;
+    copy.add_folder(Dir::new(top)?, Path::new(""), Room { levels: LEVELS_MAX, names: NAMES_MAX })?;
     let now = folder.symlink_metadata()?;
     if (now.dev(), now.ino()) != (found.dev(), found.ino()) {
         return Err(io::ErrorKind::NotFound.into());
@@ -62,8 +64,8 @@ impl fmt::Display for Omitted {
         }
         write!(
             formatter,
-            " (more than {LEVELS_MAX} folders deep, a path of more than {PATH_BYTES_MAX} bytes, or far longer than what it \
-             takes on the disk)"
+            " (more than {LEVELS_MAX} folders deep, a path of more than {PATH_BYTES_MAX} bytes, more than {NAMES_MAX} names \
+             in a folder, or far longer than what it takes on the disk)"
         )
     }
 }
@@ -76,20 +78,20 @@ struct Copy<'a, W: Write> {
     omitted: Option<Omitted>,
 }
 
+/// How much more there may be in a folder.
+#[derive(Clone, Copy)]
+struct Room {
+    levels: usize,
+    names: usize,
+}
+
 impl<W: Write> Copy<'_, W> {
-    fn add_folder(&mut self, mut folder: Dir, below: &Path, level: usize) -> io::Result<()> {
-        while let Some(entry) = folder.read() {
-            let entry = entry?;
-            let name = entry.file_name();
-            let kept = below.join(OsStr::from_bytes(name.to_bytes()));
-            if !is_other(name) || LEFT_OUT.iter().any(|left_out| kept == Path::new(left_out)) {
-                continue;
-            }
-            if level > LEVELS_MAX || kept.as_os_str().len() > PATH_BYTES_MAX {
-                self.omit(kept);
-                continue;
-            }
-            match self.add(&folder, name, kept, level) {
+    fn add_folder(&mut self, mut folder: Dir, below: &Path, room: Room) -> io::Result<()> {
+        let names = self.names(&mut folder, below, room)?;
+        let room =
+            Room { levels: room.levels.saturating_sub(1), names: room.names.saturating_sub(names.len()) };
+        for name in names {
+            match self.add(&folder, &name, path(below, &name), room) {
                 Err(error) if is_another_by_now(&error) => {}
                 added => added?,
             }
@@ -97,14 +99,33 @@ impl<W: Write> Copy<'_, W> {
         Ok(())
     }
 
-    fn add(&mut self, folder: &Dir, name: &CStr, kept: PathBuf, level: usize) -> io::Result<()> {
+    /// What is in a folder, each name once: one that is read while files are replaced in it may tell of them twice, and
+    /// nothing unpacks that.
+    fn names(&mut self, folder: &mut Dir, below: &Path, room: Room) -> io::Result<BTreeSet<CString>> {
+        let mut names = BTreeSet::new();
+        while let Some(entry) = folder.read() {
+            let entry = entry?;
+            let (name, kept) = (entry.file_name(), path(below, entry.file_name()));
+            if !is_other(name) || LEFT_OUT.iter().any(|left_out| kept == Path::new(left_out)) {
+                continue;
+            }
+            if room.levels == 0 || names.len() >= room.names || kept.as_os_str().len() > PATH_BYTES_MAX {
+                self.omit(kept);
+            } else {
+                names.insert(name.to_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    fn add(&mut self, folder: &Dir, name: &CStr, kept: PathBuf, room: Room) -> io::Result<()> {
         let at = folder.fd()?;
         let found = statat(at, name, AtFlags::SYMLINK_NOFOLLOW)?;
         match FileType::from_raw_mode(found.st_mode) {
             FileType::Directory => {
                 let (inner, found) = open(at, name, OFlags::DIRECTORY)?;
                 self.out.append_data(&mut header(&found), &kept, io::empty())?;
-                self.add_folder(Dir::new(inner)?, &kept, level + 1)
+                self.add_folder(Dir::new(inner)?, &kept, room)
             }
             FileType::Symlink => {
                 let (link, found) = open(at, name, OFlags::PATH)?;
@@ -123,8 +144,9 @@ impl<W: Write> Copy<'_, W> {
     fn add_file(&mut self, file: File, found: &Metadata, kept: PathBuf) -> io::Result<()> {
         let bytes = found.size();
         let is_first = self.seen.insert((found.dev(), found.ino()));
-        let taken = if is_first { found.blocks().saturating_mul(512) } else { 0 };
-        let Some(holes_left) = self.holes_left.checked_sub(bytes.saturating_sub(taken)) else {
+        let not_taken = bytes.saturating_sub(found.blocks().saturating_mul(512));
+        let holes = if is_first { holes(&file, bytes, not_taken, self.holes_left)? } else { bytes };
+        let Some(holes_left) = self.holes_left.checked_sub(holes) else {
             self.omit(kept);
             return Ok(());
         };
@@ -146,6 +168,35 @@ fn open(at: impl AsFd, name: impl Arg, flags: OFlags) -> io::Result<(File, Metad
     let file = File::from(openat(at, name, flags, Mode::empty())?);
     let found = file.metadata()?;
     Ok((file, found))
+}
+
+fn path(below: &Path, name: &CStr) -> PathBuf {
+    below.join(OsStr::from_bytes(name.to_bytes()))
+}
+
+/// How many of a file's bytes are holes, of which it has no more than it does not take on the disk. More than `most` are
+/// not counted.
+///
+/// What it does not take need not be holes: a file system may compress. And what is told as one need not be, as it was
+/// allocated and only not written to yet.
+fn holes(file: &File, bytes: u64, not_taken: u64, most: u64) -> io::Result<u64> {
+    let (mut holes, mut at) = (0, 0);
+    while at < bytes && holes <= most && not_taken > 0 {
+        let data = match seek(file, SeekFrom::Data(at)) {
+            // This file system does not tell.
+            Err(Errno::INVAL) => break,
+            // From there on it is one hole.
+            Err(Errno::NXIO) => bytes,
+            data => data?.min(bytes),
+        };
+        holes += data.saturating_sub(at);
+        at = match seek(file, SeekFrom::Hole(data)) {
+            Err(Errno::NXIO | Errno::INVAL) => bytes,
+            hole => hole?.max(data + 1),
+        };
+    }
+    seek(file, SeekFrom::Start(0))?;
+    Ok(holes.min(not_taken))
 }
 
 fn header(found: &Metadata) -> Header {
@@ -236,5 +287,79 @@ mod tests {
         assert!(total <= HOLES_BYTES_MAX + (40 << 20), "{entries:?}");
         assert!(entries.contains(&("small".to_owned(), 4096)) || entries.len() == 3, "{entries:?}");
         assert!(omitted.unwrap().contains(" and 8 more ("));
+    }
+
+    #[test]
+    fn what_is_compressed_or_not_written_to_yet_is_no_hole() {
+        const BYTES: u64 = 80 << 20;
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&vec![7; BYTES as usize]).unwrap();
+        assert_eq!(holes(&file, BYTES, BYTES - 512, HOLES_BYTES_MAX).unwrap(), 0, "it takes a block only");
+        file.set_len(BYTES + (1 << 20)).unwrap();
+        let found = |most| holes(&file, BYTES + (1 << 20), BYTES, most).unwrap();
+        assert_eq!((found(HOLES_BYTES_MAX), found(0)), (1 << 20, 1 << 20));
+        assert_eq!(io::Seek::stream_position(&mut file).unwrap(), 0);
+        let allocated = tempfile::tempfile().unwrap();
+        rustix::fs::fallocate(&allocated, rustix::fs::FallocateFlags::empty(), 0, BYTES).unwrap();
+        assert_eq!(holes(&allocated, BYTES, 0, HOLES_BYTES_MAX).unwrap(), 0);
+    }
+
+    /// Replaces every file of a folder now and then while something is copied.
+    struct Replacing<'a> {
+        folder: &'a Path,
+        writes: usize,
+        out: Vec<u8>,
+    }
+
+    impl Write for Replacing<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.writes += 1;
+            for number in (0..FILES).filter(|_| self.writes.is_multiple_of(100)) {
+                let file = self.folder.join(format!("file{number}"));
+                fs::remove_file(&file)?;
+                fs::write(file, "")?;
+            }
+            self.out.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    const FILES: usize = 1000;
+
+    #[test]
+    fn a_file_that_is_replaced_meanwhile_is_copied_once() {
+        // A file system that tells of them in the order in which they were made.
+        let machine = tempfile::TempDir::new_in("/dev/shm").unwrap();
+        for number in 0..FILES {
+            fs::write(machine.path().join(format!("file{number}")), "").unwrap();
+        }
+        let mut out = Builder::new(Replacing { folder: machine.path(), writes: 0, out: Vec::new() });
+        assert!(copy(machine.path(), &mut out).unwrap().is_none());
+        let bytes = out.into_inner().unwrap().out;
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        let names = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned());
+        let names: Vec<PathBuf> = names.collect();
+        assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len());
+        assert_eq!(names.len(), FILES);
+    }
+
+    #[test]
+    fn a_folder_of_more_names_than_are_known_at_a_time_is_copied_in_part() {
+        let machine = tempfile::TempDir::new().unwrap();
+        fs::create_dir(machine.path().join("d")).unwrap();
+        for number in 0..6 {
+            fs::write(machine.path().join(format!("d/{number}")), "").unwrap();
+        }
+        let mut out = Builder::new(Vec::new());
+        let mut copy = Copy { out: &mut out, holes_left: 0, seen: HashSet::new(), omitted: None };
+        let (top, _) = open(CWD, machine.path(), OFlags::DIRECTORY).unwrap();
+        copy.add_folder(Dir::new(top).unwrap(), Path::new(""), Room { levels: 9, names: 5 }).unwrap();
+        let told = copy.omitted.unwrap().to_string();
+        assert!(told.starts_with("d/") && told.contains(" and 1 more ("), "{told}");
+        let bytes = out.into_inner().unwrap();
+        assert_eq!(tar::Archive::new(bytes.as_slice()).entries().unwrap().count(), 5);
     }
 }

@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal};
 
 use super::isolation::{Isolation, on_path};
 use super::name::MachineName;
-use super::record::{Folder, Record, Run, SCHEMA, network_of};
+use super::record::{Folder, Record, Run, SCHEMA, identity, processes_of};
 use super::removal::remove_tree;
 use super::{INIT, Site, environment, sudo, users};
 
@@ -62,7 +62,6 @@ pub fn stop(folder: &Folder) -> Result<()> {
 
 /// Stops a machine and removes its files.
 pub fn delete(data: &Path, name: &MachineName) -> Result<()> {
-    sweep(data);
     let folder = existing(data, name)?;
     let machine = Locked::take(&folder)?;
     machine.stop()?;
@@ -119,16 +118,21 @@ impl<'a> Locked<'a> {
 
     fn stop(&self) -> Result<()> {
         let folder = self.folder;
-        if let Some(run) = folder.running().filter(|run| !is_of_another(run, folder)) {
+        let running = folder.running();
+        let network = running.as_ref().and_then(Run::keep_network);
+        if let Some(run) = running {
+            if run.is_another_users() {
+                bail!("process {}, which is to hold the machine, is another user's", run.pid);
+            }
             signal(run.pid, Signal::TERM);
-            if !ends_within(&run, Duration::from_secs(STOP_SECONDS_MAX)) {
+            if !run.ends_within(Duration::from_secs(STOP_SECONDS_MAX)) {
                 signal(run.pid, Signal::KILL);
-                if !ends_within(&run, Duration::from_secs(2)) {
+                if !run.ends_within(Duration::from_secs(2)) {
                     bail!("the machine's process {} does not end", run.pid);
                 }
             }
         }
-        end_stragglers(folder);
+        end_stragglers(folder, network);
         folder.forget_run();
         Ok(())
     }
@@ -146,8 +150,10 @@ impl<'a> Locked<'a> {
     }
 }
 
-/// Removes what is left of machines whose deletion did not come to its end. What cannot be removed is tried again.
-fn sweep(data: &Path) {
+/// Removes what is left of machines whose deletion did not come to its end. What cannot be removed is tried again; why, is
+/// returned.
+pub fn sweep(data: &Path) -> Vec<anyhow::Error> {
+    let mut errors = Vec::new();
     for entry in fs::read_dir(data.join("machines")).into_iter().flatten().flatten() {
         if !entry.file_name().as_encoded_bytes().starts_with(GONE.as_bytes()) {
             continue;
@@ -157,9 +163,11 @@ fn sweep(data: &Path) {
         let is_held =
             |file: &File| rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).is_err();
         if !lock.as_ref().is_ok_and(is_held) {
-            let _ = remove_files(&folder);
+            // What another sweep has removed meanwhile is no error.
+            errors.extend(remove_files(&folder).err().filter(|_| folder.path().symlink_metadata().is_ok()));
         }
     }
+    errors
 }
 
 fn missing(name: impl Display) -> anyhow::Error {
@@ -196,7 +204,9 @@ pub fn all(data: &Path) -> Result<Vec<(MachineName, Folder)>> {
 
 /// Starts every machine of a site that does not run; `arcadia up` calls it when the site can serve.
 pub fn restart_all(site: &Site) -> Result<Vec<(MachineName, Result<()>)>> {
-    sweep(&site.data);
+    for error in sweep(&site.data) {
+        tracing::warn!("what is left of a deleted machine stays: {error:#}");
+    }
     at_once(&site.data, |folder| start(site, folder))
 }
 
@@ -385,11 +395,11 @@ fn remove_files(folder: &Folder) -> Result<()> {
     remove_tree(folder.path()).with_context(|| format!("cannot remove {}", folder.path().display()))
 }
 
-/// Ends processes that still are in the machine of the last run.
-fn end_stragglers(folder: &Folder) {
+/// Ends processes that still are in the machine of the last run, whose network may have been kept since.
+fn end_stragglers(folder: &Folder, network: Option<File>) {
     let Some(run) = folder.last_run().filter(Run::is_of_this_boot) else { return };
     for _ in 0..50 {
-        let found = processes_of(folder, &run);
+        let found = processes_of(folder, &run, network.as_ref());
         if found.is_empty() {
             return;
         }
@@ -400,46 +410,10 @@ fn end_stragglers(folder: &Folder) {
     }
 }
 
-fn processes_of(folder: &Folder, run: &Run) -> Vec<i32> {
-    // The number of a namespace is used again once it is gone, by whoever makes the next one: what is in it is the
-    // machine's only where it has the machine's own folder in its place.
-    let Some(own) = identity(&folder.var()) else { return Vec::new() };
-    let is_inside = |pid: &i32| network_of(*pid) == Some(run.network) && in_place(*pid) == Some(own);
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(is_inside).collect()
-}
-
-/// Which folder a process has where a machine has its own.
-fn in_place(pid: i32) -> Option<(u64, u64)> {
-    identity(Path::new(&format!("/proc/{pid}/root{}", arcadia_agent::DEFAULT_ROOT)))
-}
-
-/// Whether the process holds the machine of another folder: a copied data directory has the runs of the first on record.
-fn is_of_another(run: &Run, folder: &Folder) -> bool {
-    in_place(run.pid).is_some_and(|place| identity(&folder.var()) != Some(place))
-}
-
-/// Which file this is, whatever it is called.
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
-}
-
 fn signal(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {
         let _ = rustix::process::kill_process(pid, signal);
     }
-}
-
-fn ends_within(run: &Run, time: Duration) -> bool {
-    let deadline = Instant::now() + time;
-    while run.is_listed() {
-        if Instant::now() >= deadline {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    true
 }
 
 fn log_tail(folder: &Folder) -> String {
@@ -461,6 +435,8 @@ pub fn needs_fallback(isolation: Isolation) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::CommandExt as _;
+
     use tempfile::TempDir;
 
     use super::*;
@@ -517,35 +493,70 @@ mod tests {
         fs::create_dir_all(folder.var()).unwrap();
         let mut stranger = Other::start("true", &folder);
         folder.write_run(&stranger.run()).unwrap();
-        end_stragglers(&folder);
+        end_stragglers(&folder, None);
         assert!(stranger.is_alive(), "it has the number of the machine's network and nothing else of it");
 
         let mut own = Other::start(IN_PLACE, &folder);
         folder.write_run(&Run { boot: "another".to_owned(), ..own.run() }).unwrap();
-        end_stragglers(&folder);
+        end_stragglers(&folder, None);
         assert!(own.is_alive(), "numbers of another boot say nothing");
         folder.write_run(&own.run()).unwrap();
-        end_stragglers(&folder);
+        end_stragglers(&folder, None);
         let deadline = Instant::now() + Duration::from_secs(10);
         while own.is_alive() {
             assert!(Instant::now() < deadline, "it is not ended");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
+
+    #[test]
+    fn what_hides_in_a_machine_that_runs_is_ended_with_it() {
+        let outside = TempDir::new().unwrap();
+        let folder = Folder::new(outside.path().join("m"));
+        fs::create_dir_all(folder.var()).unwrap();
+        let hide =
+            "mount -t tmpfs tmpfs /var/opt/azcmagent && { sleep 50 > /dev/null & echo $! > \"$OWN/pid\"; }";
+        let own = Other::start(&format!("{IN_PLACE} && {hide}"), &folder);
+        folder.write_run(&Run::of(own.0.id().cast_signed(), false, Default::default()).unwrap()).unwrap();
+        let pid = fs::read_to_string(folder.var().join("pid")).unwrap();
+        let hidden = || fs::read(format!("/proc/{}/cmdline", pid.trim())).unwrap_or_default();
+        assert!(!hidden().is_empty());
+        stop(&folder).unwrap();
+        assert!(hidden().is_empty());
+    }
+
     #[test]
     fn a_copied_folder_does_not_end_the_machine_of_the_first() {
         let outside = TempDir::new().unwrap();
         let [first, copied] = ["m", "n"].map(|name| Folder::new(outside.path().join(name)));
         fs::create_dir_all(first.var()).unwrap();
         fs::create_dir_all(copied.var()).unwrap();
-        let mut own = Other::start(IN_PLACE, &first);
+        // Whatever its root puts in the folder's place.
+        let mut own = Other::start(&format!("{IN_PLACE} && mount -t tmpfs tmpfs /var/opt/azcmagent"), &first);
         let run = Run::of(own.0.id().cast_signed(), false, Default::default()).unwrap();
         first.write_run(&run).unwrap();
-        copied.write_run(&run).unwrap();
+        let [recorded, copy] = [&first, &copied].map(|folder| folder.path().join("run.json"));
+        fs::copy(recorded, copy).unwrap();
+        assert!(first.running().is_some() && copied.last_run().is_some() && copied.running().is_none());
         stop(&copied).unwrap();
         assert!(own.is_alive() && copied.last_run().is_none());
         stop(&first).unwrap();
         assert!(!own.is_alive());
+    }
+
+    #[test]
+    fn another_users_process_is_not_ended() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let outside = TempDir::new().unwrap();
+        let folder = Folder::new(outside.path().to_owned());
+        let mut other = Other(Command::new("sleep").arg("60").uid(65534).spawn().unwrap());
+        let run = Run::of(other.0.id().cast_signed(), false, Default::default()).unwrap();
+        folder.write_run(&run).unwrap();
+        let told = stop(&folder).unwrap_err().to_string();
+        assert!(told.ends_with("is another user's") && other.is_alive(), "{told}");
+        assert!(folder.last_run().is_some());
     }
 
     #[test]
@@ -571,8 +582,12 @@ mod tests {
         fs::create_dir_all(left.var()).unwrap();
         fs::create_dir_all(held.var()).unwrap();
         let _machine = Locked::take(&held).unwrap();
-        sweep(data.path());
+        let in_the_way = data.path().join("machines").join(format!("{GONE}3"));
+        fs::write(&in_the_way, "no folder").unwrap();
+        let told = sweep(data.path());
         assert!(!left.path().exists() && held.var().exists());
+        let [error] = told.as_slice() else { panic!("{told:?}") };
+        assert_eq!(error.to_string(), format!("cannot remove {}", in_the_way.display()));
         assert!(all(data.path()).unwrap().is_empty());
     }
 }

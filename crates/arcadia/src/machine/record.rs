@@ -1,6 +1,9 @@
 //! What is kept of a machine on disk, and how the process that holds it is recognised again.
 
+use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use std::{fmt, fs};
 
 use anyhow::{Context as _, Result};
@@ -98,16 +101,17 @@ impl Folder {
     }
 
     pub fn write_run(&self, run: &Run) -> Result<()> {
-        write(&self.run_file(), run)
+        write(&self.run_file(), &Run { place: identity(&self.0), ..run.clone() })
     }
 
     pub fn forget_run(&self) {
         let _ = fs::remove_file(self.run_file());
     }
 
-    /// The process that holds the machine, when it is still that process.
+    /// The process that holds the machine, when it is still that process and the machine is this folder's.
     pub fn running(&self) -> Option<Run> {
-        read::<Run>(&self.run_file()).ok().filter(Run::is_alive)
+        let is_own = |run: &Run| run.place.is_none_or(|place| identity(&self.0) == Some(place));
+        self.last_run().filter(|run| run.is_alive() && is_own(run))
     }
 
     /// The last run on record, alive or not.
@@ -130,6 +134,10 @@ pub struct Run {
     /// Of the site, which may be in another place since.
     #[serde(default)]
     pub sockets: [PathBuf; 2],
+    /// Which folder it was recorded in: a copied one has the runs of the first on record. The folder alone can tell, because
+    /// what is found where in the machine is up to the machine's root.
+    #[serde(default)]
+    pub place: Option<(u64, u64)>,
 }
 
 impl Run {
@@ -142,6 +150,7 @@ impl Run {
             network: network_of(pid).context("the machine's network namespace cannot be seen")?,
             own_processes,
             sockets,
+            place: None,
         })
     }
 
@@ -151,8 +160,33 @@ impl Run {
         self.is_listed() && network_of(self.pid) == Some(self.network)
     }
 
-    pub fn is_listed(&self) -> bool {
+    fn is_listed(&self) -> bool {
         self.is_of_this_boot() && start_ticks(self.pid) == Some(self.start_ticks)
+    }
+
+    pub fn ends_within(&self, time: Duration) -> bool {
+        let deadline = Instant::now() + time;
+        while self.is_listed() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        true
+    }
+
+    /// The machine's network, if it has it still: its number is no other's for as long as this is open. Never the caller's
+    /// own, in which others are, too.
+    pub fn keep_network(&self) -> Option<File> {
+        let network = File::open(namespace(self.pid, "net")).ok()?;
+        let is_callers = network_of("self") == Some(self.network);
+        (self.is_alive() && !is_callers).then_some(network)
+    }
+
+    /// Whether the process cannot be one that the caller started. One that has just ended is nobody's.
+    pub fn is_another_users(&self) -> bool {
+        let owner = fs::metadata(format!("/proc/{}", self.pid)).map(|process| process.uid());
+        owner.is_ok_and(|owner| owner != rustix::process::geteuid().as_raw())
     }
 
     /// No process of an earlier boot is left, and its numbers are others' by now.
@@ -161,10 +195,39 @@ impl Run {
     }
 }
 
+/// Which file this is, whatever it is called.
+pub fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
+}
+
 /// The number of a process's network namespace.
-pub fn network_of(pid: i32) -> Option<u64> {
-    use std::os::unix::fs::MetadataExt as _;
-    fs::metadata(format!("/proc/{pid}/ns/net")).ok().map(|file| file.ino())
+fn network_of(pid: impl fmt::Display) -> Option<u64> {
+    fs::metadata(namespace(pid, "net")).ok().map(|file| file.ino())
+}
+
+fn namespace(pid: impl fmt::Display, kind: &str) -> PathBuf {
+    format!("/proc/{pid}/ns/{kind}").into()
+}
+
+/// What runs in a machine, the holder included.
+pub fn processes_of(folder: &Folder, run: &Run, network: Option<&File>) -> Vec<i32> {
+    let own = identity(&folder.var());
+    let host = identity(&namespace("self", "mnt"));
+    let is_the_machines = |pid: i32| match network {
+        // Of what is in the machine's network only who goes there from the host has the host's files.
+        Some(_) => identity(&namespace(pid, "mnt")).is_some_and(|mounts| Some(mounts) != host),
+        // The number of a namespace is used again once it is gone, by whoever makes the next one: what is in it is the
+        // machine's only where it has the machine's own folder in its place.
+        None => own.is_some() && in_place(pid) == own,
+    };
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| network_of(*pid) == Some(run.network) && is_the_machines(*pid)).collect()
+}
+
+/// Which folder a process has where a machine has its own.
+fn in_place(pid: i32) -> Option<(u64, u64)> {
+    identity(Path::new(&format!("/proc/{pid}/root{}", arcadia_agent::DEFAULT_ROOT)))
 }
 
 fn boot() -> Result<String> {
@@ -210,6 +273,7 @@ mod tests {
         let run = Run::of(pid, false, Default::default()).unwrap();
         assert!(run.is_alive());
         assert!(!Run { start_ticks: run.start_ticks + 1, ..run.clone() }.is_alive());
+        assert!(run.keep_network().is_none(), "the test and others are in it");
         let ending = Run { network: run.network + 1, ..run.clone() };
         assert!(ending.is_listed() && !ending.is_alive());
         assert!(!Run { boot: "another".to_owned(), ..run }.is_alive());

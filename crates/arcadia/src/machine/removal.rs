@@ -2,17 +2,17 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, chmod, fstat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
 /// Removes a folder with all that is in it; one that is gone already is no error.
 ///
 /// What is in its folders moves up into it before they are removed: a path may be longer than the kernel takes, and a
-/// descriptor for every level more than a process may have.
+/// descriptor for every level more than a process may have. Another command may be at it as well.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
     let top = match open(CWD, path) {
         Err(Errno::NOENT) => return Ok(()),
@@ -20,7 +20,12 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
     };
     let mut tree = Tree { top, number: 0 };
     while !is_removed(CWD, path, AtFlags::REMOVEDIR)? {
-        if !tree.remove_some()? {
+        let is_less = match tree.remove_some() {
+            // Of what is in it, something is gone.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+            done => done?,
+        };
+        if !is_less && !is_removed(CWD, path, AtFlags::REMOVEDIR)? {
             return Err(io::ErrorKind::DirectoryNotEmpty.into());
         }
     }
@@ -67,6 +72,7 @@ impl Tree {
     }
 
     fn move_up(&mut self, from: &OwnedFd, name: &CStr) -> io::Result<()> {
+        let mut is_opened = false;
         loop {
             let number = self.number.to_string();
             self.number += 1;
@@ -74,15 +80,26 @@ impl Tree {
                 Ok(()) | Err(Errno::NOENT) => return Ok(()),
                 // The name is taken.
                 Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => {}
+                // A folder moves only where it may be written to.
+                Err(Errno::ACCESS) if !is_opened => {
+                    open(from, name)?;
+                    is_opened = true;
+                }
                 Err(error) => return Err(error.into()),
             }
         }
     }
 }
 
+/// A folder, opened to its owner where it is not: nothing is removed from one that its permissions close.
 fn open(at: impl AsFd, path: impl Arg) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(at, path, flags, Mode::empty())
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = openat(at, path, flags | OFlags::PATH, Mode::empty())?;
+    if !Mode::from_raw_mode(fstat(&found)?.st_mode).contains(Mode::RWXU) {
+        // The only name of what a descriptor of this kind is of. Where it fails, so does what comes next.
+        let _ = chmod(format!("/proc/self/fd/{}", found.as_raw_fd()), Mode::RWXU);
+    }
+    openat(&found, c".", flags | OFlags::RDONLY, Mode::empty())
 }
 
 /// Not the folder itself and not the one above it.
@@ -110,9 +127,10 @@ fn is_removed(at: impl AsFd, path: impl Arg, flags: AtFlags) -> io::Result<bool>
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     use rustix::fs::mkdirat;
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
     use super::*;
 
@@ -139,6 +157,47 @@ mod tests {
         assert!(!top.exists() && kept.join("in it").is_dir());
         remove_tree(&top).unwrap();
         assert!(remove_tree(&symlink_to(&kept)).is_err() && kept.join("in it").is_dir());
+    }
+
+    #[test]
+    fn what_its_permissions_close_is_removed_by_who_is_not_root() {
+        let outside = tempfile::TempDir::new().unwrap();
+        let closed = |path: &Path, mode| fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+        let (kept, top) = (outside.path().join("kept"), outside.path().join("top"));
+        fs::create_dir(&kept).unwrap();
+        for mode in [0o000, 0o555, 0o300, 0o600] {
+            let deep = format!("{mode:o}/{mode:o}/{mode:o}");
+            fs::create_dir_all(top.join(&deep)).unwrap();
+            fs::write(top.join(&deep).join("file"), "").unwrap();
+            symlink(&kept, top.join(&deep).join("link")).unwrap();
+            top.join(deep).ancestors().take(3).for_each(|path| closed(path, mode));
+        }
+        closed(&top, 0o500);
+        closed(&kept, 0o500);
+        // Of this thread alone.
+        let mut sets = capabilities(None).unwrap();
+        sets.effective.remove(CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH);
+        set_capabilities(None, sets).unwrap();
+        assert!(fs::read_dir(top.join("0")).is_err());
+        remove_tree(&top).unwrap();
+        assert!(!top.exists());
+        assert_eq!(fs::metadata(kept).unwrap().permissions().mode() & 0o777, 0o500, "no link is followed");
+    }
+
+    #[test]
+    fn two_commands_remove_it_at_the_same_time() {
+        let outside = tempfile::TempDir::new().unwrap();
+        for round in 0..8 {
+            let top = outside.path().join(round.to_string());
+            for number in 0..20 {
+                fs::create_dir_all(top.join(format!("{number}/a/b/c"))).unwrap();
+                fs::write(top.join(format!("{number}/a/file")), "").unwrap();
+            }
+            let removed = std::thread::scope(|scope| {
+                [(); 3].map(|()| scope.spawn(|| remove_tree(&top))).map(|each| each.join().unwrap())
+            });
+            assert!(removed.iter().all(Result::is_ok) && !top.exists(), "{removed:?}");
+        }
     }
 
     fn symlink_to(path: &Path) -> std::path::PathBuf {

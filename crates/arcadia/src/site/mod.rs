@@ -55,6 +55,11 @@ pub enum SiteFault {
     )]
     NotOurs { path: PathBuf, owner: String },
     #[error(
+        "others may write to {0}, and so put into it what they like: look through it and run `chmod go-w {quoted}`, or name \
+         another directory with --data", quoted = crate::quote::sh(&.0.display().to_string())
+    )]
+    Writable(PathBuf),
+    #[error(
         "{0:?} is not text in UTF-8, as the path of a data directory must be; name another one with --data"
     )]
     PathNotText(PathBuf),
@@ -147,12 +152,16 @@ pub struct DataDir {
 
 impl DataDir {
     /// Names a directory, which need not exist. One of another user is refused, to root too: its owner says what lies in
-    /// it, links and pipes as well, and what runs in its machines; and could not read what another leaves there.
+    /// it, links and pipes as well, and what runs in its machines; and could not read what another leaves there. So is one
+    /// that others may write to, unless nothing is in it yet.
     pub fn ours(path: PathBuf) -> Result<Self, SiteFault> {
         use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
         let fault = SiteFault::file(&path);
         match fs::metadata(&path) {
-            Ok(found) => check_owner(&path, &found)?,
+            Ok(found) => {
+                check_owner(&path, &found)?;
+                check_writers(&path, &found)?;
+            }
             Err(error) if [NotFound, NotADirectory].contains(&error.kind()) => {}
             Err(error) => return Err(fault(error)),
         }
@@ -204,11 +213,14 @@ impl DataDir {
         let found = folder.metadata().map_err(SiteFault::file(path))?;
         // Another user may have made it in the meantime.
         check_owner(path, &found)?;
+        check_writers(path, &found)?;
         if !self.may_hold_a_site().map_err(SiteFault::file(path))? {
             return Err(SiteFault::NotASite(path.clone()));
         }
         if found.permissions().mode() & 0o077 != 0 {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(SiteFault::file(path))?;
+            folder.set_permissions(fs::Permissions::from_mode(0o700)).map_err(SiteFault::file(path))?;
+            // Somebody may have put something into it until now.
+            check_writers(path, &found)?;
         }
         for inner in [self.log_folder(), self.env_folder()] {
             fs::DirBuilder::new()
@@ -356,6 +368,16 @@ fn check_owner(path: &Path, found: &fs::Metadata) -> Result<(), SiteFault> {
         return Ok(());
     }
     Err(SiteFault::NotOurs { path: path.to_owned(), owner: crate::host::user(owner) })
+}
+
+fn check_writers(path: &Path, found: &fs::Metadata) -> Result<(), SiteFault> {
+    if !found.is_dir() || found.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    match fs::read_dir(path).map_err(SiteFault::file(path))?.next() {
+        None => Ok(()),
+        Some(_) => Err(SiteFault::Writable(path.to_owned())),
+    }
 }
 
 #[cfg(test)]

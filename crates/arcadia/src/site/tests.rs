@@ -66,6 +66,36 @@ fn only_a_sites_directory_or_an_empty_one_is_closed() {
 }
 
 #[test]
+fn what_others_may_write_to_is_a_site_only_while_nothing_is_in_it() {
+    let folder = TempDir::new().unwrap();
+    let (path, link) = (folder.path().join("shared"), folder.path().join("link"));
+    fs::create_dir(&path).unwrap();
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    for open in [0o1777, 0o775, 0o702] {
+        let set = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        set(open);
+        DataDir::ours(link.clone()).unwrap().prepare().unwrap();
+        assert_eq!(mode(&path), 0o700);
+        fs::write(path.join("lock"), "").unwrap();
+        set(0o755);
+        DataDir::ours(link.clone()).unwrap();
+        set(open);
+        for refused in [DataDir::ours(link.clone()).err(), DataDir::at(path.clone()).prepare().err()] {
+            let told = refused.unwrap();
+            assert!(
+                matches!(told, SiteFault::Writable(_)) && told.to_string().contains("`chmod go-w "),
+                "{told}"
+            );
+        }
+        assert_eq!(mode(&path), open, "it may be another's to close");
+        for name in ["lock", "log", "env"] {
+            let path = path.join(name);
+            if path.is_dir() { fs::remove_dir(path).unwrap() } else { fs::remove_file(path).unwrap() }
+        }
+    }
+}
+
+#[test]
 fn one_lock_at_a_time() {
     let (_folder, data) = data();
     assert_eq!(holder(&data.lock_file()).unwrap(), None);

@@ -315,3 +315,29 @@ fn a_site_on_a_file_system_that_cannot_be_written_to_is_read() {
         assert!(output.status.success(), "{output:?}");
     }
 }
+
+/// What the users of a machine put into it costs no other part.
+#[test]
+fn a_machine_that_there_is_no_room_for_is_left_out() {
+    let folder = TempDir::new().unwrap();
+    let mut site = Site::start();
+    site.stop();
+    let small = folder.path().join("small");
+    fs::create_dir(&small).unwrap();
+    for (machine, bytes) in [("m1", 10), ("m2", 100 << 20), ("m3", 10)] {
+        fs::create_dir_all(site.data.join("machines").join(machine)).unwrap();
+        fs::write(site.data.join("machines").join(machine).join("file"), vec![7; bytes]).unwrap();
+    }
+    let script = "mount -t tmpfs -o size=32m tmpfs \"$2\" && { \"$1\" backup \"$2/backup\"; echo $?; } && \
+                  cd \"$2/backup\" && ls machines manifest.json";
+    let mut command = Command::new("unshare");
+    command.arg(if rustix::process::geteuid().is_root() { "-m" } else { "-rm" });
+    command.args(["sh", "-c", script, "sh", env!("CARGO_BIN_EXE_arcadia")]).arg(&small);
+    let output = command.env("ARCADIA_DATA", &site.data).output().unwrap();
+    let [listed, told] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+    assert!(listed.ends_with("\n1\nmanifest.json\n\nmachines:\nm1.sealed\nm3.sealed\n"), "{listed}{told}");
+    assert!(
+        told.contains("not in it: machine m2, which cannot be copied: ") && told.contains("No space"),
+        "{told}"
+    );
+}

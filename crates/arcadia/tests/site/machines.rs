@@ -170,6 +170,58 @@ fn a_machine_with_folders_of_any_depth_is_deleted() {
 }
 
 #[test]
+fn a_machine_is_deleted_whatever_its_root_mounts() {
+    let site = Site::start();
+    let machine = Machine::create(&site, &[]);
+    let pid = machine.pid();
+    does(&machine, "mount -t tmpfs tmpfs /var/opt/azcmagent && { sleep 600 > /dev/null 2>&1 & }");
+    assert_eq!(machine.pid(), pid);
+    let deleted = site.command(&["machine", "delete", NAME]);
+    assert!(deleted.status.success(), "{deleted:?}");
+    // Empty where its parent has not collected it.
+    let held = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    assert!(held.is_empty(), "{held}");
+    assert!(folders(&site).is_empty(), "{:?}", folders(&site));
+}
+
+#[test]
+fn what_is_left_of_a_deletion_is_told() {
+    let mut site = Site::start();
+    std::fs::create_dir_all(site.data.join("machines")).unwrap();
+    std::fs::write(site.data.join("machines/.gone-1"), "no folder").unwrap();
+    let why = "what is left of a deleted machine stays: cannot remove ";
+    let deleted = site.command(&["machine", "delete", NAME]);
+    assert!(told_of(&deleted).contains(&format!("Note: {why}")), "{deleted:?}");
+    site.stop();
+    site.up(&["--offline"]);
+    let begun = std::time::Instant::now();
+    while !site.told().contains(why) {
+        assert!(begun.elapsed() < crate::raw::PATIENCE, "{}", site.told());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_copied_site_has_nothing_of_the_machines_of_the_first() {
+    let folder = TempDir::new().unwrap();
+    let site = Site::start();
+    let machine = Machine::create(&site, &[]);
+    let pid = machine.pid();
+    let copied = Site::over(folder.path().join("copied"));
+    let mut copy = Command::new("cp");
+    copy.arg("-a").args([&site.data, &copied.data]);
+    assert!(copy.status().unwrap().success());
+    let copy = Machine(&copied);
+    assert_eq!(copy.listed()["running"], false);
+    let entered = copy.run("root", &[], &["true"]);
+    assert!(told_of(&entered).contains("Machine m1 is stopped; starting it"), "{entered:?}");
+    drop(copy);
+    assert!(folders(&copied).is_empty(), "{:?}", folders(&copied));
+    assert_eq!(machine.pid(), pid);
+    assert_eq!(machine.told("root", &["hostname"]), format!("{NAME}\n"));
+}
+
+#[test]
 fn a_machine_is_deleted_while_others_enter_it() {
     let site = Site::start();
     for _ in 0..4 {

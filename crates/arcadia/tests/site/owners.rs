@@ -66,8 +66,13 @@ impl Theirs {
     }
 
     fn owner(&self, arguments: &[&str]) -> Output {
+        self.owner_by(&[], arguments)
+    }
+
+    /// By way of another program.
+    fn owner_by(&self, program: &[&str], arguments: &[&str]) -> Output {
         let mut command = Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).args(program);
         command.arg(self.folder.path().join("arcadia")).args(arguments);
         command.env("ARCADIA_DATA", &self.site.data).output().unwrap()
     }
@@ -163,4 +168,27 @@ fn who_may_not_enter_is_told_who_may() {
         let told = refused(&theirs.owner(command));
         assert!(told.contains("another user") && told.contains("sudo -u root"), "{command:?}: {told}");
     }
+}
+
+/// Whoever is in a machine with a single user may close what is in it to its owner, too.
+#[test]
+fn a_machine_that_its_owner_may_not_read_is_missed_in_a_backup() {
+    let Some(theirs) = Theirs::new() else { return };
+    let (closed, into) = (theirs.site.data.join("machines/m1/closed"), theirs.folder.path().join("into"));
+    fs::create_dir_all(&closed).unwrap();
+    fs::create_dir(&into).unwrap();
+    for path in [&closed, closed.parent().unwrap(), &theirs.site.data.join("machines"), &into] {
+        chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
+    let made = |name: &str| theirs.owner(&["backup", into.join(name).to_str().unwrap()]);
+    let told = refused(&made("without"));
+    assert!(
+        told.contains("machine m1, as this user may not read") && told.contains("`unshare --map"),
+        "{told}"
+    );
+    assert!(into.join("without/manifest.json").is_file());
+    let whole = into.join("whole");
+    succeeds(&theirs.owner_by(&["unshare", "--map-root-user"], &["backup", whole.to_str().unwrap()]));
+    assert!(whole.join("machines/m1.sealed").is_file());
 }

@@ -120,7 +120,8 @@ impl Copier<'_> {
         }
     }
 
-    /// As of servers, no machine costs the backup of everything else: its users have what they like in it.
+    /// As of servers, no machine costs the backup of everything else: its users have what they like in it, also more than
+    /// there is room for where it is copied to.
     pub fn machines(&self, left_out: &mut LeftOut) -> anyhow::Result<Vec<Archived>> {
         let all = machine::all(self.data.path())
             .with_context(|| format!("{} cannot be read", self.data.path().join(MACHINES).display()))?;
@@ -130,7 +131,8 @@ impl Copier<'_> {
         let mut archived = Vec::new();
         for (name, folder) in all {
             let archive = Archived::new(MACHINES, name.to_string(), &name);
-            match self.archive(&archive, |out| Ok(machine::copy(folder.path(), out)?))? {
+            let copied = self.archive(&archive, |out| Ok(machine::copy(folder.path(), out)?));
+            match copied.or_else(|error| if has_no_room(&error) { Ok(Err(error)) } else { Err(error) })? {
                 Ok(omitted) => {
                     archived.push(archive);
                     left_out.add_part_of_machine(&name, omitted);
@@ -181,6 +183,16 @@ impl Copier<'_> {
     }
 }
 
+/// Whether less might be written where this failed.
+fn has_no_room(error: &anyhow::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    kind(error).is_some_and(|kind| [FileTooLarge, QuotaExceeded, StorageFull].contains(&kind))
+}
+
+fn kind(error: &anyhow::Error) -> Option<io::ErrorKind> {
+    error.downcast_ref::<io::Error>().map(io::Error::kind)
+}
+
 /// Knows whether writing failed: whoever writes to it has other reasons to fail as well.
 struct Target<W> {
     writer: W,
@@ -221,19 +233,15 @@ impl LeftOut {
     }
 
     fn add_machine(&mut self, name: impl Display, error: &anyhow::Error) {
-        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        let kind = kind(error);
+        self.is_missed |= kind != Some(io::ErrorKind::NotFound);
         self.what.push(match kind {
-            Some(io::ErrorKind::PermissionDenied) => {
-                format!(
-                    "machine {name}, as files in it belong to users of its own (`unshare --map-auto --map-root-user arcadia \
-                     backup --data DIR ...` may read them)"
-                )
-            }
+            Some(io::ErrorKind::PermissionDenied) => format!(
+                "machine {name}, as this user may not read everything in it (`unshare --map-auto --map-root-user arcadia \
+                 backup --data DIR ...` may; without --map-auto where this user has no subordinate ids)"
+            ),
             Some(io::ErrorKind::NotFound) => format!("machine {name}, which was deleted meanwhile"),
-            _ => {
-                self.is_missed = true;
-                format!("machine {name}, which cannot be copied: {error:#}")
-            }
+            _ => format!("machine {name}, which cannot be copied: {error:#}"),
         });
     }
 
