@@ -111,12 +111,12 @@ fn join(run: &Run) -> Result<File> {
     }
     let mounts = open_of("mnt")?;
     // A user namespace gives its maker all rights over what enters it.
-    let owner = std::fs::metadata(format!("/proc/{}", run.pid)).map(|process| process.uid()).ok();
+    if run.is_another_users() {
+        bail!("process {}, which is to hold it, is another user's", run.pid);
+    }
+    // Last: all that was found out is of the process that is on record.
     if !run.is_alive() {
         bail!(ENDED);
-    }
-    if owner != Some(rustix::process::geteuid().as_raw()) {
-        bail!("process {}, which is to hold it, is another user's", run.pid);
     }
     for (kind, number, file) in open {
         move_into_link_name_space(file.as_fd(), Some(number))

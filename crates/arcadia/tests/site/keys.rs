@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{SECRETS_OFFICER, Site, VAULT_SCOPE, Wire, arcadia};
+use crate::support::{SECRETS_OFFICER, Site, VAULT_SCOPE, Wire, arcadia, refused, succeeds};
 
 const NEEDLE: &str = "needle-under-the-seal-7d";
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,16 +26,6 @@ async fn officer(wire: &Wire) -> String {
     let officer = wire.application("officer").await;
     wire.assign(&vault, SECRETS_OFFICER, &officer.object_id).await;
     wire.token_of(&officer.app_id, &officer.secret, VAULT_SCOPE).await
-}
-
-fn succeeds(output: &Output) -> String {
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn refused(output: &Output) -> String {
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 fn shown(site: &Site) -> Value {

@@ -7,19 +7,9 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-use crate::support::{Site, pipe_at};
+use crate::support::{Site, pipe_at, refused, succeeds};
 
 const NOBODY: u32 = 65534;
-
-fn succeeds(output: &Output) -> String {
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn refused(output: &Output) -> String {
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
 
 /// Whose everything in a directory is, itself included, and when it was changed last.
 fn all_in(folder: &Path) -> Vec<(PathBuf, u32, (i64, i64))> {

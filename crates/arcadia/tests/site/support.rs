@@ -342,3 +342,17 @@ pub fn read_by_somebody(path: &Path) -> File {
 
 pub const SECRETS_OFFICER: &str = "b86a8fe4-44ce-4948-aee5-eccb2c155cd7";
 pub const SECRETS_USER: &str = "4633458b-17de-408a-b874-0445c86b69e6";
+
+/// What a command said that went well.
+#[track_caller]
+pub fn succeeds(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Why a command did not do what it was asked for.
+#[track_caller]
+pub fn refused(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}

@@ -192,7 +192,7 @@ pub(crate) async fn set_password(client: &Client, role: &Role, scram: &str) -> R
     insist(client, &set, HOLDERS_OF_ROLE, role.number).await
 }
 
-pub(crate) async fn mark(client: &Client, role: &Role, mark: Mark<'_>) -> Result<(), ServerFault> {
+async fn mark(client: &Client, role: &Role, mark: Mark<'_>) -> Result<(), ServerFault> {
     insist(client, &marking(&identifier(&role.name), mark, role.number), HOLDERS_OF_ROLE, role.number).await
 }
 
