@@ -39,6 +39,7 @@ pub struct Resource {
     /// The kind's own stored form.
     pub properties: Value,
     pub created_at: Timestamp,
+    /// Empty where nobody is known ([`Resource::found`]).
     pub created_by: String,
     /// `User`, `Application` or `ManagedIdentity`, as `systemData` words it.
     pub created_by_type: String,
@@ -74,6 +75,25 @@ impl Resource {
             modified_at: plan.now,
             modified_by: by,
             modified_by_type: by_type,
+        }
+    }
+
+    /// What was made in its parent, by nobody that the resource manager knows, and found there at this time.
+    pub fn found(id: ArmId, properties: Value, now: Timestamp) -> Self {
+        Self {
+            id,
+            location: String::new(),
+            tags: BTreeMap::new(),
+            identity: None,
+            sku: None,
+            kind: None,
+            properties,
+            created_at: now,
+            created_by: String::new(),
+            created_by_type: String::new(),
+            modified_at: now,
+            modified_by: String::new(),
+            modified_by_type: String::new(),
         }
     }
 
@@ -205,6 +225,13 @@ pub trait ResourceKind: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Of a nested asynchronous kind: what is really there in the parent and has no row, because it was made there and
+    /// not through the resource manager. It is read and listed like what has a row, and deleted like it. `beside` is
+    /// the path of the list. May be asked for every list, so it must be quick and bounded.
+    async fn unrecorded(&self, _beside: &ArmId) -> Result<Vec<Resource>, Fault> {
+        Ok(Vec::new())
+    }
+
     /// What an asynchronous kind calls an operation in the body of its 202.
     fn operation_name(&self, deletes: bool) -> &'static str {
         if deletes { "Delete" } else { "Upsert" }
@@ -325,6 +352,7 @@ pub trait AnyKind: Send + Sync + 'static {
     async fn delete(&self, plan: &mut Plan<'_>, current: &Resource) -> Result<(), Fault>;
     async fn finish(&self, resource: &Resource) -> Result<Value, Fault>;
     async fn tear_down(&self, resource: &Resource) -> Result<(), Fault>;
+    async fn unrecorded(&self, beside: &ArmId) -> Result<Vec<Resource>, Fault>;
     fn operation_name(&self, deletes: bool) -> &'static str;
     fn properties(&self, resource: &Resource, api_version: &str) -> Value;
     fn put_status(&self, created: bool) -> StatusCode;
@@ -396,6 +424,10 @@ impl<K: ResourceKind> AnyKind for Erased<K> {
 
     async fn tear_down(&self, resource: &Resource) -> Result<(), Fault> {
         self.0.tear_down(resource).await
+    }
+
+    async fn unrecorded(&self, beside: &ArmId) -> Result<Vec<Resource>, Fault> {
+        self.0.unrecorded(beside).await
     }
 
     fn operation_name(&self, deletes: bool) -> &'static str {

@@ -85,6 +85,7 @@ impl From<ServerFault> for Fault {
     fn from(fault: ServerFault) -> Self {
         match fault {
             ServerFault::NotInstalled => not_installed(),
+            ServerFault::NotReady => not_ready().caused_by(ServerFault::NotReady),
             fault if fault.is_for_want_of_room() => no_room().caused_by(fault),
             fault => match fault.for_good().map(refused) {
                 Some(refused) => refused.caused_by(fault),
@@ -108,6 +109,14 @@ fn refused(code: &str) -> Fault {
          Undo in SQL what is in the way, such as a membership of azure_pg_admin in the role, and retry."
     );
     Fault::conflict("ServerRefuses", message)
+}
+
+/// 503: it starts, recovers, or cannot start, which the site's log says.
+fn not_ready() -> Fault {
+    Fault::unavailable(
+        "The database server does not take connections at the moment. Retry in a while; if it stays so, the site's log \
+         names the cause.",
+    )
 }
 
 /// 409: nothing is made, so that nothing has to be undone once the package is there.

@@ -19,15 +19,17 @@ const ETAG_BYTES: usize = 16;
 pub(crate) fn view(kind: &dyn AnyKind, resource: &Resource, api_version: &str) -> Value {
     let mut view = base_view(resource, kind.located(), kind.type_name());
     view.insert("properties".into(), kind.properties(resource, api_version));
-    let system = json!({
-        "createdBy": resource.created_by,
-        "createdByType": resource.created_by_type,
-        "createdAt": resource.created_at,
-        "lastModifiedBy": resource.modified_by,
-        "lastModifiedByType": resource.modified_by_type,
-        "lastModifiedAt": resource.modified_at,
-    });
-    view.insert("systemData".into(), system);
+    if !resource.created_by.is_empty() {
+        let system = json!({
+            "createdBy": resource.created_by,
+            "createdByType": resource.created_by_type,
+            "createdAt": resource.created_at,
+            "lastModifiedBy": resource.modified_by,
+            "lastModifiedByType": resource.modified_by_type,
+            "lastModifiedAt": resource.modified_at,
+        });
+        view.insert("systemData".into(), system);
+    }
     Value::Object(view)
 }
 
@@ -72,9 +74,27 @@ pub(super) async fn existing(arm: &Arm, id: &ArmId) -> Result<Row<Resource>, Fau
     Err(error::resource_not_found(id))
 }
 
+/// The same, of what has no row as well.
+async fn existing_or_unrecorded(arm: &Arm, type_name: &str, id: &ArmId) -> Result<Resource, Fault> {
+    match existing(arm, id).await {
+        Ok(row) => Ok(row.value),
+        Err(fault) => unrecorded(arm, &*arm.kind(type_name)?, id).await?.ok_or(fault),
+    }
+}
+
+/// What is there without a row. Its name is taken as it is spelled: two may differ in nothing else.
+pub(super) async fn unrecorded(arm: &Arm, kind: &dyn AnyKind, id: &ArmId) -> Result<Option<Resource>, Fault> {
+    let Some(beside) = id.parent() else { return Ok(None) };
+    if beside.parent().is_none_or(|parent| !arm.is_kind(&parent)) {
+        return Ok(None);
+    }
+    let found = kind.unrecorded(&beside).await?;
+    Ok(found.into_iter().find(|resource| resource.id.name() == id.name()))
+}
+
 pub(super) async fn get(arm: &Arm, type_name: &str, request: &Request) -> Result<Reply, Fault> {
-    let row = existing(arm, &requested_id(type_name, request)?).await?;
-    found(arm, type_name, &row, request)
+    let resource = existing_or_unrecorded(arm, type_name, &requested_id(type_name, request)?).await?;
+    found(arm, type_name, &resource, request)
 }
 
 /// What a GET of the resource would answer; nothing of one that is gone.
@@ -84,17 +104,17 @@ pub(crate) async fn get_if_there(
     request: &RequestHead,
 ) -> Result<Option<Reply>, Fault> {
     let row = arm.store.get(RESOURCES, id).await?;
-    row.map(|row| found(arm, &id.resource_type().unwrap_or_default(), &row, request)).transpose()
+    row.map(|row| found(arm, &id.resource_type().unwrap_or_default(), &row.value, request)).transpose()
 }
 
-fn found(arm: &Arm, type_name: &str, row: &Row<Resource>, request: &RequestHead) -> Result<Reply, Fault> {
+fn found(arm: &Arm, type_name: &str, resource: &Resource, request: &RequestHead) -> Result<Reply, Fault> {
     let kind = arm.kind(type_name)?;
-    Reply::ok(&view(&*kind, &row.value, version::required(&request.query)?))?
-        .with_text(header::ETAG, &etag(arm, &row.value)?)
+    Reply::ok(&view(&*kind, resource, version::required(&request.query)?))?
+        .with_text(header::ETAG, &etag(arm, resource)?)
 }
 
 pub(super) async fn exists(arm: &Arm, type_name: &str, request: &Request) -> Result<Reply, Fault> {
-    existing(arm, &requested_id(type_name, request)?).await?;
+    existing_or_unrecorded(arm, type_name, &requested_id(type_name, request)?).await?;
     Ok(Reply::empty(StatusCode::NO_CONTENT))
 }
 
@@ -110,13 +130,20 @@ pub(super) async fn list(
     let filter = ListFilter::of(&request.query)?;
     let window = Window::of(arm, request)?;
     let prefix = list_prefix(arm, type_name, request).await?;
-    let page = page::collect(&arm.store, RESOURCES, &prefix, window, |row| {
-        let resource = row.value;
+    let shown = |resource: &Resource| {
         let is_kind = resource.id.resource_type().is_some_and(|found| found.eq_ignore_ascii_case(type_name));
-        let shown = is_kind && filter.fits(&resource)? && visible(&resource.id);
-        Ok(shown.then(|| view(&*kind, &resource, api_version)))
-    })
-    .await?;
+        let shown = is_kind && filter.fits(resource)? && visible(&resource.id);
+        Ok::<_, Fault>(shown.then(|| view(&*kind, resource, api_version)))
+    };
+    let mut page = page::collect(&arm.store, RESOURCES, &prefix, window, |row| shown(&row.value)).await?;
+    if page.next.is_none() && type_name.matches('/').count() > 1 {
+        // On the last page, whatever it has room for: these are few.
+        for resource in kind.unrecorded(&prefix).await? {
+            if arm.store.get(RESOURCES, &resource.id).await?.is_none() {
+                page.items.extend(shown(&resource)?);
+            }
+        }
+    }
     page::reply(arm, request, page)
 }
 

@@ -5,7 +5,8 @@ use arcadia_store::{Batch, Row};
 
 use crate::Arm;
 use crate::asynchronous::{self, Change, PENDING, accepted};
-use crate::engine::write::{Preconditions, plan};
+use crate::engine::read::unrecorded;
+use crate::engine::write::{Preconditions, hold_parent, plan};
 use crate::engine::{Work, requested_id};
 use crate::kind::{RESOURCES, Resource};
 use crate::roles;
@@ -31,11 +32,24 @@ pub(super) async fn delete(
     let api_version = version::required(&request.query)?;
     let mut attempts = arm.store.attempts();
     loop {
+        let mut batch = Batch::new();
         let Some(row) = arm.store.get(RESOURCES, &id).await? else {
-            return Ok(Reply::empty(StatusCode::NO_CONTENT));
+            let Some(found) = unrecorded(arm, &*kind, &id).await? else {
+                return Ok(Reply::empty(StatusCode::NO_CONTENT));
+            };
+            preconditions.check(arm, Some(&found))?;
+            // It gets a row for as long as its deletion takes.
+            hold_parent(arm, &*kind, &id, &mut batch).await?;
+            batch.require_absent(RESOURCES, &id);
+            batch.put(RESOURCES, &id, &found)?;
+            let deletion = asynchronous::begin(arm, work, &found, Change::Delete, &mut batch).await?;
+            if attempts.commit(work.stamp, batch).await?.is_some() {
+                arm.wake.notify_one();
+                return accepted(arm, &request, &*kind, &found, &deletion).await;
+            }
+            continue;
         };
         preconditions.check(arm, Some(&row.value))?;
-        let mut batch = Batch::new();
         if kind.asynchronous() {
             if let Some(deletion) = asynchronous::deletion_of(arm, &id).await? {
                 return accepted(arm, &request, &*kind, &row.value, &deletion).await;

@@ -204,7 +204,12 @@ async fn prepare(
 
 /// A nested resource needs its parent. The parent's row is written again as it is, so that its deletion, which
 /// may run at this moment, sees the child or fails.
-async fn hold_parent(arm: &Arm, kind: &dyn AnyKind, id: &ArmId, batch: &mut Batch) -> Result<(), Fault> {
+pub(super) async fn hold_parent(
+    arm: &Arm,
+    kind: &dyn AnyKind,
+    id: &ArmId,
+    batch: &mut Batch,
+) -> Result<(), Fault> {
     let Some(parent) = id.parent().and_then(|types| types.parent()).filter(|parent| arm.is_kind(parent))
     else {
         return Ok(());

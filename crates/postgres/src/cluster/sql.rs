@@ -335,6 +335,17 @@ pub(crate) async fn drop_database(client: &Client, name: &str) -> Result<(), Ser
     insist(client, &statement, HOLDERS_OF_DATABASE, number).await
 }
 
+/// Databases that one list shows beside those that the resource manager made.
+const SHOWN_MAX: i64 = 1000;
+
+/// Names of databases with their charsets and collations.
+pub(crate) async fn databases(client: &Client) -> Result<Vec<[String; 3]>, ServerFault> {
+    let query = "SELECT datname::text, pg_catalog.pg_encoding_to_char(encoding)::text, datcollate::text \
+                 FROM pg_catalog.pg_database ORDER BY datname LIMIT $1";
+    let rows = client.query(query, &[&SHOWN_MAX]).await?;
+    Ok(rows.iter().map(|row| [0, 1, 2].map(|at| row.get(at))).collect())
+}
+
 struct Database {
     number: u32,
     /// Its files may be gone: a `DROP DATABASE` did not come to its end. Nothing else can be done with it any more.

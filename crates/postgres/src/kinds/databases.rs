@@ -178,6 +178,25 @@ impl<G: Generation> ResourceKind for Databases<G> {
         Ok(sql::drop_database(&client, resource.id.name()).await?)
     }
 
+    async fn unrecorded(&self, beside: &ArmId) -> Result<Vec<Resource>, Fault> {
+        let Some(server) = beside.parent() else { return Ok(Vec::new()) };
+        let Some(row) = self.postgres.store.get(RESOURCES, &server).await? else { return Ok(Vec::new()) };
+        let server: StoredServer = stored(&row.value)?;
+        if !server.ready {
+            return Ok(Vec::new());
+        }
+        let client = server::session(&self.postgres, &server).await?;
+        let mut found = Vec::new();
+        for [name, charset, collation] in sql::databases(&client).await? {
+            if Self::NAME_RULE.accepts(&name) {
+                let id = beside.join(&name).map_err(Fault::internal)?;
+                let database = to_stored(&StoredDatabase { charset, collation, made: true })?;
+                found.push(Resource::found(id, database, row.value.modified_at));
+            }
+        }
+        Ok(found)
+    }
+
     fn operation_name(&self, deletes: bool) -> &'static str {
         G::DATABASE_OPERATIONS[usize::from(deletes)]
     }
