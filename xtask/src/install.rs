@@ -25,7 +25,8 @@ const PACKAGES: [(&str, &str); 10] = [
 const SERVER: &str = "postgresql";
 
 /// What only the tests need.
-const TEST_PACKAGES: [(&str, &str); 3] = [("nodejs", "node"), ("npm", "npm"), ("faketime", "faketime")];
+const TEST_PACKAGES: [(&str, &str); 4] =
+    [("nodejs", "node"), ("npm", "npm"), ("faketime", "faketime"), ("strace", "strace")];
 
 const AZURE_CLI: &str = "azure-cli==2.91.0";
 const PYTHON_SDK: [&str; 5] = [

@@ -191,11 +191,11 @@ async fn fill_from(wire: &Wire, token: &str, disk: &Path, from: usize) -> (usize
 }
 
 /// A storage account, and the first service principal's right to its blobs.
-struct Blobs {
+pub struct Blobs {
     token: String,
 }
 
-async fn blobs(wire: &Wire) -> Blobs {
+pub async fn blobs(wire: &Wire) -> Blobs {
     let arm = wire.admin_token(ARM_SCOPE).await;
     let account = format!(
         "/subscriptions/{}/resourceGroups/rg1/providers/Microsoft.Storage/storageAccounts/stbroken",
@@ -215,7 +215,7 @@ async fn blobs(wire: &Wire) -> Blobs {
 }
 
 impl Blobs {
-    async fn put(&self, wire: &Wire, bytes: usize) -> (u16, String) {
+    pub async fn put(&self, wire: &Wire, bytes: usize) -> (u16, String) {
         self.send(wire, "https://stbroken.blob.core.windows.net/broken/b", vec![7; bytes]).await
     }
 

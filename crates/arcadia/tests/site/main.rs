@@ -8,6 +8,7 @@ mod backup;
 mod broken_disk;
 mod crowd;
 mod databases;
+mod durable;
 mod entering;
 mod extensions;
 mod full_databases;

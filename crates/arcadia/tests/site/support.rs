@@ -67,9 +67,13 @@ impl Site {
 
     /// Starts the site again on its data.
     pub fn up(&mut self, arguments: &[&str]) {
+        self.up_by(arcadia(&self.data), arguments);
+    }
+
+    /// The same, by a command that runs the program with the arguments that it is given.
+    pub fn up_by(&mut self, mut command: Command, arguments: &[&str]) {
         assert!(self.child.is_none(), "it runs already");
         let errors = File::options().append(true).create(true).open(self.errors()).unwrap();
-        let mut command = arcadia(&self.data);
         command.arg("up").args(arguments).stdout(Stdio::piped()).stderr(errors);
         let mut child = command.spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
