@@ -135,8 +135,9 @@ fn is_sync(step: &Step, path: &Path) -> bool {
     matches!(step, Step::Sync(synced) if synced == path)
 }
 
-fn is_sync_below(step: &Step, folder: &Path) -> bool {
-    matches!(step, Step::Sync(synced) if synced.starts_with(folder) && synced != folder)
+/// Of something in a folder itself.
+fn is_sync_in(step: &Step, folder: &Path) -> bool {
+    matches!(step, Step::Sync(synced) if synced.parent() == Some(folder))
 }
 
 #[tokio::test]
@@ -172,11 +173,18 @@ async fn what_is_acknowledged_was_synced_before() {
     }
     let row = |step: &Step| is_sync(step, &data.join("store.db-wal"));
     secret.at(&calls, "a secret", row);
-    let bytes = small.at(&calls, "a small blob", |step| is_sync_below(step, &data.join("blobs/segments")));
-    assert!(bytes < small.at(&calls, "its row", row), "bytes come before the row that leads to them");
+    // Bytes, and the names of their files, come before the row that leads to them.
+    let in_order = |during: &During, blob: &str, folder: &Path| {
+        let bytes = during.at(&calls, blob, |step| is_sync_in(step, folder));
+        let name = during.at(&calls, "the name of its file", |step| is_sync(step, folder));
+        let row = during.at(&calls, "its row", row);
+        assert!(bytes < row && name < row, "{blob}: {bytes} {name} {row}");
+    };
+    in_order(&small, "a small blob", &data.join("blobs/segments"));
     let files = data.join("blobs/files");
-    let bytes = large.at(&calls, "a large blob", |step| is_sync_below(step, &files));
-    assert!(bytes < large.at(&calls, "its row", row), "bytes come before the row that leads to them");
+    let shard = large.at(&calls, "a large blob", |step| is_sync_in(step, &files));
+    let Step::Sync(shard) = &calls[shard].step else { unreachable!() };
+    in_order(&large, "a large blob", shard);
     let is_server = |step: &Step| {
         let Step::Rename(_, to) = step else { return false };
         to.parent() == Some(&data.join("postgres")) && !to.to_string_lossy().contains("template")
