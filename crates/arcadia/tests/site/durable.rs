@@ -13,11 +13,21 @@ use tempfile::TempDir;
 
 use crate::broken_disk::blobs;
 use crate::databases::{made, server_body};
+use crate::machines::Machine;
 use crate::raw::PATIENCE;
 use crate::support::{ARM, ARM_SCOPE, SECRETS_OFFICER, Site, SystemClock, VAULT_SCOPE, arcadia, succeeds};
 
 /// More than what is packed with others into one file.
 const LARGE_BYTES: usize = 100_000;
+
+const TRACE: [&str; 6] = [
+    "-fyqttt",
+    "--seccomp-bpf",
+    "-e",
+    "signal=none",
+    "-e",
+    "trace=fsync,fdatasync,syncfs,rename,renameat,renameat2",
+];
 
 /// What a process asked the kernel to make durable, or to give a name.
 #[derive(Debug, PartialEq)]
@@ -42,23 +52,24 @@ fn traced(data: &Path, log: &Path) -> Command {
     let untraced = arcadia(data);
     let mut command = Command::new("strace");
     command.env_clear().envs(untraced.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    command.args(["-D", "-f", "-y", "-q", "-ttt", "--seccomp-bpf", "-e", "signal=none", "-e"]);
-    command.arg("trace=fsync,fdatasync,syncfs,rename,renameat,renameat2").arg("-o").arg(log);
-    command.arg(untraced.get_program());
+    command.arg("-D").args(TRACE).arg("-o").arg(log).arg(untraced.get_program());
     command
 }
 
 /// Everything that was done, once the traced process has ended.
-fn calls(log: &Path, pid: u32) -> Vec<Call> {
+fn calls_of(log: &Path, pid: u32) -> Vec<Call> {
     let (begun, end) = (Instant::now(), format!("{pid} "));
-    let text = loop {
+    loop {
         let text = fs::read_to_string(log).unwrap();
         if text.lines().any(|line| line.starts_with(&end) && line.contains("+++ exited")) {
-            break text;
+            return calls(&text);
         }
         assert!(begun.elapsed() < PATIENCE, "strace does not tell the end of {pid}");
         std::thread::sleep(Duration::from_millis(20));
-    };
+    }
+}
+
+fn calls(text: &str) -> Vec<Call> {
     let (mut begun, mut calls) = (HashMap::new(), Vec::new());
     for line in text.lines() {
         let (thread, rest) = line.split_once(' ').unwrap();
@@ -81,12 +92,21 @@ fn calls(log: &Path, pid: u32) -> Vec<Call> {
 /// One that succeeded.
 fn step(call: &str) -> Option<Step> {
     let (name, rest) = call.trim().strip_suffix(" = 0")?.split_once('(')?;
-    let descriptor = || Some(rest.split_once('<')?.1.split_once('>')?.0.into());
-    let paths: Vec<PathBuf> = rest.split('"').skip(1).step_by(2).map(PathBuf::from).collect();
+    // Of what the call is about: descriptors have their paths in angle brackets, names are in quotation marks.
+    let path = |argument: &str| {
+        let folder = argument.split_once('<').and_then(|(_, rest)| rest.split_once('>'));
+        let name = argument.split_once('"').and_then(|(_, rest)| rest.split_once('"'));
+        let [folder, name] = [folder, name].map(|part| part.map_or("", |(part, _)| part));
+        Path::new(folder).join(name)
+    };
+    let whole = || path(rest).components().collect();
     match name {
-        "fsync" | "fdatasync" => Some(Step::Sync(descriptor()?)),
-        "syncfs" => Some(Step::SyncAll(descriptor()?)),
-        _ => Some(Step::Rename(paths.first()?.clone(), paths.get(1)?.clone())),
+        "fsync" | "fdatasync" => Some(Step::Sync(whole())),
+        "syncfs" => Some(Step::SyncAll(whole())),
+        _ => {
+            let (from, to) = rest.split_once("\", ")?;
+            Some(Step::Rename(path(&format!("{from}\"")), path(to)))
+        }
     }
 }
 
@@ -165,7 +185,7 @@ async fn what_is_acknowledged_was_synced_before() {
     let (database, ()) = During::of(made(&wire, &arm, &server, server_body())).await;
     site.stop();
 
-    let calls = calls(&log, pid);
+    let calls = calls_of(&log, pid);
     let data = fs::canonicalize(&site.data).unwrap();
     let named = check_renames(&calls, &data);
     for name in ["root.key", "ring.json", "credentials.json", "site.json", "ca.key.pem", "ca.pem"] {
@@ -219,7 +239,7 @@ async fn a_backup_and_what_is_restored_are_synced_before_they_have_their_names()
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let pid = child.id();
         succeeds(&child.wait_with_output().unwrap());
-        calls(&log, pid)
+        calls_of(&log, pid)
     };
     let copied = of(traced(&site.data, &top.join("copied")).arg("backup").arg(&backup), "copied");
     made_durably(&copied, &backup);
@@ -227,4 +247,25 @@ async fn a_backup_and_what_is_restored_are_synced_before_they_have_their_names()
     restore.arg("restore").arg(&backup).arg("--root-key").arg(site.data.join("root.key"));
     let restored = of(&mut restore, "restored");
     made_durably(&restored, &again);
+}
+
+#[tokio::test]
+async fn what_connect_leaves_on_a_machine_was_synced_before() {
+    let site = Site::start();
+    let wire = site.client();
+    wire.vault("kvconnect").await;
+    let machine = Machine::create(&site, &[]);
+    let (log, folder) = ("/root/calls", Path::new("/var/opt/azcmagent"));
+    let (id, secret) = (&wire.admin["AZURE_CLIENT_ID"], &wire.admin["AZURE_CLIENT_SECRET"]);
+    let mut connect = vec!["strace"];
+    connect.extend(TRACE);
+    connect.extend(["-o", log, "azcmagent", "connect", "--location", "uksouth", "--resource-group", "rg1"]);
+    connect.extend(["--service-principal-id", id, "--service-principal-secret", secret]);
+    connect.extend(["--tenant-id", wire.tenant(), "--subscription-id", wire.subscription()]);
+    succeeds(&machine.run("root", &[], &connect));
+    let calls = calls(&succeeds(&machine.run("root", &[], &["cat", log])));
+    for (folder, name) in [(folder.join("certs"), "machine.key"), (folder.to_owned(), "agentconfig.json")] {
+        let named = check_renames(&calls, &folder);
+        assert!(named.contains(&folder.join(name)), "{name} was not seen to be made: {calls:#?}");
+    }
 }
