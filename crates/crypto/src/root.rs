@@ -145,6 +145,16 @@ mod tests {
     }
 
     #[test]
+    fn a_passphrase_costs_what_is_promised() {
+        let mut costs = PassphraseCosts::new(&SystemEntropy);
+        assert_eq!((costs.memory_kib, costs.passes, costs.lanes), (64 * 1024, 3, 1));
+        // As the reference implementation makes it at these costs.
+        costs.salt = b64url(&[7; SALT_BYTES]);
+        let key = RootKey::from_passphrase("correct horse battery", &costs).unwrap();
+        assert_eq!(key.id(), "831f294d5e66a8b0");
+    }
+
+    #[test]
     fn costs_outside_the_bounds_are_refused_before_work_is_done() {
         let good = PassphraseCosts::new(&SystemEntropy);
         let with = |change: fn(&mut PassphraseCosts)| {

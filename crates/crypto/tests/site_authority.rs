@@ -279,18 +279,29 @@ fn other_authorities_are_not_taken() {
     let (ca, other) = (authority(), authority());
     let refusal = |certificate: &str, key: &str| SiteCa::from_pem(certificate, key).err().unwrap();
     assert_eq!(refusal(&ca.certificate_pem(), &other.key_pem()), IssueFault::KeyMismatch);
-    assert!(matches!(refusal("", &ca.key_pem()), IssueFault::Unreadable(_)));
-    assert!(matches!(refusal(&ca.certificate_pem(), ""), IssueFault::Unreadable(_)));
-    assert!(matches!(refusal(&ca.certificate_pem(), &ca.certificate_pem()), IssueFault::Unreadable(_)));
+    let unreadable = |certificate: &str, key: &str| match refusal(certificate, key) {
+        IssueFault::Unreadable(why) => why,
+        other => panic!("{other}"),
+    };
+    let (no_certificate, no_key) =
+        ("no CERTIFICATE block in its PEM text", "no PRIVATE KEY block in its PEM text");
+    assert_eq!(unreadable("", &ca.key_pem()), no_certificate);
+    assert_eq!(unreadable(&ca.certificate_pem(), ""), no_key);
+    assert_eq!(unreadable(&ca.certificate_pem(), &ca.certificate_pem()), no_key);
+    let cut = pem_encode("CERTIFICATE", &ca.certificate_der()[1..]);
+    assert_eq!(unreadable(&cut, &ca.key_pem()), "its certificate is not X.509");
+    let longer = pem_encode("CERTIFICATE", &[ca.certificate_der(), &[0]].concat());
+    assert_eq!(unreadable(&longer, &ca.key_pem()), "its certificate is not an authority's");
 
     let key = KeyPair::from_pem(&ca.key_pem()).unwrap();
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let unconstrained = params.self_signed(&key).unwrap().pem();
-    assert!(matches!(refusal(&unconstrained, &ca.key_pem()), IssueFault::Unreadable(_)));
+    let lacks = "its certificate lacks the name constraints it must have";
+    assert_eq!(unreadable(&unconstrained, &ca.key_pem()), lacks);
     let leaf = ca.issue_server(&["localhost"], &[], now(), 1).unwrap();
     let leaf_key = pem_encode_secret("PRIVATE KEY", &leaf.key_pkcs8_der);
     let leaf_pem = pem_encode("CERTIFICATE", &leaf.chain_der[0]);
-    assert!(matches!(refusal(&leaf_pem, &leaf_key), IssueFault::Unreadable(_)));
+    assert_eq!(unreadable(&leaf_pem, &leaf_key), "its certificate is not an authority's");
     assert_eq!(pem_decode(&ca.certificate_pem()).unwrap()[0].der.as_slice(), ca.certificate_der());
 }
