@@ -489,14 +489,28 @@ mod tests {
             "@Request[a] StringEquals",
             "@Request[a] StringEquals 'x",
             "@Request[a] StringEquals 'x' extra",
-            &"(".repeat(100),
-            &"!".repeat(100),
-            &" ".repeat(9000),
         ] {
             assert!(Condition::parse(condition).is_err(), "{condition}");
         }
         let foreign = Condition::parse("@Principal[x] StringEquals 'y'").unwrap();
         assert!(foreign.check_attributes().is_err());
+    }
+
+    /// What would be understood but for its size.
+    #[test]
+    fn what_is_too_deep_or_too_long_is_refused() {
+        const TERM: &str = "ActionMatches{'a'}";
+        let deep = |open: &str, close: &str, depth: usize| {
+            Condition::parse(&[&open.repeat(depth), TERM, &close.repeat(depth)].concat()).map(drop)
+        };
+        for (open, close, of_each) in [("(", ")", 1), ("!", "", 1), ("NOT ", "", 1), ("(!", ")", 2)] {
+            assert_eq!(deep(open, close, 31 / of_each), Ok(()), "{open}");
+            assert_eq!(deep(open, close, 32 / of_each), Err(ConditionFault::TooDeep), "{open}");
+            assert_eq!(deep(open, close, 2000), Err(ConditionFault::TooDeep), "{open}");
+        }
+        let long = |bytes: usize| Condition::parse(&format!("{TERM:<bytes$}")).map(drop);
+        assert_eq!(long(8 * 1024), Ok(()));
+        assert_eq!(long(8 * 1024 + 1), Err(ConditionFault::TooLong));
     }
 
     proptest! {
