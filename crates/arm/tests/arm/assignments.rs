@@ -239,6 +239,9 @@ async fn custom_roles() {
     };
     assert_eq!(site.get(OWNER, &by_name(&rg)).await.is(200).names().len(), 1);
     assert!(site.get(OWNER, &by_name(&rg2)).await.is(200).names().is_empty());
+    let at = |scope: &str| format!("{scope}/providers/Microsoft.Authorization/roleDefinitions/{id}");
+    site.get(OWNER, &at(&rg)).await.is(200);
+    assert_eq!(site.get(OWNER, &at(&rg2)).await.is(404).code(), "RoleDefinitionDoesNotExist");
     let below = format!(
         "{}/providers/Microsoft.Authorization/roleDefinitions?$filter=atScopeAndBelow() and type eq 'CustomRole'",
         subscription()
@@ -273,14 +276,17 @@ async fn custom_roles() {
     ] {
         assert_eq!(site.put(OWNER, &path, body).await.code(), code);
     }
+    let mut conditional = body("x", "a/b", &rg);
+    conditional["properties"]["permissions"][0]["condition"] = json!("ActionMatches{'a/b'}");
+    let refused = site.put(OWNER, &path, conditional).await.is(400);
+    assert!(refused.message().contains("Custom roles have no conditions"), "{}", refused.message());
     let owner = site.role_id("Owner").await;
     site.put(OWNER, &owner, body("Mine", "*", &rg)).await.is(400);
     site.delete(OWNER, &owner).await.is(400);
     // A group's administrator does not make roles for the subscription.
     site.assign(OWNER, 5, NINA, "Owner", &rg).await.is(201);
-    let in_group = format!("{rg}/providers/Microsoft.Authorization/roleDefinitions/{id}");
-    site.put(NINA, &in_group, body("Wide", "*", &subscription())).await.is(403);
-    site.put(NINA, &in_group, body("Narrow", "*", &rg)).await.is(201);
+    site.put(NINA, &at(&rg), body("Wide", "*", &subscription())).await.is(403);
+    site.put(NINA, &at(&rg), body("Narrow", "*", &rg)).await.is(201);
 }
 
 fn definition(id: u128) -> String {
@@ -486,6 +492,11 @@ async fn every_right_that_a_role_needs_is_on_record() {
     site.delete(NINA, &path).await.is(200);
     let also = last_event(&site).await.also;
     assert_eq!((also.len(), also[0].action.as_str()), (1, "Microsoft.Authorization/roleDefinitions/delete"));
+
+    // Nor does she delete what others may assign elsewhere.
+    site.put(OWNER, &path, role("r", &actions, &[rg.clone(), rg2])).await.is(201);
+    site.delete(NINA, &path).await.is(403);
+    site.get(NINA, &path).await.is(200);
 }
 
 /// As many and as long as there may be, before and after, each allowed by an assignment of its own.
