@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arcadia_arm::RESOURCES;
 use arcadia_crypto::{KeyRing, SystemEntropy};
-use arcadia_kernel::{ArmId, FixedClock};
+use arcadia_kernel::{ArmId, FixedClock, Outcome};
 use arcadia_races::{THREADS, block_on, race, rounds};
 use arcadia_store::Store;
 use serde_json::json;
@@ -166,6 +166,43 @@ async fn what_comes_below_a_resource_changes_its_revision() {
     assert_eq!(tag().await, unchanged);
 }
 
+/// Resources, and roles at and below the group: what it had before is deleted with it, and nothing comes after.
+#[test]
+fn nothing_is_put_into_a_group_that_is_being_deleted() {
+    let site = block_on(Site::new());
+    let role = block_on(site.role_id("Reader"));
+    let mut seen = 0;
+    for round in 0..rounds() {
+        let rg = block_on(site.group(&format!("rg{round}")));
+        let deletes = round % THREADS;
+        let answers = race(async |number| {
+            let (path, body) = match number % 2 {
+                _ if number == deletes => return site.delete(OWNER, &rg).await.status,
+                0 => {
+                    let scope =
+                        if number < 4 { rg.clone() } else { format!("{rg}/providers/No.Such/bars/x") };
+                    let who = if number % 4 == 0 { NINA } else { MACHINE };
+                    let path = assignment(&scope, (round * THREADS + number) as u128);
+                    (path, json!({ "properties": { "roleDefinitionId": role, "principalId": who } }))
+                }
+                _ => {
+                    let path = format!("{rg}/providers/Test.Widgets/widgets/one{number}");
+                    (path, json!({ "location": "uksouth" }))
+                }
+            };
+            site.put(OWNER, &path, body).await.status
+        });
+        assert_eq!(answers[deletes], 202, "round {round}: {answers:?}");
+        assert!(answers.iter().all(|status| [201, 202, 409].contains(status)), "round {round}: {answers:?}");
+        // A record is in the commit of its change.
+        let page = block_on(site.store.audit_page(seen, 1000)).unwrap();
+        seen = page.last().unwrap().0;
+        let committed = page.into_iter().filter(|(_, record)| record.outcome == Outcome::Committed);
+        let last = committed.last().unwrap().1;
+        assert_eq!(last.operation, "ResourceGroupDelete", "round {round}: {answers:?}");
+    }
+}
+
 async fn custom_role(site: &Site, number: usize) -> String {
     let name = uuid::Uuid::from_u128(0xC0_0000 + number as u128);
     let path = format!("{}/providers/Microsoft.Authorization/roleDefinitions/{name}", subscription());
@@ -176,6 +213,26 @@ async fn custom_role(site: &Site, number: usize) -> String {
     }});
     site.put(OWNER, &path, body).await.is(201);
     path
+}
+
+/// Whoever asks for a role by its name gets the one.
+#[test]
+fn a_name_is_one_custom_roles() {
+    let site = block_on(Site::new());
+    for round in 0..rounds() {
+        let body = json!({ "properties": {
+            "roleName": format!("Watcher {round}"),
+            "assignableScopes": [subscription()],
+            "permissions": [{ "actions": ["*/read"] }],
+        }});
+        let mut answers = race(async |number| {
+            let id = uuid::Uuid::from_u128(0xC0_0000 + (round * THREADS + number) as u128);
+            let path = format!("{}/providers/Microsoft.Authorization/roleDefinitions/{id}", subscription());
+            site.put(OWNER, &path, body.clone()).await.status
+        });
+        answers.sort_unstable();
+        assert_eq!(answers, [&[201][..], &[409; THREADS - 1]].concat(), "round {round}");
+    }
 }
 
 /// A role is deleted while it is assigned: either nobody has it afterwards, or it is still there.
