@@ -242,6 +242,14 @@ mod tests {
     }
 
     #[test]
+    fn a_password_hash_costs_what_it_says() {
+        let hash = PasswordHash::of("Passw0rd!", &[7; SALT_BYTES]).unwrap();
+        assert_eq!((hash.memory_kib, hash.passes, hash.lanes), (19 * 1024, 2, 1));
+        // As the reference implementation makes it at these costs.
+        assert_eq!(hash.hash, "QSrVYg4AcpowZ+p3MB5re1lG3nhS4aENm6mDbdGgC5Q=");
+    }
+
+    #[test]
     fn weak_passwords_are_not_acceptable() {
         for weak in ["", "Aa1!", "alllowercase1", "ALLUPPER", "12345678", &"Aa1!".repeat(100)] {
             assert!(!is_acceptable_password(weak), "{weak}");
@@ -254,6 +262,20 @@ mod tests {
         for _ in 0..1000 {
             assert!(is_acceptable_password(&new_password(&SystemEntropy)));
         }
-        assert_eq!(new_user_code(&SystemEntropy).len(), USER_CODE_CHARACTERS);
+    }
+
+    #[test]
+    fn a_user_code_is_hard_to_guess_and_to_mistake() {
+        let codes: Vec<_> = (0..100).map(|_| new_user_code(&SystemEntropy)).collect();
+        for code in &codes {
+            assert!(
+                code.len() == 9
+                    && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
+            );
+            assert!(!code.contains(['0', 'O', '1', 'I']), "{code}");
+        }
+        // All of 32 signs, in some 900.
+        let signs: std::collections::BTreeSet<u8> = codes.iter().flat_map(|code| code.bytes()).collect();
+        assert_eq!(signs.len(), 32);
     }
 }
