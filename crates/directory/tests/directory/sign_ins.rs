@@ -34,7 +34,7 @@ pub struct App {
 
 impl App {
     pub async fn register(world: &World) -> Self {
-        let (object, id, _, secret) = world.application("orders").await;
+        let (object, id, _, secret) = world.application("<b>orders</b>").await;
         let change = json!({
             "spa": { "redirectUris": [PAGE] },
             "publicClient": { "redirectUris": ["http://localhost/cb"] },
