@@ -9,6 +9,7 @@ use crate::administrators::{ROLE, ROLE_ASSIGNMENTS, remove_secret, secrets};
 use crate::grants::refresh;
 use crate::identity::{audience, machine, show};
 use crate::pages::{REDIRECT, UPN, VERIFIER, authorize_path, begin, confirm, cookie, poll, redeem, sign_in};
+use crate::waits::new_user;
 use crate::world::{ARM, Answer, World, assertion, key, text};
 
 const TOKENS: &str = "directory/refresh-token";
@@ -99,6 +100,30 @@ fn a_refresh_token_has_one_successor() {
     }
 }
 
+/// Who shows a token that was used up long ago ends the session, also while another goes on with it.
+#[test]
+fn a_session_that_was_ended_is_not_refreshed() {
+    let world = block_on(with_nina());
+    for round in 0..rounds() {
+        let mut tokens = Vec::new();
+        for _ in 0..THREADS / 2 {
+            let signed_in = block_on(world.password_token(UPN, "Passw0rd!", ARM));
+            let old = text(&signed_in.ok(), "refresh_token");
+            let new = text(&block_on(refresh(&world, &old, ARM)).ok(), "refresh_token");
+            tokens.push([old, new]);
+        }
+        world.clock.advance_seconds(61);
+        let answers = race(|number| refresh(&world, &tokens[number / 2][number % 2], ARM));
+        for (answers, [_, new]) in answers.chunks(2).zip(&tokens) {
+            assert_eq!(answers[0].refusal().2, 50_173, "round {round}");
+            let given = (answers[1].status == 200).then(|| text(&answers[1].json(), "refresh_token"));
+            let refused = block_on(refresh(&world, given.as_ref().unwrap_or(new), ARM));
+            assert_eq!(refused.status, 400, "round {round}: {answers:?}");
+            assert_eq!(refused.refusal().2, 50_173, "round {round}");
+        }
+    }
+}
+
 #[test]
 fn an_assertion_of_a_machine_is_taken_from_one() {
     let world = block_on(World::new());
@@ -109,6 +134,56 @@ fn an_assertion_of_a_machine_is_taken_from_one() {
         let answers = race(|_| show(&world, &client, &shown));
         assert_eq!(answered(&answers), 1, "round {round}: {answers:?}");
         world.clock.advance_seconds(60);
+    }
+}
+
+/// Their passwords are hashed when the name was seen to be free.
+#[test]
+fn a_name_is_one_new_users() {
+    let world = block_on(World::new());
+    let admin = block_on(world.admin_graph_token());
+    // Fewer than of the others, as eight hashes take their time.
+    for round in 0..rounds().div_ceil(5) {
+        let user = new_user(&format!("new{round}"));
+        let answers =
+            race(async |_| world.graph(&admin, "POST", "/v1.0/users", user.clone()).await.status.as_u16());
+        is_ones(&answers, 201);
+    }
+}
+
+#[test]
+fn users_are_not_renamed_to_one_name() {
+    let world = block_on(World::new());
+    let admin = block_on(world.admin_graph_token());
+    let users: Vec<_> = (0..THREADS).map(|number| block_on(world.user(&format!("user{number}")))).collect();
+    for round in 0..rounds() {
+        let name = json!({ "userPrincipalName": format!("nina{round}@arcadia.example") });
+        let answers = race(async |number| {
+            let path = format!("/v1.0/users/{}", users[number]);
+            world.graph(&admin, "PATCH", &path, name.clone()).await.status.as_u16()
+        });
+        is_ones(&answers, 204);
+    }
+}
+
+/// One has it, and to the others it is said that it is taken.
+#[track_caller]
+fn is_ones(answers: &[u16], made: u16) {
+    let has_it = answers.iter().filter(|status| **status == made).count();
+    let refused = answers.iter().filter(|status| **status == 400).count();
+    assert_eq!((has_it, refused), (1, THREADS - 1), "{answers:?}");
+}
+
+#[test]
+fn an_identifier_uri_is_one_applications() {
+    let world = block_on(World::new());
+    let admin = block_on(world.admin_graph_token());
+    for round in 0..rounds() {
+        let body = json!({ "displayName": "app", "identifierUris": [format!("api://orders{round}")] });
+        let answers = race(async |_| {
+            world.graph(&admin, "POST", "/v1.0/applications", body.clone()).await.status.as_u16()
+        });
+        is_ones(&answers, 201);
     }
 }
 

@@ -26,7 +26,7 @@ async fn records(world: &World) -> Vec<AuditEvent> {
     records.into_iter().map(|(_, record)| record).collect()
 }
 
-fn new_user(name: &str) -> Value {
+pub fn new_user(name: &str) -> Value {
     json!({
         "userPrincipalName": format!("{name}@arcadia.example"), "displayName": name, "mailNickname": name,
         "accountEnabled": true, "passwordProfile": { "password": PASSWORD },
