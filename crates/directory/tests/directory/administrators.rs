@@ -128,6 +128,26 @@ async fn the_last_administrator_keeps_a_credential() {
     is_refused(&switch(&world, &admin, &user, false).await);
 }
 
+/// There is one role, and whoever has it has it everywhere: for less, nobody is given all of it.
+#[tokio::test]
+async fn no_other_role_is_given_and_none_for_a_part_of_the_directory() {
+    let (world, admin, ..) = founded().await;
+    let nina = world.user("nina").await;
+    let give = async |role: &str, scope: &str| {
+        let body = json!({ "roleDefinitionId": role, "principalId": nina, "directoryScopeId": scope });
+        world.graph(&admin, "POST", ROLE_ASSIGNMENTS, body).await
+    };
+    for scope in [format!("/{nina}"), "/administrativeUnits/x".into(), "//".into(), "".into()] {
+        let refused = give(ROLE, &scope).await;
+        assert_eq!(refused.graph_refusal(), (400, "Request_BadRequest".into()), "{scope}");
+        assert!(refused.text.contains("for the whole directory"), "{}", refused.text);
+    }
+    let readers = "88d8e3e3-8f55-4a1e-953a-9b9898b8876b";
+    assert_eq!(give(readers, "/").await.graph_refusal(), (404, "Request_ResourceNotFound".into()));
+    assert_eq!(world.rows("directory/role-member").await, 2);
+    give(ROLE, "/").await.ok();
+}
+
 /// What is no longer, or not yet, good does not keep it.
 #[tokio::test]
 async fn a_good_credential_is_kept_besides_others() {

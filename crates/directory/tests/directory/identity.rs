@@ -163,6 +163,23 @@ async fn an_assertion_is_good_once_for_a_machine() {
     assert_eq!(show(&world, &client, &nameless).await.refusal().2, 50_027);
 }
 
+/// The site's clock may be a little behind the machine's.
+#[tokio::test]
+async fn an_assertion_is_remembered_for_as_long_as_it_would_be_taken() {
+    let world = World::new().await;
+    let client = machine(&world).await.app_id.to_string();
+    let shown = assertion(&key(), &client, &audience(&world), START, "1");
+    show(&world, &client, &shown).await.ok();
+    let sweep = || world.directory.sweep(world.gate.as_system(Reason::Sweep));
+    world.clock.advance_seconds(600 + 299);
+    assert_eq!(sweep().await.unwrap(), 0);
+    assert_eq!(show(&world, &client, &shown).await.refusal().2, 50_027);
+    world.clock.advance_seconds(2);
+    assert_eq!(show(&world, &client, &shown).await.refusal().2, 700_024);
+    world.clock.advance_seconds(3600);
+    assert_eq!(sweep().await.unwrap(), 1);
+}
+
 #[tokio::test]
 async fn a_refused_request_does_not_use_up_an_assertion() {
     let world = World::new().await;
@@ -311,6 +328,38 @@ async fn a_key_is_good_no_longer_than_its_certificate() {
     }
     register(&current, json!({ "endDateTime": "2027-01-01T00:00:00Z" })).await.ok();
     show(&world, &app_id, &assertion(&key(), &app_id, &audience(&world), START, "b")).await.ok();
+    register(&current, json!({ "startDateTime": "2026-12-01T00:00:00Z" })).await.ok();
+    let early = show(&world, &app_id, &assertion(&key(), &app_id, &audience(&world), START, "c")).await;
+    assert_eq!(early.refusal(), (401, "invalid_client".into(), 700_027));
+    world.clock.advance_seconds(30 * 24 * 3600);
+    let now = START + 30 * 24 * 3600;
+    show(&world, &app_id, &assertion(&key(), &app_id, &audience(&world), now, "d")).await.ok();
+}
+
+/// Whoever gave it a secret could be the machine.
+#[tokio::test]
+async fn a_machines_identity_is_changed_through_its_resource_alone() {
+    let world = World::new().await;
+    let identity = machine(&world).await;
+    let admin = world.admin_graph_token().await;
+    let path = format!("/v1.0/servicePrincipals/{}", identity.object_id);
+    let certificate = arcadia_crypto::self_signed("other", &key(), START, 1).unwrap();
+    let before = world.all("directory/service-principal").await;
+    for (method, path, body) in [
+        ("POST", format!("{path}/addPassword"), json!({})),
+        ("PATCH", path.clone(), json!({ "keyCredentials": [{ "key": arcadia_crypto::b64(&certificate) }] })),
+        ("PATCH", path.clone(), json!({ "keyCredentials": [] })),
+        ("PATCH", path.clone(), json!({ "notes": "x" })),
+        ("DELETE", path.clone(), Value::Null),
+    ] {
+        let refused = world.graph(&admin, method, &path, body).await;
+        assert_eq!(refused.graph_refusal(), (400, "Request_BadRequest".into()), "{method} {path}");
+        assert!(refused.text.contains("only through the resource it belongs to"), "{}", refused.text);
+    }
+    assert_eq!(world.all("directory/service-principal").await, before);
+    // But any may be switched off.
+    let off = json!({ "accountEnabled": false });
+    assert_eq!(world.graph(&admin, "PATCH", &path, off).await.status, 204);
 }
 
 /// Nothing of a credential that is there can be changed, and what a request says of one is not dropped silently.

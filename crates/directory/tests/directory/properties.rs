@@ -37,6 +37,10 @@ async fn what_is_kept_of_an_application_has_its_type() {
         (json!({ "web": "https://a.example" }), "web"),
         (json!({ "web": { "redirectUris": "https://a.example" } }), "web.redirectUris"),
         (json!({ "spa": { "redirectUris": ["javascript:alert(1)"] } }), "spa.redirectUris"),
+        (json!({ "spa": { "redirectUris": ["JavaScript://x/%0aalert(1)"] } }), "spa.redirectUris"),
+        (json!({ "publicClient": { "redirectUris": ["data://x/,y"] } }), "publicClient.redirectUris"),
+        (json!({ "web": { "redirectUris": ["https://*.a.example"] } }), "web.redirectUris"),
+        (json!({ "web": { "redirectUris": ["//a.example"] } }), "web.redirectUris"),
         (json!({ "requiredResourceAccess": {} }), "requiredResourceAccess"),
         (
             json!({ "requiredResourceAccess": permission(json!("x")) }),
