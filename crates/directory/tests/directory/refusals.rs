@@ -18,11 +18,13 @@ async fn wrong_and_expired_secrets() {
         json!({ "passwordCredential": { "displayName": "short", "endDateTime": "2026-11-30T00:00:00Z" } });
     let secret = text(&world.graph(&token, "POST", &path, body).await.ok(), "secretText");
     world.secret_token(&app, &secret, ARM).await.ok();
+    let body = json!({ "passwordCredential": { "startDateTime": "2026-12-01T00:00:00Z" } });
+    let next = text(&world.graph(&token, "POST", &path, body).await.ok(), "secretText");
+    let refused = (401, "invalid_client".into(), 7_000_222);
+    assert_eq!(world.secret_token(&app, &next, ARM).await.refusal(), refused, "not yet");
     world.clock.advance_seconds(30 * 24 * 3600);
-    assert_eq!(
-        world.secret_token(&app, &secret, ARM).await.refusal(),
-        (401, "invalid_client".into(), 7_000_222)
-    );
+    assert_eq!(world.secret_token(&app, &secret, ARM).await.refusal(), refused, "no more");
+    world.secret_token(&app, &next, ARM).await.ok();
 }
 
 #[tokio::test]
@@ -241,6 +243,31 @@ async fn guessing_a_password_locks_the_account_for_a_minute_where_it_is_guessed(
     world.post_from("10.1.2.3", "/organizations/oauth2/v2.0/token", &fields).await.ok();
     world.clock.advance_seconds(61);
     world.password_token(upn, "Passw0rd!", ARM).await.ok();
+}
+
+#[tokio::test]
+async fn guessing_a_password_from_many_places_locks_the_account_everywhere() {
+    let world = World::new().await;
+    world.user("nina").await;
+    let az = AZURE_CLI_APP_ID.to_string();
+    let ask = async |address: &str, password: &str| {
+        let fields = [
+            ("grant_type", "password"),
+            ("client_id", az.as_str()),
+            ("username", "nina@arcadia.example"),
+            ("password", password),
+            ("scope", ARM),
+        ];
+        world.post_from(address, "/organizations/oauth2/v2.0/token", &fields).await
+    };
+    for guess in 0..50 {
+        let refused = ask(&format!("10.1.{}.1", guess % 10), "wrong").await;
+        assert_eq!(refused.refusal().2, 50_126, "{guess}");
+    }
+    let locked = ask("10.1.99.1", "Passw0rd!").await;
+    assert_eq!(locked.refusal(), (400, "invalid_grant".into(), 50_053));
+    world.clock.advance_seconds(61);
+    ask("10.1.99.1", "Passw0rd!").await.ok();
 }
 
 /// So many at once that all of them would be one too many, were they wrong.
