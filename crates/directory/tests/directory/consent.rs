@@ -100,6 +100,25 @@ async fn an_administrator_names_the_services_that_an_application_may_use() {
     assert_eq!(refresh(&world, &app_id, &token, VAULT).await.refusal().2, 65_001, "and it can be taken back");
 }
 
+/// Another may have been given less, or be one that needs a secret.
+#[tokio::test]
+async fn a_refresh_token_is_for_the_client_that_it_was_given_to() {
+    let world = World::new().await;
+    let (id, app_id, _) = desktop(&world).await;
+    world.consent(&id).await;
+    let az = AZURE_CLI_APP_ID.to_string();
+    for (own, other) in [(&app_id, &az), (&az, &app_id)] {
+        let signed_in = sign_in(&world, own, &format!("{ARM} offline_access")).await;
+        let token = text(&signed_in.ok(), "refresh_token");
+        let refused = refresh(&world, other, &token, ARM).await;
+        assert_eq!(refused.refusal(), (400, "invalid_grant".into(), 70_000));
+        assert!(refused.text.contains("issued to another client"), "{}", refused.text);
+        // Nor was it used up.
+        world.clock.advance_seconds(600);
+        refresh(&world, own, &token, ARM).await.ok();
+    }
+}
+
 /// The account's name is no service's, whatever it is.
 #[tokio::test]
 async fn what_is_given_of_storage_is_given_of_each_account() {

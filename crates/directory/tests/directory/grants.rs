@@ -108,7 +108,9 @@ async fn a_secret_may_come_in_the_header() {
 async fn a_person_gets_access_id_and_refresh_tokens() {
     let world = World::new().await;
     let id = world.user("nina").await;
-    let answer = world.password_token("Nina@Arcadia.example", "Passw0rd!", ARM).await.ok();
+    let answer = world.password_token("Nina@Arcadia.example", "Passw0rd!", ARM).await;
+    assert_eq!(answer.headers["cache-control"], "no-store, no-cache");
+    let answer = answer.ok();
     assert!(text(&answer, "scope").split(' ').any(|scope| scope == ARM));
     assert_eq!(answer["foci"], "1");
     let claims = world.claims(&text(&answer, "access_token"));
@@ -316,7 +318,17 @@ async fn an_application_can_be_a_resource() {
     assert_eq!(world.claims(&text(&answer, "access_token"))["scp"], "read");
     let refused = world.password_token(&user, &password, "api://orders/write").await.refusal();
     assert_eq!(refused, (400, "invalid_scope".into(), 650_053));
+    let scopes = json!([{ "value": "read", "isEnabled": false }, { "value": "list", "isEnabled": true }]);
+    let body = json!({ "api": { "oauth2PermissionScopes": scopes } });
+    world.graph(&admin, "PATCH", &path, body).await.ok();
+    assert_eq!(world.password_token(&user, &password, "api://orders/read").await.refusal().2, 650_053);
+    let answer = world.password_token(&user, &password, "api://orders/.default").await.ok();
+    assert_eq!(world.claims(&text(&answer, "access_token"))["scp"], "list");
     let path = format!("/v1.0/servicePrincipals/{principal}");
+    world.graph(&admin, "PATCH", &path, json!({ "accountEnabled": false })).await.ok();
+    assert_eq!(world.first_principal_token("api://orders/.default").await.refusal().2, 500_011);
+    assert_eq!(world.password_token(&user, &password, "api://orders/list").await.refusal().2, 500_011);
+    world.graph(&admin, "PATCH", &path, json!({ "accountEnabled": true })).await.ok();
     world.graph(&admin, "PATCH", &path, json!({ "appRoleAssignmentRequired": true })).await.ok();
     assert_eq!(world.first_principal_token("api://orders/.default").await.refusal().2, 501_051);
     world.graph(&admin, "DELETE", &path, Value::Null).await.ok();
@@ -333,4 +345,54 @@ async fn the_sweep_removes_what_has_passed_its_time() {
     world.clock.advance_seconds(91 * 24 * 3600);
     assert_eq!(sweep().await.unwrap(), 2, "a session and its refresh token");
     assert_eq!(sweep().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_session_lasts_as_long_as_its_latest_refresh_token() {
+    let world = World::new().await;
+    world.user("nina").await;
+    let answer = world.password_token("nina@arcadia.example", "Passw0rd!", ARM).await.ok();
+    world.clock.advance_seconds(60 * 24 * 3600);
+    let token = text(&refresh(&world, &text(&answer, "refresh_token"), ARM).await.ok(), "refresh_token");
+    world.clock.advance_seconds(60 * 24 * 3600);
+    let swept = world.directory.sweep(world.gate.as_system(arcadia_kernel::Reason::Sweep)).await;
+    assert_eq!(swept.unwrap(), 1, "the first refresh token");
+    refresh(&world, &token, ARM).await.ok();
+}
+
+#[tokio::test]
+async fn a_deleted_application_can_come_back_for_30_days() {
+    let world = World::new().await;
+    let (id, ..) = world.application("gone").await;
+    let deleted = async || {
+        let admin = world.admin_graph_token().await;
+        world.graph(&admin, "DELETE", &format!("/v1.0/applications/{id}"), Value::Null).await.ok();
+    };
+    let restored = async || {
+        let admin = world.admin_graph_token().await;
+        let path = format!("/v1.0/directory/deletedItems/{id}/restore");
+        world.graph(&admin, "POST", &path, Value::Null).await.status.as_u16()
+    };
+    let sweep = || world.directory.sweep(world.gate.as_system(arcadia_kernel::Reason::Sweep));
+    deleted().await;
+    world.clock.advance_seconds(30 * 24 * 3600);
+    assert_eq!(sweep().await.unwrap(), 0);
+    assert_eq!(restored().await, 200);
+    deleted().await;
+    world.clock.advance_seconds(30 * 24 * 3600 + 1);
+    assert_eq!(sweep().await.unwrap(), 1);
+    assert_eq!(restored().await, 404);
+}
+
+/// Tickets, and the refresh tokens that follow on others, are no harder to guess than the site's own key.
+#[tokio::test]
+async fn the_key_for_what_the_site_hands_itself_is_random_to_its_end() {
+    let mut parts = std::collections::HashSet::new();
+    for _ in 0..2 {
+        let rows = World::new().await.all("directory/form-key").await;
+        let key = arcadia_crypto::b64_decode(&text(&rows[0], "key")).unwrap();
+        assert_eq!((rows.len(), key.len()), (1, 32));
+        parts.extend(key.chunks(8).map(<[u8]>::to_vec));
+    }
+    assert_eq!(parts.len(), 8);
 }

@@ -9,9 +9,13 @@ use crate::world::{ARM, Answer, World, encode, text};
 pub const UPN: &str = "nina@arcadia.example";
 
 pub async fn begin(world: &World) -> (String, String) {
-    let az = AZURE_CLI_APP_ID.to_string();
+    begin_as(world, &AZURE_CLI_APP_ID.to_string()).await
+}
+
+/// The codes for the device and for its user.
+async fn begin_as(world: &World, client: &str) -> (String, String) {
     let scope = format!("{ARM} offline_access openid profile");
-    let fields = [("client_id", az.as_str()), ("scope", scope.as_str())];
+    let fields = [("client_id", client), ("scope", scope.as_str())];
     let answer = world.post("/organizations/oauth2/v2.0/devicecode", &fields).await.ok();
     assert_eq!((answer["expires_in"].as_i64(), answer["interval"].as_i64()), (Some(900), Some(5)));
     assert_eq!(answer["verification_uri"], "https://microsoft.com/devicelogin");
@@ -37,23 +41,28 @@ pub fn cookie(answer: &Answer) -> String {
     header.split(';').next().unwrap().to_owned()
 }
 
-/// Goes through the page as a person does, up to the answer.
+/// Goes through the pages as a person does, up to the answer.
 pub async fn confirm(world: &World, user_code: &str, password: &str, decision: &str) -> Answer {
+    steps(world, user_code, password, decision).await.pop().unwrap()
+}
+
+/// The pages that a person sees who goes through them: for the password, to confirm, and the answer.
+async fn steps(world: &World, user_code: &str, password: &str, decision: &str) -> Vec<Answer> {
     let page = world.get(&format!("/device?otc={user_code}")).await;
     let cookie = cookie(&page);
     let headers = [("cookie", cookie.as_str())];
     let typed = format!(" {}-{} ", &user_code[..4].to_lowercase(), &user_code[4..]);
     let ticket = page.hidden("ticket");
-    let page = world.post_with("/device", &headers, &[("ticket", &ticket), ("user_code", &typed)]).await;
-    assert!(page.text.contains("Microsoft Azure CLI"), "{}", page.text);
-    let ticket = page.hidden("ticket");
+    let sign_in = world.post_with("/device", &headers, &[("ticket", &ticket), ("user_code", &typed)]).await;
+    let ticket = sign_in.hidden("ticket");
     let fields = [("ticket", ticket.as_str()), ("username", UPN), ("password", password)];
-    let page = world.post_with("/device", &headers, &fields).await;
-    if page.status != 200 {
-        return page;
+    let confirm = world.post_with("/device", &headers, &fields).await;
+    if confirm.status != 200 {
+        return vec![sign_in, confirm];
     }
-    let ticket = page.hidden("ticket");
-    world.post_with("/device", &headers, &[("ticket", &ticket), ("answer", decision)]).await
+    let ticket = confirm.hidden("ticket");
+    let answer = world.post_with("/device", &headers, &[("ticket", &ticket), ("answer", decision)]).await;
+    vec![sign_in, confirm, answer]
 }
 
 #[tokio::test]
@@ -68,13 +77,51 @@ async fn a_device_code_is_redeemed_once() {
     let wrong = confirm(&world, &user_code, "wrong", "continue").await;
     assert_eq!(wrong.status, 400);
     assert!(wrong.text.contains("invalid username or password"));
-    let done = confirm(&world, &user_code, "Passw0rd!", "continue").await;
-    assert!(done.text.contains("You have signed in"), "{}", done.text);
+    let pages = steps(&world, &user_code, "Passw0rd!", "continue").await;
+    for (page, says) in pages.iter().zip(["Microsoft Azure CLI", "Microsoft Azure CLI", "You have signed in"])
+    {
+        assert!(page.text.contains(says), "{}", page.text);
+    }
     let answer = poll(&world, &device_code).await.ok();
     assert!(text(&answer, "scope").split(' ').any(|scope| scope == ARM), "the scope was remembered");
     assert_eq!(world.claims(&text(&answer, "access_token"))["upn"], UPN);
     assert!(answer["refresh_token"].is_string() && answer["id_token"].is_string());
     assert_eq!(poll(&world, &device_code).await.refusal(), (400, "invalid_grant".into(), 54_005));
+}
+
+/// What an application is called, and what a stranger sends, stands on the page as text.
+#[tokio::test]
+async fn no_page_has_markup_of_others() {
+    let world = World::new().await;
+    world.user("nina").await;
+    let (id, app_id, ..) = world.application("<i>\"orders\"</i>").await;
+    world.consent(&id).await;
+    let (_, user_code) = begin_as(&world, &app_id).await;
+    let mut pages = steps(&world, &user_code, "Passw0rd!", "continue").await;
+    pages.truncate(2);
+    let error = world.get(&authorize_path(&encode("<i>\"orders\"</i>"), REDIRECT, "")).await;
+    assert_eq!(error.status, 400);
+    pages.push(error);
+    for page in pages {
+        assert!(page.text.contains("&lt;i&gt;&quot;orders&quot;&lt;/i&gt;"), "{}", page.text);
+        assert!(!page.text.contains("<i>"), "{}", page.text);
+    }
+}
+
+#[tokio::test]
+async fn a_device_code_is_redeemed_with_the_secret_of_its_application() {
+    let world = World::new().await;
+    world.user("nina").await;
+    let (id, app_id, _, secret) = world.application("web").await;
+    world.consent(&id).await;
+    let (device_code, user_code) = begin_as(&world, &app_id).await;
+    confirm(&world, &user_code, "Passw0rd!", "continue").await;
+    let mut fields =
+        vec![("client_id", &*app_id), ("grant_type", "device_code"), ("device_code", &*device_code)];
+    let refused = world.token("organizations", &fields).await;
+    assert_eq!(refused.refusal(), (401, "invalid_client".into(), 7_000_218));
+    fields.push(("client_secret", &secret));
+    world.token("organizations", &fields).await.ok();
 }
 
 #[tokio::test]
@@ -297,12 +344,18 @@ async fn codes_are_sent_to_registered_addresses_only() {
     let answer = world.token("organizations", &fields).await.ok();
     assert!(answer.get("foci").is_none());
     let refresh = text(&answer, "refresh_token");
-    let fields = [
+    let mut fields = vec![
         ("client_id", app_id.as_str()),
         ("grant_type", "refresh_token"),
         ("refresh_token", refresh.as_str()),
     ];
     assert_eq!(world.token("organizations", &fields).await.refusal().2, 7_000_218);
+    // Nor when other sign-ins to the application are without a secret.
+    let body = json!({ "publicClient": { "redirectUris": ["http://localhost/cb"] } });
+    world.graph(&admin, "PATCH", &format!("/v1.0/applications/{id}"), body).await.ok();
+    assert_eq!(world.token("organizations", &fields).await.refusal().2, 7_000_218);
+    fields.push(("client_secret", secret.as_str()));
+    world.token("organizations", &fields).await.ok();
 }
 
 /// Browsers hold the redirect after a form to the policy of the form's page.
@@ -378,6 +431,38 @@ async fn a_page_may_read_what_its_own_code_is_redeemed_for() {
     assert!(!readable(&ask(own, &fields).await, own));
 }
 
+/// The path as [`authorize_path`] makes it, but without a challenge.
+fn without_challenge(path: &str) -> String {
+    let (before, rest) = path.split_once("&code_challenge=").unwrap();
+    let (_, after) = rest.split_once("S256").unwrap();
+    format!("{before}{after}")
+}
+
+/// The page and the program on a device show no secret for their codes, whatever the application has elsewhere.
+#[tokio::test]
+async fn codes_for_a_page_or_a_device_need_a_challenge() {
+    const WEB: &str = "https://web.example/cb";
+    let places = ["https://spa.example/cb", "http://localhost/cb", WEB];
+    let world = World::new().await;
+    let (id, app_id, ..) = world.application("orders").await;
+    world.consent(&id).await;
+    let admin = world.admin_graph_token().await;
+    let [spa, device, web] = places.map(|place| json!({ "redirectUris": [place] }));
+    let body = json!({ "spa": spa, "publicClient": device, "web": web });
+    world.graph(&admin, "PATCH", &format!("/v1.0/applications/{id}"), body).await.ok();
+    for place in places {
+        let path = authorize_path(&app_id, place, "");
+        assert_eq!(world.get(&path).await.status, 200, "{place}");
+        let answer = world.get(&without_challenge(&path)).await;
+        if place == WEB {
+            assert_eq!(answer.status, 200, "{place}");
+            continue;
+        }
+        let back = answer.headers["location"].to_str().unwrap();
+        assert!(back.starts_with(place) && back.contains("AADSTS9002325"), "{back}");
+    }
+}
+
 /// Whoever takes the challenge out of the browser's request must not be able to use the code (RFC 9700, 2.1.1).
 #[tokio::test]
 async fn a_verifier_without_a_challenge_is_refused() {
@@ -389,9 +474,7 @@ async fn a_verifier_without_a_challenge_is_refused() {
     let body = json!({ "web": { "redirectUris": ["https://web.example/cb"] } });
     world.graph(&admin, "PATCH", &format!("/v1.0/applications/{id}"), body).await.ok();
     let path = authorize_path(&app_id, "https://web.example/cb", "");
-    let (before, rest) = path.split_once("&code_challenge=").unwrap();
-    let (_, after) = rest.split_once("S256").unwrap();
-    let answer = sign_in(&world, &format!("{before}{after}")).await;
+    let answer = sign_in(&world, &without_challenge(&path)).await;
     let location = answer.headers["location"].to_str().unwrap().to_owned();
     let code = location.split(['=', '&']).nth(1).unwrap();
     let mut fields = vec![

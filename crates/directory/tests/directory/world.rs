@@ -148,9 +148,15 @@ impl World {
         Self { folder: self.folder, ..Self::around(self.clock, self.store, directory, self.first) }
     }
 
+    /// What is in the rows of a table.
+    pub async fn all(&self, table: &'static str) -> Vec<Value> {
+        let rows = self.store.all(Table::<str, AnyRow>::new(table), &()).await.unwrap();
+        rows.into_iter().map(|row| row.value.0).collect()
+    }
+
     /// How many rows a table has.
     pub async fn rows(&self, table: &'static str) -> usize {
-        self.store.all(Table::<str, AnyRow>::new(table), &()).await.unwrap().len()
+        self.all(table).await.len()
     }
 
     pub fn tenant(&self) -> String {
