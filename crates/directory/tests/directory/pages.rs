@@ -340,6 +340,8 @@ async fn codes_are_sent_to_registered_addresses_only() {
         ("redirect_uri", "https://web.example/cb"),
     ];
     assert_eq!(world.token("organizations", &fields).await.refusal().2, 7_000_218, "a web app has a secret");
+    let other = redeem(&world, &code, VERIFIER, "https://web.example/cb").await;
+    assert_eq!(other.refusal(), (400, "invalid_grant".into(), 70_000), "nor is it another's");
     fields.push(("client_secret", secret.as_str()));
     let answer = world.token("organizations", &fields).await.ok();
     assert!(answer.get("foci").is_none());
@@ -350,7 +352,7 @@ async fn codes_are_sent_to_registered_addresses_only() {
         ("refresh_token", refresh.as_str()),
     ];
     assert_eq!(world.token("organizations", &fields).await.refusal().2, 7_000_218);
-    // Nor when other sign-ins to the application are without a secret.
+    // Also when other sign-ins to the application are without one.
     let body = json!({ "publicClient": { "redirectUris": ["http://localhost/cb"] } });
     world.graph(&admin, "PATCH", &format!("/v1.0/applications/{id}"), body).await.ok();
     assert_eq!(world.token("organizations", &fields).await.refusal().2, 7_000_218);
