@@ -340,18 +340,86 @@ async fn a_purge_is_of_the_deletion_that_it_checked() {
     let path = format!(
         "/subscriptions/{SUBSCRIPTION}/providers/Microsoft.KeyVault/locations/uksouth/deletedVaults/kv1/purge"
     );
-    let (is_there, release) = backend.hold("keyvault/deletedvaults");
     let purge = world.manage(&world.owner, Method::POST, &path, Value::Null);
     let protect = async {
-        is_there.await.unwrap();
         for properties in [recovering.clone(), protected] {
             assert_eq!(world.put_vault("kv1", properties).await.status, 200);
         }
         assert_eq!(world.manage(&world.owner, Method::DELETE, &vault, Value::Null).await.status, 200);
-        release.send(()).unwrap();
     };
-    let (purge, ()) = join(purge, protect).await;
+    let (purge, ()) = backend.between("keyvault/deletedvaults", purge, protect).await;
     assert_eq!(purge.refusal(), "404 DeletedVaultNotFound");
     assert_eq!(world.put_vault("kv1", recovering).await.status, 200);
     assert_eq!(world.value(&officer, "kv1", "s").await, "x");
+}
+
+/// The row that a purge finds without protection is the one that counts until it is committed.
+#[tokio::test]
+async fn a_purge_sees_protection_that_came_after_its_look() {
+    let (world, backend) = World::held_up().await;
+    world.make_vault("kv1").await;
+    let officer = world.officer().await;
+    world.set(&officer, "kv1", "s", "x").await;
+    world.data(&officer, Method::DELETE, "kv1", "/secrets/s").await.ok();
+    let mut protected = vault_properties();
+    protected["enablePurgeProtection"] = json!(true);
+    let purge = world.data(&officer, Method::DELETE, "kv1", "/deletedsecrets/s");
+    let protect = world.put_vault("kv1", protected);
+    let (purge, protect) = backend.between("arm/resources", purge, protect).await;
+    assert_eq!((purge.refusal().as_str(), protect.status), ("403 Forbidden", 200));
+    world.data(&officer, Method::POST, "kv1", "/deletedsecrets/s/recover").await.ok();
+    assert_eq!(world.value(&officer, "kv1", "s").await, "x");
+}
+
+/// A secret that is recovered while the sweep looks at it stays, and so does one that is deleted again then.
+#[tokio::test]
+async fn a_sweep_purges_no_secret_that_was_recovered() {
+    let (world, backend) = World::held_up().await;
+    world.make_vault("kv1").await;
+    let officer = world.officer().await;
+    world.set(&officer, "kv1", "s", "x").await;
+    let delete = async || world.data(&officer, Method::DELETE, "kv1", "/secrets/s").await.ok();
+    let recover = async || world.data(&officer, Method::POST, "kv1", "/deletedsecrets/s/recover").await.ok();
+    delete().await;
+    world.clock.advance_seconds(7 * DAY);
+    let (swept, _) = backend.between("keyvault/deletedsecrets", world.sweep(), recover()).await;
+    assert_eq!(swept.secrets, 0);
+    assert_eq!(world.value(&officer, "kv1", "s").await, "x");
+
+    delete().await;
+    world.clock.advance_seconds(7 * DAY);
+    let again = async {
+        recover().await;
+        delete().await;
+    };
+    let (swept, ()) = backend.between("keyvault/due", world.sweep(), again).await;
+    assert_eq!(swept.secrets, 0);
+    recover().await;
+    assert_eq!(world.value(&officer, "kv1", "s").await, "x");
+}
+
+/// Access policies that come at the same moment are all kept, and bring no vault back that is deleted at that moment.
+#[tokio::test]
+async fn changes_of_access_policies_take_turns() {
+    let (world, backend) = World::held_up().await;
+    world.make_vault("kv1").await;
+    let vault = world.vault("kv1");
+    let add = async |name: &str| {
+        let policy = json!({
+            "tenantId": TENANT,
+            "objectId": world.caller(name).object_id,
+            "permissions": { "secrets": ["get"] },
+        });
+        let body = json!({ "properties": { "accessPolicies": [policy] } });
+        world.manage(&world.owner, Method::PUT, &format!("{vault}/accessPolicies/add"), body).await
+    };
+    let (first, other) = backend.between("arm/resources", add("first"), add("other")).await;
+    assert_eq!((first.status, other.status), (200, 200));
+    let shown = world.manage(&world.owner, Method::GET, &vault, Value::Null).await.ok();
+    assert_eq!(shown["properties"]["accessPolicies"].as_array().unwrap().len(), 2);
+
+    let delete = world.manage(&world.owner, Method::DELETE, &vault, Value::Null);
+    let (late, deleted) = backend.between("arm/resources", add("late"), delete).await;
+    assert_eq!((late.refusal().as_str(), deleted.status), ("404 ResourceNotFound", 200));
+    assert_eq!(world.manage(&world.owner, Method::GET, &vault, Value::Null).await.status, 404);
 }

@@ -1,5 +1,5 @@
 //! A backend that lets other requests run between any two of its answers, so that races happen every time and
-//! not once in a while.
+//! not once in a while. Tests of `storage` use this file too.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,6 +9,7 @@ use arcadia_store::{
     AuditRow, Backend, CommitError, Health, MemoryBackend, RawBatch, RawPage, RawRow, Revision, RowMark,
     StoreError,
 };
+use futures_util::future::join;
 use tokio::sync::oneshot;
 
 pub struct Interleaved {
@@ -17,7 +18,7 @@ pub struct Interleaved {
     held: Mutex<Option<Held>>,
 }
 
-/// The next read of a row in this table waits, with the row as it was.
+/// The next read of this table waits, with what it found.
 struct Held {
     table: &'static str,
     reached: oneshot::Sender<()>,
@@ -33,11 +34,31 @@ impl Interleaved {
         }
     }
 
-    /// Holds up the next request that reads a row of `table`: tells when it is there, and lets it go when told so.
-    pub fn hold(&self, table: &'static str) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
+    /// What comes of both when `other` is done from its beginning to its end right after `first` has first read `table`.
+    pub async fn between<T, U>(
+        &self,
+        table: &'static str,
+        first: impl Future<Output = T>,
+        other: impl Future<Output = U>,
+    ) -> (T, U) {
         let ((reached, is_there), (release, go_on)) = (oneshot::channel(), oneshot::channel());
         *self.held.lock().unwrap() = Some(Held { table, reached, go_on });
-        (is_there, release)
+        let other = async {
+            is_there.await.unwrap();
+            let done = other.await;
+            release.send(()).unwrap();
+            done
+        };
+        join(first, other).await
+    }
+
+    /// `key`: of a row that was read, or what those of a range begin with.
+    async fn wait_if_held(&self, key: &[u8]) {
+        let held = self.held.lock().unwrap().take_if(|held| key.starts_with(held.table.as_bytes()));
+        if let Some(held) = held {
+            held.reached.send(()).unwrap();
+            held.go_on.await.unwrap();
+        }
     }
 
     /// Between none and six others, in an order that is always the same.
@@ -53,11 +74,7 @@ impl Interleaved {
 impl Backend for Interleaved {
     async fn get(&self, key: &[u8]) -> Result<Option<Arc<RawRow>>, StoreError> {
         let row = self.rows.get(key).await;
-        let held = self.held.lock().unwrap().take_if(|held| key.starts_with(held.table.as_bytes()));
-        if let Some(held) = held {
-            held.reached.send(()).unwrap();
-            held.go_on.await.unwrap();
-        }
+        self.wait_if_held(key).await;
         self.let_others_run().await;
         row
     }
@@ -70,6 +87,7 @@ impl Backend for Interleaved {
 
     async fn range(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<RawPage, StoreError> {
         let page = self.rows.range(prefix, after, limit).await;
+        self.wait_if_held(prefix).await;
         self.let_others_run().await;
         page
     }
