@@ -96,6 +96,24 @@ async fn foreign_and_altered_blobs_are_refused() {
 }
 
 #[tokio::test]
+async fn a_backup_stays_in_its_subscription() {
+    let world = World::with_vault("kv1").await;
+    let officer = world.officer().await;
+    world.set(&officer, "kv1", "s", "x").await;
+    let blob = backup(&world, &officer, "s").await;
+    let group = GROUP.replace(SUBSCRIPTION, OTHER_SUBSCRIPTION);
+    world.make_group(&group).await;
+    world.grant(&officer, SECRETS_OFFICER, &group).await;
+    let path = format!("{group}/providers/Microsoft.KeyVault/vaults/kv2");
+    let body = json!({ "location": "uksouth", "properties": vault_properties() });
+    world.manage(&world.owner, Method::PUT, &path, body).await.ok();
+    let refused = restore(&world, &officer, "kv2", &blob).await;
+    assert_eq!(refused.refusal(), "400 BadParameter");
+    assert!(refused.message().contains("another subscription"), "{}", refused.message());
+    assert_eq!(world.value(&officer, "kv2", "s").await, "404 SecretNotFound");
+}
+
+#[tokio::test]
 async fn backup_and_restore_need_their_own_permissions() {
     let world = World::with_vault("kv1").await;
     let officer = world.officer().await;

@@ -132,7 +132,7 @@ async fn what_a_vault_cannot_be_is_refused() {
 async fn a_name_is_taken_in_the_whole_site_until_it_is_purged() {
     let world = World::with_vault("taken").await;
     let other_group = GROUP.replace("/rg", "/rg2");
-    world.manage(&world.owner, Method::PUT, &other_group, json!({ "location": "uksouth" })).await;
+    world.make_group(&other_group).await;
     let elsewhere = format!("{other_group}/providers/Microsoft.KeyVault/vaults/TAKEN");
     let body = json!({ "location": "uksouth", "properties": vault_properties() });
     let put = async |path: &str| world.manage(&world.owner, Method::PUT, path, body.clone()).await.refusal();
@@ -205,6 +205,48 @@ async fn deleted_shown_recovered() {
     assert_eq!(world.put_vault("nothing", recovering()).await.refusal(), "404 DeletedVaultNotFound");
     // Recovering what is live changes nothing.
     assert_eq!(world.put_vault("kv1", recovering()).await.status, 200);
+}
+
+/// Who may write in another group must not come by the secrets of this one.
+#[tokio::test]
+async fn a_vault_is_recovered_where_it_was_and_nowhere_else() {
+    let world = World::with_vault("kv1").await;
+    delete(&world, "kv1").await;
+    for (group, location) in [
+        (GROUP.replace("/rg", "/rg2"), "uksouth"),
+        (GROUP.replace(SUBSCRIPTION, OTHER_SUBSCRIPTION), "uksouth"),
+        (GROUP.to_owned(), "eastus"),
+    ] {
+        world.make_group(&group).await;
+        let path = format!("{group}/providers/Microsoft.KeyVault/vaults/kv1");
+        let body = json!({ "location": location, "properties": recovering() });
+        let refused = world.manage(&world.owner, Method::PUT, &path, body).await;
+        assert_eq!(refused.refusal(), "404 DeletedVaultNotFound", "{path} in {location}");
+    }
+    assert_eq!(world.put_vault("kv1", recovering()).await.status, 200);
+}
+
+#[tokio::test]
+async fn deleted_vaults_are_those_of_one_subscription() {
+    let world = World::with_vault("kv1").await;
+    delete(&world, "kv1").await;
+    let elsewhere = |path: &str| path.replace(SUBSCRIPTION, OTHER_SUBSCRIPTION);
+    let get = async |path: &str| world.manage(&world.owner, Method::GET, path, Value::Null).await;
+    let list = format!("{PROVIDER}/deletedVaults");
+    assert_eq!(get(&list).await.ok()["value"][0]["name"], "kv1");
+    assert_eq!(get(&elsewhere(&list)).await.ok(), json!({ "value": [] }));
+    let vault = format!("{PROVIDER}/locations/uksouth/deletedVaults/kv1");
+    assert_eq!(get(&vault).await.status, 200);
+    assert_eq!(get(&elsewhere(&vault)).await.refusal(), "404 DeletedVaultNotFound");
+    let purge = async |path: &str| {
+        world.manage(&world.owner, Method::POST, &format!("{path}/purge"), Value::Null).await
+    };
+    assert_eq!(purge(&elsewhere(&vault)).await.refusal(), "404 DeletedVaultNotFound");
+    let purged = purge(&vault).await;
+    let result = purged.header("location").strip_prefix("https://management.azure.com").unwrap();
+    let result = result.split('?').next().unwrap();
+    assert_eq!(get(result).await.ok()["status"], "Succeeded");
+    assert_eq!(get(&elsewhere(result)).await.refusal(), "404 OperationNotFound");
 }
 
 #[tokio::test]

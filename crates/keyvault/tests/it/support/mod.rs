@@ -1,4 +1,4 @@
-//! A small site: one tenant, one subscription with an owner and a resource group, vaults, callers, roles.
+//! A small site: one tenant, two subscriptions with an owner and a resource group in the first, vaults, callers, roles.
 //!
 //! ```ignore
 //! let world = World::with_vault("kv1").await;
@@ -40,6 +40,7 @@ pub const READER: &str = "acdd72a7-3385-48ef-bd42-f606fba81ae7";
 
 pub const TENANT: Uuid = Uuid::from_u128(0x7e);
 pub const SUBSCRIPTION: &str = "5b5c0000-0000-4000-8000-000000000001";
+pub const OTHER_SUBSCRIPTION: &str = "5b5c0000-0000-4000-8000-000000000002";
 pub const GROUP: &str = "/subscriptions/5b5c0000-0000-4000-8000-000000000001/resourceGroups/rg";
 /// 2026-11-21T12:00:00Z
 pub const START: i64 = 1_795_262_400;
@@ -152,21 +153,27 @@ impl World {
             limits: Limits::default(),
         });
         let owner = directory.caller("owner");
-        let founding = Founding {
-            tenant_id: TENANT,
-            subscription_id: Uuid::parse_str(SUBSCRIPTION).unwrap(),
-            display_name: "Site".to_owned(),
-            owners: vec![(owner.object_id, PrincipalType::User)],
-        };
-        arm.found(gate.as_system(Reason::Founding), founding).await.unwrap();
+        for id in [SUBSCRIPTION, OTHER_SUBSCRIPTION] {
+            let founding = Founding {
+                tenant_id: TENANT,
+                subscription_id: Uuid::parse_str(id).unwrap(),
+                display_name: "Site".to_owned(),
+                owners: vec![(owner.object_id, PrincipalType::User)],
+            };
+            arm.found(gate.as_system(Reason::Founding), founding).await.unwrap();
+        }
         arm.start(gate.clone()).await;
         let data = Arc::new(Dispatcher::new(keyvault.clone(), data_ops(), gate.clone()));
         let rows = arm_ops(&arm);
         let arm = Arc::new(Dispatcher::new(arm, rows, gate.clone()));
         let world = Self { clock, store, directory, owner, keyvault, gate, data, arm };
-        let group = world.manage(&world.owner, Method::PUT, GROUP, json!({ "location": "uksouth" })).await;
-        assert!(matches!(group.status, 200 | 201), "{}", group.text);
+        world.make_group(GROUP).await;
         world
+    }
+
+    pub async fn make_group(&self, group: &str) {
+        let made = self.manage(&self.owner, Method::PUT, group, json!({ "location": "uksouth" })).await;
+        assert!(matches!(made.status, 200 | 201), "{}", made.text);
     }
 
     pub async fn with_vault(name: &str) -> Self {
