@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use arcadia_kernel::{Body, BodyError, Method};
-use bytes::Bytes;
-use futures_util::stream;
-use http_body::Frame;
-use http_body_util::{BodyExt as _, StreamBody};
+use arcadia_kernel::Method;
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -51,7 +47,7 @@ async fn names_are_unique_in_the_site_and_free_again() {
     let world = World::new().await;
     world.make_account("stlab1").await;
     let other = format!("{GROUP}2");
-    assert_eq!(world.manage(Method::PUT, &other, json!({ "location": "uksouth" })).await.status, 201);
+    world.make_group(&other).await;
     let body = json!({ "location": "uksouth", "sku": { "name": "Standard_LRS" } });
     let elsewhere = format!("{other}/providers/Microsoft.Storage/storageAccounts/stlab1");
     let taken = world.manage(Method::PUT, &elsewhere, body.clone()).await;
@@ -187,15 +183,6 @@ async fn keys_are_random_and_a_new_one_ends_the_old() {
     assert_eq!(last.outcome, arcadia_kernel::Outcome::Denied { reason: off });
 }
 
-/// A body whose one part comes after something else was done.
-fn body_after(meanwhile: impl Future<Output = ()> + Send + 'static, part: &'static str) -> Body {
-    let part = stream::once(async move {
-        meanwhile.await;
-        Ok::<_, BodyError>(Frame::data(Bytes::from_static(part.as_bytes())))
-    });
-    StreamBody::new(part).boxed_unsync()
-}
-
 #[tokio::test]
 async fn what_arrives_for_an_account_that_is_gone_by_then_is_refused() {
     let world = Arc::new(World::new().await);
@@ -228,7 +215,7 @@ async fn what_arrives_for_an_account_that_is_gone_by_then_is_refused() {
         };
         let ask = Ask::new(method.clone(), "acct1", target).by(&member);
         let ask = ask.with("x-ms-blob-type", "BlockBlob").with("x-ms-access-tier", "Cool");
-        let answer = world.ask_with_body(ask, body_after(replaced, part)).await;
+        let answer = world.ask_with_body(ask, body_around("", replaced, part)).await;
         assert_eq!(answer.outcome(), "404 ResourceNotFound", "{method} {target}");
         assert_eq!(world.manage(Method::DELETE, &world.account("acct1"), Value::Null).await.status, 200);
     }

@@ -39,9 +39,7 @@ fn content(length: usize, seed: usize) -> Vec<u8> {
 /// A site with an account, and the caller who may do everything with its blobs.
 async fn site(keys: &Keys) -> (World, Caller) {
     let world = World::on_disk(Arc::new(tempfile::tempdir().unwrap()), || keys.ring()).await;
-    world.make_account("acct1").await;
-    let member = world.caller("contributor-of-blobs");
-    world.grant(&member, BLOB_CONTRIBUTOR, &world.account("acct1")).await;
+    let member = world.make_account_and_member("acct1").await;
     world.make_container(&member, "acct1", "cc1").await;
     (world, member)
 }

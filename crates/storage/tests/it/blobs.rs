@@ -1,6 +1,5 @@
 //! Blobs that are put whole.
 
-use arcadia_crypto::b64;
 use arcadia_kernel::{Body, BodyError, Method};
 use bytes::Bytes;
 use futures_util::stream;
@@ -11,11 +10,6 @@ use crate::support::*;
 
 fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at * 31 + at / 251) as u8).collect()
-}
-
-fn md5(bytes: &[u8]) -> String {
-    use md5::Digest as _;
-    b64(&md5::Md5::digest(bytes))
 }
 
 #[tokio::test]

@@ -171,6 +171,22 @@ async fn block_ids_are_base64_of_one_length() {
     assert_eq!(answer.outcome(), "400 InvalidBlockId");
 }
 
+#[tokio::test]
+async fn blocks_and_lists_are_those_of_their_md5() {
+    let (world, member) = world().await;
+    for (query, body) in [
+        ("comp=block&blockid=YQ%3D%3D", "one"),
+        ("comp=blocklist", "<BlockList><Latest>YQ==</Latest></BlockList>"),
+    ] {
+        for (sum, outcome) in [(md5(b"other"), "400 Md5Mismatch"), (md5(body.as_bytes()), "201")] {
+            let ask = Ask::new(Method::PUT, "acct1", &format!("/cc1/b?{query}")).by(&member);
+            let answer = world.ask(ask.with("content-md5", &sum).body(body)).await;
+            assert_eq!(answer.outcome(), outcome, "{query}");
+        }
+    }
+    assert_eq!(content(&world, &member).await, "one");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_blocks_at_once_make_one_blob() {
     let (world, member) = world().await;

@@ -351,11 +351,10 @@ async fn a_list_comes_in_pages() {
 async fn every_row_refuses_strangers() {
     let (world, member) = World::with_account("acct1").await;
     world.make_container(&member, "acct1", "cc1").await;
-    let is_ours = |row: &OpInfo| {
-        ["/blobServices", "/fileServices"].iter().any(|part| row.pattern.as_str().contains(part))
-    };
+    world.make_group(&format!("{GROUP}2")).await;
+    let is_ours = |row: &OpInfo| row.pattern.as_str().contains("/storageAccounts/{name}/");
     let rows: Vec<OpInfo> = world.arm_rows().into_iter().filter(is_ours).collect();
-    assert_eq!(rows.len(), 11);
+    assert_eq!(rows.len(), 13);
     let (stranger, reader) = (world.caller("stranger"), world.caller("reader"));
     world.grant(&reader, READER, &world.account("acct1")).await;
     for row in rows {
@@ -376,6 +375,10 @@ async fn every_row_refuses_strangers() {
         let read = world.send_arm(&reader, row.method.clone(), &path, VERSION, json!({})).await;
         let reads = row.method == Method::GET;
         assert_eq!(read.status, if reads { 200 } else { 403 }, "{}: {}", row.name, read.text());
+        // Whoever may do so in another group does not do it here.
+        let elsewhere = path.replace("/rg/", "/rg2/");
+        let strayed = world.manage(row.method.clone(), &elsewhere, json!({ "keyName": "key1" })).await;
+        assert_eq!(outcome(&strayed), "404 ResourceNotFound", "{}", row.name);
     }
 }
 

@@ -13,11 +13,6 @@ use crate::support::*;
 pub const ACCOUNT: &str = "https://acct1.blob.core.windows.net";
 pub const NOT_YOURS: &str = "403 CannotVerifyCopySource";
 
-pub fn md5(bytes: &[u8]) -> String {
-    use md5::Digest as _;
-    b64(&md5::Md5::digest(bytes))
-}
-
 fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at * 31 + at / 251) as u8).collect()
 }
@@ -423,9 +418,7 @@ async fn a_client_that_leaves_in_the_middle_leaves_nothing() {
 async fn a_source_that_changes_is_copied_as_it_was_or_as_it_is() {
     let ring = KeyRing::generate(&SystemEntropy).unwrap();
     let world = World::on_disk(Arc::new(tempfile::tempdir().unwrap()), || ring.clone()).await;
-    world.make_account("acct1").await;
-    let member = world.caller("contributor-of-blobs");
-    world.grant(&member, BLOB_CONTRIBUTOR, &world.account("acct1")).await;
+    let member = world.make_account_and_member("acct1").await;
     world.make_container(&member, "acct1", "cc1").await;
     let world = Arc::new(world);
     world.put(&member, "acct1", "/cc1/b", vec![0; 400_000]).await;

@@ -7,7 +7,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use tokio::sync::oneshot;
 
-use crate::copy::{ACCOUNT, NOT_YOURS, copying, md5, put_blocks, site};
+use crate::copy::{ACCOUNT, NOT_YOURS, copying, put_blocks, site};
 use crate::support::*;
 
 #[tokio::test]

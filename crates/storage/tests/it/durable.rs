@@ -21,9 +21,7 @@ async fn blobs_are_there_after_a_restart_and_nothing_is_at_rest_in_the_clear() {
     let wrapped = KeyRing::generate(&SystemEntropy).unwrap().wrapped(&root, &SystemEntropy).unwrap();
     let ring = || KeyRing::from_wrapped(&root, &wrapped).unwrap();
     let world = World::on_disk(folder.clone(), ring).await;
-    world.make_account("acct1").await;
-    let member = world.caller("contributor-of-blobs");
-    world.grant(&member, BLOB_CONTRIBUTOR, &world.account("acct1")).await;
+    let member = world.make_account_and_member("acct1").await;
     world.make_container(&member, "acct1", "cc1").await;
     let sizes = [10, 1000, 60_000, 70_000, 1_000_000];
     for size in sizes {
@@ -71,6 +69,26 @@ async fn orphans_are_removed_and_what_is_named_is_not() {
     assert_eq!(world.sweep().await.orphans, 1);
     assert!(!orphan.exists() && foreign.exists());
     assert_eq!(world.get(&member, "acct1", "/cc1/large").await.bytes.len(), 100_000);
+}
+
+/// A site's first sweep may come while its first uploads arrive.
+#[tokio::test]
+async fn the_file_of_an_upload_under_way_is_no_orphan() {
+    let (world, member) = World::with_account("acct1").await;
+    world.make_container(&member, "acct1", "cc1").await;
+    let world = Arc::new(world);
+    let sweep = {
+        let world = world.clone();
+        async move {
+            assert_eq!(world.files().0, 1, "what came is on the disk");
+            assert_eq!(world.sweep().await.orphans, 0);
+        }
+    };
+    let ask = Ask::new(Method::PUT, "acct1", "/cc1/b").by(&member).with("x-ms-blob-type", "BlockBlob");
+    let answer = world.ask_with_body(ask, body_around(marked(300_000), sweep, marked(82))).await;
+    assert_eq!(answer.outcome(), "201");
+    let got = world.get(&member, "acct1", "/cc1/b").await;
+    assert!(got.bytes == [marked(300_000), marked(82)].concat(), "{}", got.outcome());
 }
 
 #[tokio::test]
@@ -376,8 +394,9 @@ async fn a_sweep_that_fails_forgets_nothing_and_removes_orphans_first() {
 }
 
 #[tokio::test]
-async fn a_segment_of_uploads_that_were_refused_is_removed_when_it_is_complete() {
-    let (world, member) = World::with_account("acct1").await;
+async fn a_complete_segment_of_refused_uploads_is_removed_but_for_one_under_way() {
+    let (world, backend) = World::held_up().await;
+    let member = world.make_account_and_member("acct1").await;
     world.make_container(&member, "acct1", "cc1").await;
     world.sweep().await;
     let body = bytes::Bytes::from(marked(64 * 1024));
@@ -386,10 +405,20 @@ async fn a_segment_of_uploads_that_were_refused_is_removed_when_it_is_complete()
         let put = put.with("content-md5", "XUFAKrxLKna5cZ2REBfFkg==").body(body.clone());
         assert_eq!(world.ask(put).await.outcome(), "400 Md5Mismatch");
     };
-    // A segment has 64 MiB.
-    for _ in 0..33 {
-        futures_util::future::join_all((0..32).map(refused)).await;
-    }
-    assert_eq!(world.files().1, 2);
+    let fill = async {
+        // A segment has 64 MiB.
+        for _ in 0..33 {
+            futures_util::future::join_all((0..32).map(refused)).await;
+        }
+        assert_eq!(world.files().1, 2);
+        assert_eq!(world.sweep().await.segments, 0);
+    };
+    // Its bytes are in the segment, and no row names them yet.
+    let kept = world.put(&member, "acct1", "/cc1/kept", marked(10));
+    let (kept, ()) = backend.between("storage/names", kept, fill).await;
+    assert_eq!(kept.outcome(), "201");
+    assert_eq!(world.sweep().await.segments, 0, "it moves first");
+    world.clock.advance_seconds(3601);
     assert_eq!(world.sweep().await.segments, 1);
+    assert!(world.get(&member, "acct1", "/cc1/kept").await.bytes == marked(10));
 }

@@ -55,9 +55,7 @@ fn a_blob_that_must_be_new_is_made_by_one() {
 fn an_upload_that_loses_leaves_no_file() {
     let ring = KeyRing::generate(&SystemEntropy).unwrap();
     let world = block_on(World::on_disk(Arc::new(tempfile::tempdir().unwrap()), || ring.clone()));
-    block_on(world.make_account("acct1"));
-    let member = world.caller("contributor-of-blobs");
-    block_on(world.grant(&member, BLOB_CONTRIBUTOR, &world.account("acct1")));
+    let member = block_on(world.make_account_and_member("acct1"));
     block_on(world.make_container(&member, "acct1", "cc1"));
     for round in 1..=rounds() {
         let path = format!("/cc1/b{round}");
@@ -107,4 +105,57 @@ fn a_container_is_made_by_one_of_both_sides() {
         let deleted = gone.iter().filter(|outcome| ["200", "202"].contains(&&***outcome)).count();
         assert_eq!(deleted, 1, "round {round}: {gone:?}");
     }
+}
+
+/// An account's name that was free when two looked is one's.
+#[tokio::test]
+async fn one_of_two_gets_an_accounts_name() {
+    let (world, backend) = World::held_up().await;
+    let other = format!("{GROUP}2");
+    world.make_group(&other).await;
+    let body = json!({ "location": "uksouth", "sku": { "name": "Standard_LRS" } });
+    let make = async |path: &str| {
+        let answer = world.manage(Method::PUT, path, body.clone()).await;
+        format!("{} {}", answer.status, answer.json()["error"]["code"])
+    };
+    let (own, elsewhere) = (world.account("acct1"), world.account("acct1").replace(GROUP, &other));
+    let (first, second) = backend.between("storage/names", make(&own), make(&elsewhere)).await;
+    assert_eq!((&*first, &*second), ("409 \"StorageAccountAlreadyTaken\"", "200 null"));
+    assert_eq!(world.rows("arm/resources").await, 1);
+}
+
+/// Two keys that are made anew at once are both new: what they replaced works no more.
+#[tokio::test]
+async fn no_replaced_key_comes_back() {
+    let (world, backend) = World::held_up().await;
+    world.make_account("acct1").await;
+    let before = world.keys("acct1").await;
+    let path = format!("{}/regenerateKey", world.account("acct1"));
+    let renew = async |key: &str| world.manage(Method::POST, &path, json!({ "keyName": key })).await.status;
+    let renewed = backend.between("storage/keys", renew("key1"), renew("key2")).await;
+    assert_eq!(renewed, (200, 200));
+    for key in before {
+        let list = Ask::new(Method::GET, "acct1", "/?comp=list").signed("acct1", &key, START);
+        assert_eq!(world.ask(list).await.outcome(), "403 AuthenticationFailed");
+    }
+}
+
+/// A block may come for a draft at the moment when its time is over.
+#[tokio::test]
+async fn a_sweep_ends_no_draft_that_a_block_comes_for() {
+    let (world, backend) = World::held_up().await;
+    let member = world.make_account_and_member("acct1").await;
+    world.make_container(&member, "acct1", "cc1").await;
+    let put = async |query: &str, body: &'static str| {
+        let ask = Ask::new(Method::PUT, "acct1", &format!("/cc1/b?{query}")).by(&member);
+        world.ask(ask.body(body)).await.outcome()
+    };
+    assert_eq!(put("comp=block&blockid=MQ%3D%3D", "one").await, "201");
+    world.clock.advance_seconds(8 * DAY);
+    let block = put("comp=block&blockid=Mg%3D%3D", "two");
+    let (swept, block) = backend.between("storage/drafts", world.sweep(), block).await;
+    assert_eq!((swept.drafts, &*block), (0, "201"));
+    let list = "<BlockList><Latest>MQ==</Latest><Latest>Mg==</Latest></BlockList>";
+    assert_eq!(put("comp=blocklist", list).await, "201");
+    assert_eq!(world.get(&member, "acct1", "/cc1/b").await.text(), "onetwo");
 }

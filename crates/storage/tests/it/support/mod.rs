@@ -1,6 +1,8 @@
 //! A small site: one tenant, one subscription with an owner and a resource group, accounts, callers, roles.
 
 mod callers;
+#[path = "../../../../keyvault/tests/it/support/interleaved.rs"]
+mod interleaved;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,18 +11,21 @@ use std::time::{Duration, Instant};
 use arcadia_arm::{Arm, ArmNames, Founding, PrincipalType, arm_ops, registered};
 use arcadia_crypto::{KeyRing, SystemEntropy, b64, b64_decode, hmac_sha256};
 use arcadia_kernel::{
-    Body, Dispatcher, Endpoint, EntropyExt as _, Fault, FixedClock, Gate, HeaderMap, Incoming, Limits,
-    Method, OpInfo, Reason, full_body,
+    Body, BodyError, Dispatcher, Endpoint, EntropyExt as _, Fault, FixedClock, Gate, HeaderMap, Incoming,
+    Limits, Method, OpInfo, Reason, full_body,
 };
 use arcadia_storage::{Accounts, Storage, StorageNames, Swept, blob_ops};
 use arcadia_store::{Store, StoreError};
 use bytes::Bytes;
-use http_body_util::BodyExt as _;
+use futures_util::{StreamExt as _, stream};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use uuid::Uuid;
 
 pub use callers::{Caller, Directory, Tokens};
+pub use interleaved::Interleaved;
 
 pub const BLOB_CONTRIBUTOR: &str = "ba92f5b4-2d11-453d-a403-e96b0029c9fe";
 pub const BLOB_READER: &str = "2a2b9908-6ea1-4ae2-8e65-a410df84e7d1";
@@ -181,10 +186,19 @@ impl World {
     /// A site with an account `name` and a contributor of all blobs in it.
     pub async fn with_account(name: &str) -> (Self, Caller) {
         let world = Self::new().await;
-        world.make_account(name).await;
-        let caller = world.caller("contributor-of-blobs");
-        world.grant(&caller, BLOB_CONTRIBUTOR, &world.account(name)).await;
+        let caller = world.make_account_and_member(name).await;
         (world, caller)
+    }
+
+    /// A site with what can hold up one of its requests, so that another comes in between.
+    pub async fn held_up() -> (Self, Arc<Interleaved>) {
+        let clock = Arc::new(FixedClock::at_epoch_seconds(START));
+        let entropy = Arc::new(SystemEntropy);
+        let ring = KeyRing::generate(&*entropy).unwrap();
+        let backend = Arc::new(Interleaved::new(START));
+        let store = Store::over(backend.clone(), ring, entropy).await.unwrap();
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        (Self::over(store, folder, clock, Arc::new(Directory::new(TENANT))).await, backend)
     }
 
     /// Rows and bytes on the disk.
@@ -252,9 +266,13 @@ impl World {
         let rows = arm_ops(&arm);
         let arm = Arc::new(Dispatcher::new(arm, rows, gate.clone()));
         let world = Self { clock, store, folder, directory, owner, storage, gate, data, arm };
-        let group = world.manage(Method::PUT, GROUP, json!({ "location": "uksouth" })).await;
-        assert!(matches!(group.status, 200 | 201), "{}", group.text());
+        world.make_group(GROUP).await;
         world
+    }
+
+    pub async fn make_group(&self, group: &str) {
+        let made = self.manage(Method::PUT, group, json!({ "location": "uksouth" })).await;
+        assert!(matches!(made.status, 200 | 201), "{}", made.text());
     }
 
     /// The same site opened anew over the same rows and bytes.
@@ -283,6 +301,14 @@ impl World {
         let answer = self.put_account(name, json!({})).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         answer.json()
+    }
+
+    /// The member is a contributor of all blobs in the account.
+    pub async fn make_account_and_member(&self, name: &str) -> Caller {
+        self.make_account(name).await;
+        let member = self.caller("contributor-of-blobs");
+        self.grant(&member, BLOB_CONTRIBUTOR, &self.account(name)).await;
+        member
     }
 
     pub async fn put_account(&self, name: &str, properties: Value) -> Answer {
@@ -444,6 +470,25 @@ pub fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
         if path.is_dir() { found.extend(walk(&path)) } else { found.push(path) }
     }
     found
+}
+
+pub fn md5(bytes: &[u8]) -> String {
+    use md5::Digest as _;
+    b64(&md5::Md5::digest(bytes))
+}
+
+/// A body of two parts; the last comes after something else was done.
+pub fn body_around(
+    first: impl Into<Bytes>,
+    meanwhile: impl Future<Output = ()> + Send + 'static,
+    last: impl Into<Bytes>,
+) -> Body {
+    let [first, last] = [first.into(), last.into()].map(|part| Ok::<_, BodyError>(Frame::data(part)));
+    let last = stream::once(async move {
+        meanwhile.await;
+        last
+    });
+    StreamBody::new(stream::iter([first]).chain(last)).boxed_unsync()
 }
 
 async fn send(to: Arc<dyn Endpoint>, ask: Ask, body: Body) -> Answer {
