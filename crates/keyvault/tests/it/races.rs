@@ -423,3 +423,67 @@ async fn changes_of_access_policies_take_turns() {
     assert_eq!((late.refusal().as_str(), deleted.status), ("404 ResourceNotFound", 200));
     assert_eq!(world.manage(&world.owner, Method::GET, &vault, Value::Null).await.status, 404);
 }
+
+/// A restore finds the name free, and takes it from nobody who comes in between.
+#[tokio::test]
+async fn a_restore_replaces_nothing() {
+    for (table, is_deleted) in [("keyvault/secrets", false), ("keyvault/deletedsecrets", true)] {
+        let (world, backend) = World::held_up().await;
+        for vault in ["kv1", "kv2"] {
+            world.make_vault(vault).await;
+        }
+        let officer = world.officer().await;
+        world.set(&officer, "kv1", "s", "old").await;
+        let backup = world.data(&officer, Method::POST, "kv1", "/secrets/s/backup").await.ok();
+        let restore = world.data_with(&officer, Method::POST, "kv2", "/secrets/restore", backup);
+        let meanwhile = async {
+            world.set(&officer, "kv2", "s", "new").await;
+            if is_deleted {
+                world.data(&officer, Method::DELETE, "kv2", "/secrets/s").await.ok();
+            }
+        };
+        let (restored, ()) = backend.between(table, restore, meanwhile).await;
+        assert_eq!(restored.refusal(), "409 Conflict", "{table}");
+        if is_deleted {
+            world.data(&officer, Method::POST, "kv2", "/deletedsecrets/s/recover").await.ok();
+        }
+        assert_eq!(world.value(&officer, "kv2", "s").await, "new", "{table}");
+    }
+}
+
+/// The key of backups is made with the first, and is one.
+#[tokio::test]
+async fn first_backups_are_under_one_key() {
+    let (world, backend) = World::held_up().await;
+    for vault in ["kv1", "kv2"] {
+        world.make_vault(vault).await;
+    }
+    let officer = world.officer().await;
+    for name in ["a", "b"] {
+        world.set(&officer, "kv1", name, "x").await;
+    }
+    let backup = async |name: &str| {
+        world.data(&officer, Method::POST, "kv1", &format!("/secrets/{name}/backup")).await.ok()
+    };
+    let (a, b) = backend.between("keyvault/backupkey", backup("a"), backup("b")).await;
+    for blob in [a, b] {
+        world.data_with(&officer, Method::POST, "kv2", "/secrets/restore", blob).await.ok();
+    }
+}
+
+/// A set that found a secret which is purged and made anew by then is of the new one.
+#[tokio::test]
+async fn a_set_is_of_the_secret_that_is_there() {
+    let (world, backend) = World::held_up().await;
+    world.make_vault("kv1").await;
+    let officer = world.officer().await;
+    world.set(&officer, "kv1", "s", "old").await;
+    let anew = async {
+        world.data(&officer, Method::DELETE, "kv1", "/secrets/s").await.ok();
+        world.data(&officer, Method::DELETE, "kv1", "/deletedsecrets/s").await;
+        world.set(&officer, "kv1", "s", "first").await;
+    };
+    backend.between("keyvault/secrets", world.set(&officer, "kv1", "s", "second"), anew).await;
+    let versions = world.data(&officer, Method::GET, "kv1", "/secrets/s/versions").await.ok();
+    assert_eq!(versions["value"].as_array().unwrap().len(), 2);
+}
