@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arcadia_crypto::{KeyRing, SystemEntropy, b64};
 use arcadia_kernel::Method;
 use arcadia_races::{block_on, race, rounds};
+use arcadia_storage::BytePin;
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -140,16 +141,18 @@ async fn no_replaced_key_comes_back() {
     }
 }
 
+async fn put_to_b(world: &World, member: &Caller, query: &str, body: &'static str) -> String {
+    let ask = Ask::new(Method::PUT, "acct1", &format!("/cc1/b?{query}")).by(member);
+    world.ask(ask.body(body)).await.outcome()
+}
+
 /// A block may come for a draft at the moment when its time is over.
 #[tokio::test]
 async fn a_sweep_ends_no_draft_that_a_block_comes_for() {
     let (world, backend) = World::held_up().await;
     let member = world.make_account_and_member("acct1").await;
     world.make_container(&member, "acct1", "cc1").await;
-    let put = async |query: &str, body: &'static str| {
-        let ask = Ask::new(Method::PUT, "acct1", &format!("/cc1/b?{query}")).by(&member);
-        world.ask(ask.body(body)).await.outcome()
-    };
+    let put = async |query: &str, body: &'static str| put_to_b(&world, &member, query, body).await;
     assert_eq!(put("comp=block&blockid=MQ%3D%3D", "one").await, "201");
     world.clock.advance_seconds(8 * DAY);
     let block = put("comp=block&blockid=Mg%3D%3D", "two");
@@ -158,4 +161,38 @@ async fn a_sweep_ends_no_draft_that_a_block_comes_for() {
     let list = "<BlockList><Latest>MQ==</Latest><Latest>Mg==</Latest></BlockList>";
     assert_eq!(put("comp=blocklist", list).await, "201");
     assert_eq!(world.get(&member, "acct1", "/cc1/b").await.text(), "onetwo");
+}
+
+/// A block that comes when the sweep has ended the draft begins another: what was in the ended one goes.
+#[tokio::test]
+async fn a_block_is_of_a_draft_that_is_there() {
+    let (world, backend) = World::held_up().await;
+    let member = world.make_account_and_member("acct1").await;
+    world.make_container(&member, "acct1", "cc1").await;
+    let put = async |query: &str, body: &'static str| put_to_b(&world, &member, query, body).await;
+    assert_eq!(put("comp=block&blockid=MQ%3D%3D", "one").await, "201");
+    world.clock.advance_seconds(8 * DAY);
+    // While it is copied nothing goes yet.
+    let pin = BytePin::take(&world.blobs().join("blobs")).unwrap();
+    let block = put("comp=block&blockid=Mg%3D%3D", "two");
+    let (block, swept) = backend.between("storage/drafts", block, world.sweep()).await;
+    assert_eq!((&*block, swept.drafts), ("201", 1));
+    drop(pin);
+    world.sweep().await;
+    let list = "<BlockList><Latest>Mg==</Latest></BlockList>";
+    assert_eq!(put("comp=blocklist", list).await, "201");
+    assert_eq!(world.get(&member, "acct1", "/cc1/b").await.text(), "two");
+}
+
+/// Nothing is written into a container that is deleted at that moment.
+#[tokio::test]
+async fn a_change_is_in_a_container_that_is_there() {
+    let (world, backend) = World::held_up().await;
+    let member = world.make_account_and_member("acct1").await;
+    world.make_container(&member, "acct1", "cc1").await;
+    world.put(&member, "acct1", "/cc1/b", "x").await;
+    let change = world.ask(Ask::new(Method::PUT, "acct1", "/cc1/b?comp=metadata").by(&member));
+    let delete = world.delete(&member, "acct1", "/cc1?restype=container");
+    let (changed, deleted) = backend.between("storage/blobs", change, delete).await;
+    assert_eq!((&*changed.outcome(), &*deleted.outcome()), ("404 ContainerNotFound", "202"));
 }
