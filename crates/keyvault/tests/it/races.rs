@@ -487,3 +487,17 @@ async fn a_set_is_of_the_secret_that_is_there() {
     let versions = world.data(&officer, Method::GET, "kv1", "/secrets/s/versions").await.ok();
     assert_eq!(versions["value"].as_array().unwrap().len(), 2);
 }
+
+/// A version that was set while the former one was updated stays the newest.
+#[tokio::test]
+async fn an_update_leaves_the_newest_version_what_it_is() {
+    let (world, backend) = World::held_up().await;
+    world.make_vault("kv1").await;
+    let officer = world.officer().await;
+    world.set(&officer, "kv1", "s", "old").await;
+    let update = world.data_with(&officer, Method::PATCH, "kv1", "/secrets/s", json!({ "contentType": "c" }));
+    let set = world.set(&officer, "kv1", "s", "new");
+    let (updated, _) = backend.between("keyvault/versions", update, set).await;
+    assert_eq!(updated.ok()["contentType"], "c");
+    assert_eq!(world.value(&officer, "kv1", "s").await, "new");
+}
