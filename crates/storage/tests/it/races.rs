@@ -182,17 +182,51 @@ async fn a_block_is_of_a_draft_that_is_there() {
     let list = "<BlockList><Latest>Mg==</Latest></BlockList>";
     assert_eq!(put("comp=blocklist", list).await, "201");
     assert_eq!(world.get(&member, "acct1", "/cc1/b").await.text(), "two");
+
+    // The blocks of a list are not those of an ended one either.
+    assert_eq!(put("comp=block&blockid=Mw%3D%3D", "three").await, "201");
+    world.clock.advance_seconds(8 * DAY);
+    let list = put("comp=blocklist", "<BlockList><Latest>Mw==</Latest></BlockList>");
+    let (list, swept) = backend.between("storage/blocks", list, world.sweep()).await;
+    assert_eq!((&*list, swept.drafts), ("400 InvalidBlockList", 1));
+    assert_eq!(world.get(&member, "acct1", "/cc1/b").await.text(), "two");
 }
 
-/// Nothing is written into a container that is deleted at that moment.
+/// Nothing is written into what is deleted at that moment.
 #[tokio::test]
-async fn a_change_is_in_a_container_that_is_there() {
+async fn a_change_is_in_a_container_and_an_account_that_are_there() {
     let (world, backend) = World::held_up().await;
     let member = world.make_account_and_member("acct1").await;
     world.make_container(&member, "acct1", "cc1").await;
-    world.put(&member, "acct1", "/cc1/b", "x").await;
-    let change = world.ask(Ask::new(Method::PUT, "acct1", "/cc1/b?comp=metadata").by(&member));
+    world.make_container(&member, "acct1", "cc2").await;
+    for path in ["/cc1/b", "/cc2/b"] {
+        assert_eq!(world.put(&member, "acct1", path, "x").await.outcome(), "201");
+    }
+    let change = async |container: &str| {
+        let ask = Ask::new(Method::PUT, "acct1", &format!("/{container}/b?comp=metadata")).by(&member);
+        world.ask(ask).await.outcome()
+    };
     let delete = world.delete(&member, "acct1", "/cc1?restype=container");
-    let (changed, deleted) = backend.between("storage/blobs", change, delete).await;
-    assert_eq!((&*changed.outcome(), &*deleted.outcome()), ("404 ContainerNotFound", "202"));
+    let (changed, deleted) = backend.between("storage/blobs", change("cc1"), delete).await;
+    assert_eq!((&*changed, deleted.status), ("404 ContainerNotFound", 202));
+    let path = world.account("acct1");
+    let delete = world.manage(Method::DELETE, &path, Value::Null);
+    let (changed, deleted) = backend.between("storage/blobs", change("cc2"), delete).await;
+    assert_eq!((&*changed, deleted.status), ("404 ResourceNotFound", 200));
+}
+
+/// A change of a blob that is put anew at that moment is one of the new blob, and does not bring the old one back.
+#[tokio::test]
+async fn a_change_is_of_the_blob_that_is_there() {
+    let (world, backend) = World::held_up().await;
+    let member = world.make_account_and_member("acct1").await;
+    world.make_container(&member, "acct1", "cc1").await;
+    world.put(&member, "acct1", "/cc1/b", "old").await;
+    let change = Ask::new(Method::PUT, "acct1", "/cc1/b?comp=metadata").by(&member);
+    let change = world.ask(change.with("x-ms-meta-a", "b"));
+    let put = world.put(&member, "acct1", "/cc1/b", "new");
+    let (changed, put) = backend.between("storage/blobs", change, put).await;
+    assert_eq!((changed.status, put.status), (200, 201));
+    let got = world.get(&member, "acct1", "/cc1/b").await;
+    assert_eq!((&*got.text(), got.header("x-ms-meta-a")), ("new", "b"));
 }
