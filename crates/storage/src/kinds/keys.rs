@@ -5,14 +5,15 @@ use std::sync::Arc;
 use arcadia_arm::Arm;
 use arcadia_crypto::b64;
 use arcadia_kernel::{At, Entropy, Fault, Json, Method, Op, Permit, Reply, Request, action, op};
-use arcadia_store::Batch;
+use arcadia_store::{Batch, Row};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::account_at;
+use super::{account_at, no_account};
 use crate::Storage;
+use crate::account::Account;
 use crate::records::{AccountKey, AccountKeys, KEYS};
 
 action!(ListKeys, Control, "Microsoft.Storage/storageAccounts/listkeys/action");
@@ -65,11 +66,14 @@ fn shown(keys: &AccountKeys) -> Value {
     json!({ "keys": keys.collect::<Vec<_>>() })
 }
 
+/// They go with their account, which may have been looked up before that.
+async fn keys_of(storage: &Storage, account: &Account) -> Result<Row<AccountKeys>, Fault> {
+    storage.store.get(KEYS, &account.instance()).await?.ok_or_else(|| no_account(&account.id))
+}
+
 async fn list_keys(storage: Arc<Storage>, permit: Permit<ListKeys>, _: Request) -> Result<Reply, Fault> {
     let account = account_at(&storage, permit.scope())?;
-    let keys = storage.store.get(KEYS, &account.instance()).await?;
-    let keys = keys.ok_or_else(|| Fault::internal("a live account has no keys"))?;
-    Reply::ok(&shown(&keys.value))
+    Reply::ok(&shown(&keys_of(&storage, &account).await?.value))
 }
 
 async fn regenerate_key(
@@ -80,8 +84,7 @@ async fn regenerate_key(
     let account = account_at(&storage, permit.scope())?;
     let mut attempts = storage.store.attempts();
     loop {
-        let row = storage.store.get(KEYS, &account.instance()).await?;
-        let row = row.ok_or_else(|| Fault::internal("a live account has no keys"))?;
+        let row = keys_of(&storage, &account).await?;
         let mut keys = row.value;
         let key = keys.keys.iter_mut().find(|key| key.name.eq_ignore_ascii_case(&which.value.key_name));
         let key = key.ok_or_else(|| {

@@ -24,13 +24,15 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 fn account_at(storage: &Storage, scope: &ArmId) -> Result<Arc<Account>, Fault> {
     let id = ArmId::from_segments(scope.segments().take(ACCOUNT_SEGMENTS)).map_err(Fault::internal)?;
     let account = storage.accounts.by_name(id.name()).filter(|account| account.id == id);
-    account.ok_or_else(|| {
-        let message = format!(
-            "The Resource 'Microsoft.Storage/storageAccounts/{}' under resource group '{}' was not found. For more \
-             details please go to https://aka.ms/ARMResourceNotFoundFix",
-            id.name(),
-            id.resource_group().unwrap_or("<null>"),
-        );
-        Fault::not_found("ResourceNotFound", message)
-    })
+    account.ok_or_else(|| no_account(&id))
+}
+
+fn no_account(id: &ArmId) -> Fault {
+    let message = format!(
+        "The Resource 'Microsoft.Storage/storageAccounts/{}' under resource group '{}' was not found. For more details \
+         please go to https://aka.ms/ARMResourceNotFoundFix",
+        id.name(),
+        id.resource_group().unwrap_or("<null>"),
+    );
+    Fault::not_found("ResourceNotFound", message)
 }

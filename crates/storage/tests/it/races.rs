@@ -141,6 +141,18 @@ async fn no_replaced_key_comes_back() {
     }
 }
 
+#[tokio::test]
+async fn an_account_that_goes_has_no_key_to_renew() {
+    let (world, backend) = World::held_up().await;
+    world.make_account("acct1").await;
+    let path = world.account("acct1");
+    let renew = format!("{path}/regenerateKey");
+    let renew = world.manage(Method::POST, &renew, json!({ "keyName": "key1" }));
+    let delete = world.manage(Method::DELETE, &path, Value::Null);
+    let (renewed, deleted) = backend.between("storage/keys", renew, delete).await;
+    assert_eq!((renewed.status, deleted.status), (404, 200), "{}", renewed.text());
+}
+
 async fn put_to_b(world: &World, member: &Caller, query: &str, body: &'static str) -> String {
     let ask = Ask::new(Method::PUT, "acct1", &format!("/cc1/b?{query}")).by(member);
     world.ask(ask.body(body)).await.outcome()
