@@ -79,6 +79,19 @@ struct Shared {
     readers: Readers,
 }
 
+impl Shared {
+    fn new(path: &Path, options: &SqliteOptions) -> Result<Self, StoreError> {
+        Ok(Self {
+            turn: Mutex::default(),
+            last_failure: Mutex::default(),
+            observer_failed: AtomicBool::new(false),
+            guard: Guard::new(path)?,
+            cache: RowCache::new(options.cached_bytes_max),
+            readers: Readers::open(path, options.readers)?,
+        })
+    }
+}
+
 /// A store in `store.db` of a directory.
 pub struct SqliteBackend {
     jobs: Option<mpsc::Sender<Job>>,
@@ -107,14 +120,7 @@ impl SqliteBackend {
         }
         files::sync_directory(directory)?;
 
-        let shared = Arc::new(Shared {
-            turn: Mutex::default(),
-            last_failure: Mutex::default(),
-            observer_failed: AtomicBool::new(false),
-            guard: Guard::new(&path)?,
-            cache: RowCache::new(options.cached_bytes_max),
-            readers: Readers::open(&path, options.readers)?,
-        });
+        let shared = Arc::new(Shared::new(&path, options)?);
         let checkpoints = connect(&path, true)?;
         let (jobs, incoming) = mpsc::channel(options.waiting_commits_max.max(1));
         let (poke, pokes) = std::sync::mpsc::sync_channel(1);

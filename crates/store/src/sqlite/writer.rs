@@ -377,7 +377,60 @@ fn checkpoint(connection: &Connection, how: &str) -> rusqlite::Result<(i64, i64)
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+
+    use super::super::{SqliteBackend, SqliteOptions, connect, files};
     use super::*;
+    use crate::Backend as _;
+
+    /// A writer of a new store, with one row written.
+    async fn wrote(directory: &Path, key: &[u8]) -> Writer {
+        let options = SqliteOptions::default();
+        let path = files::prepare(directory).unwrap();
+        let mut connection = connect(&path, true).unwrap();
+        schema::prepare(&mut connection, &path, &options, 0).unwrap();
+        let anchor = Anchor::hold(&connection, &path).unwrap();
+        let shared = Arc::new(Shared::new(&path, &options).unwrap());
+        let ((_, jobs), (poke, _)) = (mpsc::channel(1), std::sync::mpsc::sync_channel(1));
+        let mut writer = Writer::new((connection, anchor), jobs, shared, poke).unwrap();
+        let (reply, answer) = oneshot::channel();
+        let batch = RawBatch { put: vec![(key.to_vec(), vec![1])], ..RawBatch::default() };
+        writer.write(vec![Job { batch, reply }]);
+        answer.await.unwrap().unwrap();
+        writer
+    }
+
+    /// Killed just before the log gives its space back, and just after.
+    #[tokio::test]
+    async fn a_store_opens_wherever_its_closing_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let mut writer = wrote(&at("site"), b"t\0a").await;
+        let (site, ends) = (at("site"), [at("before"), at("after")]);
+        let left = ends.clone();
+        let copy = move |context: AuthContext<'_>| {
+            let gives_back =
+                AuthAction::Pragma { pragma_name: "wal_checkpoint", pragma_value: Some("TRUNCATE") };
+            if context.action == gives_back {
+                for end in &left {
+                    std::fs::create_dir(end).unwrap();
+                    for file in ["store.db", "store.db-wal", "store.anchor"] {
+                        std::fs::copy(site.join(file), end.join(file)).unwrap();
+                    }
+                }
+                std::fs::File::create(left[1].join("store.db-wal")).unwrap();
+            }
+            Authorization::Allow
+        };
+        writer.connection.authorizer(Some(copy)).unwrap();
+        writer.close();
+        for end in ends {
+            let store = SqliteBackend::open(&end, &SqliteOptions::default(), 0).unwrap();
+            assert!(store.get(b"t\0a").await.unwrap().is_some());
+        }
+    }
 
     #[test]
     fn as_many_are_waited_for_as_came_lately_and_none_by_who_is_alone() {

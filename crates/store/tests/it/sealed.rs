@@ -249,14 +249,15 @@ async fn another_process_reads_rows() {
 
 #[tokio::test]
 async fn a_lost_or_forged_head_is_refused() {
-    for sql in [
-        "DELETE FROM meta WHERE name = 'audit_head'",
-        "UPDATE meta SET value = x'01' WHERE name = 'audit_head'",
+    for (sql, words) in [
+        ("DELETE FROM meta WHERE name = 'audit_head'", "its head is missing"),
+        ("UPDATE meta SET value = x'01' WHERE name = 'audit_head'", "does not open with this key ring"),
     ] {
         let directory = tempfile::tempdir().unwrap();
         audited(directory.path()).await;
         tamper(directory.path(), sql);
-        assert!(try_open(directory.path(), ring(directory.path())).is_err(), "{sql}");
+        let refused = try_open(directory.path(), ring(directory.path())).err().unwrap();
+        assert!(refused.to_string().contains(words), "{sql}: {refused}");
     }
 }
 
@@ -325,6 +326,10 @@ async fn only_the_owner_may_read_the_files() {
         assert_eq!(mode(&site.join(name)), 0o600, "{name}");
     }
     drop(store);
+    // As a copy by hand leaves it.
+    std::fs::set_permissions(site.join("store.db"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    drop(open(directory.path()));
+    assert_eq!(mode(&site.join("store.db")), 0o600);
     // One that holds other things is not ours to close.
     let shared = directory.path().join("shared");
     std::fs::create_dir(&shared).unwrap();

@@ -165,6 +165,29 @@ async fn a_store_that_was_closed_needs_no_log_and_is_not_put_back_unseen() {
     assert!(refusal(home).contains("it is empty"));
 }
 
+/// A store that was put back and went on from there has all that belongs together, and not what was acknowledged.
+#[tokio::test]
+async fn another_past_is_noticed() {
+    let directory = tempfile::tempdir().unwrap();
+    let home = directory.path();
+    let store = open(home);
+    put(&store, 0).await;
+    drop(store);
+    let other = left(home, "other");
+    for (place, rows) in [(home, 2), (other.as_path(), 3)] {
+        let store = open(place);
+        for n in 1..rows {
+            put(&store, n).await;
+        }
+        drop(store);
+        assert!(is_whole(&open(place), rows).await);
+    }
+    let _ = fs::remove_file(home.join("site/store.db-wal"));
+    fs::copy(other.join("site/store.db"), home.join("site/store.db")).unwrap();
+    let told = refusal(home);
+    assert!(told.contains("its audit record 2 is not the one that was written"), "{told}");
+}
+
 #[tokio::test]
 async fn a_damaged_anchor_is_told() {
     let directory = tempfile::tempdir().unwrap();
