@@ -6,6 +6,7 @@ use std::time::Duration;
 use arcadia_arm::{Desired, NameRule, Plan, RESOURCES, Resource, ResourceKind};
 use arcadia_kernel::{ArmId, Fault, Method, Reason};
 use arcadia_store::{Batch, Record, Table};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
@@ -78,6 +79,34 @@ impl ResourceKind for Engines {
         }
         self.torn_down.fetch_add(1, Ordering::SeqCst);
         Ok(())
+    }
+
+    fn properties(&self, resource: &Resource, _: &str) -> Value {
+        resource.properties.clone()
+    }
+}
+
+/// What every engine has, and nobody recorded.
+pub struct Wheels;
+
+#[async_trait::async_trait]
+impl ResourceKind for Wheels {
+    const TYPE: &'static str = "Test.Engines/engines/wheels";
+    const API_VERSIONS: &'static [&'static str] = &["2024-01-01"];
+    const NAME_RULE: NameRule = Engines::NAME_RULE;
+    const LOCATED: bool = false;
+    const ASYNCHRONOUS: bool = true;
+
+    async fn put(&self, plan: &mut Plan<'_>, _: Option<&Resource>, _: Desired) -> Result<Resource, Fault> {
+        Ok(Resource::planned(plan, None, Desired::default(), Value::Null))
+    }
+
+    async fn delete(&self, _: &mut Plan<'_>, _: &Resource) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    async fn unrecorded(&self, beside: &ArmId) -> Result<Vec<Resource>, Fault> {
+        Ok(vec![Resource::found(beside.join("front").unwrap(), json!({}), Timestamp::UNIX_EPOCH)])
     }
 
     fn properties(&self, resource: &Resource, _: &str) -> Value {
@@ -177,6 +206,20 @@ async fn an_old_deletion_takes_nothing_new_away() {
     assert_eq!(ended(&site, &deletion).await, "Succeeded", "it is gone");
     assert_eq!(site.get(OWNER, &path).await.is(200).body["properties"]["mode"], "new");
     assert_eq!(site.engines.torn_down.load(Ordering::SeqCst), 1);
+}
+
+/// A row that came into it meanwhile would be of no engine.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_no_row_gets_none_in_what_is_being_deleted() {
+    let site = Site::new().await;
+    site.arm.start(site.gate.clone()).await;
+    let path = engine(&site.group("rg").await, "e");
+    assert_eq!(ended(&site, &put(&site, &path, "stays").await).await, "Succeeded");
+    let wheel = format!("{path}/wheels/front");
+    site.get(OWNER, &wheel).await.is(200);
+    site.delete(OWNER, &path).await.is(202);
+    assert_eq!(site.delete(OWNER, &wheel).await.is(409).code(), "AnotherOperationInProgress");
+    assert!(site.store.get(RESOURCES, &ArmId::parse(&wheel).unwrap()).await.unwrap().is_none());
 }
 
 /// The last GET of a client's poller: what it gives its caller is the answer to this one.

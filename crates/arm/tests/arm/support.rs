@@ -20,7 +20,7 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::operations::Engines;
+use crate::operations::{Engines, Wheels};
 
 pub const SUBSCRIPTION: Uuid = Uuid::from_u128(0x5001);
 pub const TENANT: Uuid = Uuid::from_u128(0x7001);
@@ -279,7 +279,8 @@ impl Site {
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
         let widget = Arc::new(Widget { deletions_left: AtomicI64::new(deletions), held: Default::default() });
         let engines = Arc::new(Engines::new());
-        let kinds = vec![registered(widget.clone()), registered(Arc::new(Part)), registered(engines.clone())];
+        let mut kinds = vec![registered(widget.clone()), registered(Arc::new(Part))];
+        kinds.extend([registered(engines.clone()), registered(Arc::new(Wheels))]);
         let directory: Arc<dyn PrincipalSource> = people.clone();
         let arm =
             Arm::open(store.clone(), ArmNames::azure(), directory, kinds, clock.clone(), entropy.clone())

@@ -85,3 +85,21 @@ pub(super) async fn refuse(to: &mut (impl AsyncWrite + Unpin), refusal: &Refusal
     body.push(0);
     Message::new(b'E', body).write(to).await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever says nothing but a length is given no memory for it.
+    #[tokio::test]
+    async fn a_message_is_as_long_as_it_may_be_or_not_read() {
+        let read = async |length: usize| {
+            let bytes = [&[b'p'][..], &(length as u32).to_be_bytes()].concat();
+            Message::read(&mut bytes.as_slice()).await.unwrap_err().kind()
+        };
+        for length in [0, 3, MESSAGE_BYTES_MAX + 5, u32::MAX as usize] {
+            assert_eq!(read(length).await, io::ErrorKind::InvalidData, "{length}");
+        }
+        assert_eq!(read(MESSAGE_BYTES_MAX + 4).await, io::ErrorKind::UnexpectedEof, "it is waited for");
+    }
+}

@@ -82,6 +82,40 @@ async fn both_forms_of_the_user_and_both_versions_of_tls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_comes_in_without_a_rule_or_where_access_is_not_public() {
+    let world = World::new().await;
+    let disabled = json!({ "publicNetworkAccess": "Disabled" });
+    for (server, body, closed) in [
+        (flexible("pg-a"), flexible_body(), json!({ "network": disabled })),
+        (single("pg-b"), single_body("Enabled"), disabled.clone()),
+    ] {
+        world.server(&server, body).await;
+        let name = server.rsplit('/').next().unwrap();
+        let at = format!(
+            "host={name}.postgres.database.azure.com dbname=postgres sslmode=require user=arcadmin@{name}"
+        );
+        let is_let_in = async |admitted: bool| {
+            let output = world.psql(PASSWORD, &at, "SELECT 7").await;
+            match admitted {
+                true => assert_eq!(World::says(&output), "7"),
+                false => World::fails(&output, "no pg_hba.conf entry for host \"127.0.0.1\""),
+            }
+        };
+        world.admit(&server, "127.0.0.1", "127.0.0.1").await;
+        is_let_in(true).await;
+        let rule = format!("{server}/firewallRules/r");
+        World::succeeded(&world.change(Method::DELETE, &rule, Value::Null).await);
+        is_let_in(false).await;
+        world.admit(&server, "127.0.0.1", "127.0.0.1").await;
+        is_let_in(true).await;
+        let closed = json!({ "properties": closed });
+        World::succeeded(&world.change(Method::PATCH, &server, closed).await);
+        is_let_in(false).await;
+    }
+    world.postgres.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_administrator_is_no_superuser() {
     let world = World::new().await;
     world.server(&flexible("pg-a"), flexible_body()).await;

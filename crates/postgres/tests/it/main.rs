@@ -6,6 +6,7 @@ mod administrators;
 mod closed;
 mod crowd;
 mod gateway;
+mod races;
 mod raw;
 mod resources;
 mod slow;

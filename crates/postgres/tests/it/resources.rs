@@ -1,5 +1,6 @@
 //! Servers and databases as resources.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use arcadia_arm::{RESOURCES, Resource};
@@ -8,7 +9,7 @@ use arcadia_store::Batch;
 use serde_json::{Value, json};
 
 use crate::world::{
-    NINA, PASSWORD, TEAM, TENANT, World, flexible, flexible_body, group, names, single, single_body,
+    NINA, OWNER, PASSWORD, TEAM, TENANT, World, flexible, flexible_body, group, names, single, single_body,
 };
 
 const SUB: &str = "/subscriptions/00000000-0000-0000-0000-000000005001/providers/Microsoft.DBforPostgreSQL";
@@ -109,8 +110,17 @@ async fn a_single_server_as_az_postgres_up_makes_it() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     world.arm(Method::GET, &group(), Value::Null).await.is(404);
+    // What every later server is made of is the site's alone: no server could change it.
     let left = std::fs::read_dir(world.folder.path().join("postgres")).unwrap();
-    assert!(left.flatten().all(|entry| entry.file_name().to_string_lossy().starts_with("template-")));
+    for entry in left.flatten() {
+        assert!(entry.file_name().to_string_lossy().starts_with("template-"), "{entry:?}");
+        let found = entry.metadata().unwrap();
+        assert_eq!(
+            (found.uid(), found.mode() & 0o077),
+            (rustix::process::geteuid().as_raw(), 0),
+            "{entry:?}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -269,11 +279,21 @@ async fn databases_made_in_sql_are_listed_read_and_dropped_like_others() {
         };
         assert_eq!(listed().await, ["App", "app", "made"]);
         let app = format!("{server}/databases/app");
-        let shown = world.arm(Method::GET, &app, Value::Null).await.is(200).body;
+        let answer = world.arm(Method::GET, &app, Value::Null).await.is(200);
+        let (etag, shown) = (answer.headers["etag"].to_str().unwrap(), &answer.body);
         assert_eq!((&shown["name"], &shown["properties"]["charset"]), (&json!("app"), &json!("UTF8")));
         assert_eq!(shown.get("systemData"), None, "nobody is known to have made it");
         world.arm(Method::HEAD, &app, Value::Null).await.is(204);
 
+        // By whoever may, and means this one.
+        for (caller, header, status) in [
+            (NINA, None, 403),
+            (OWNER, Some(("if-match", "\"another\"")), 412),
+            (OWNER, Some(("if-none-match", etag)), 412),
+        ] {
+            world.arm_as(caller, Method::DELETE, &app, header, Value::Null).await.is(status);
+        }
+        assert_eq!(listed().await, ["App", "app", "made"]);
         // By its own spelling only, and nobody else's database goes with it.
         world.arm(Method::DELETE, &format!("{server}/databases/APP"), Value::Null).await.is(204);
         world.arm(Method::DELETE, &format!("{server}/databases/postgres"), Value::Null).await.is(204);

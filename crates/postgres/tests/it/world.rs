@@ -271,15 +271,26 @@ impl World {
     }
 
     pub async fn arm(&self, method: Method, path: &str, body: Value) -> Answer {
-        let owner = token(OWNER, "https://management.azure.com/", NOW + 3600);
+        self.arm_as(OWNER, method, path, None, body).await
+    }
+
+    /// What somebody is answered, who may say more in a header.
+    pub async fn arm_as(
+        &self,
+        caller: Uuid,
+        method: Method,
+        path: &str,
+        header: Option<(&str, &str)>,
+        body: Value,
+    ) -> Answer {
+        let token = token(caller, "https://management.azure.com/", NOW + 3600);
         let separator = if path.contains('?') { '&' } else { '?' };
-        let (head, ()) = http::Request::builder()
+        let request = http::Request::builder()
             .method(method)
             .uri(format!("{path}{separator}api-version=2025-08-01"))
-            .header("authorization", format!("Bearer {owner}"))
-            .body(())
-            .unwrap()
-            .into_parts();
+            .header("authorization", format!("Bearer {token}"));
+        let request = header.into_iter().fold(request, |request, (name, value)| request.header(name, value));
+        let (head, ()) = request.body(()).unwrap().into_parts();
         let host = "management.azure.com".to_owned();
         let body = full_body(if body.is_null() { String::new() } else { body.to_string() });
         let incoming = Incoming { head, body, origin: format!("https://{host}"), host, remote: None };
