@@ -208,15 +208,18 @@ async fn an_old_deletion_takes_nothing_new_away() {
     assert_eq!(site.engines.torn_down.load(Ordering::SeqCst), 1);
 }
 
-/// A row that came into it meanwhile would be of no engine.
+/// Nor by whoever may only see it. A row that came into it meanwhile would be of no engine.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_has_no_row_gets_none_in_what_is_being_deleted() {
+async fn what_has_no_row_is_not_deleted_out_of_what_is_being_deleted() {
     let site = Site::new().await;
     site.arm.start(site.gate.clone()).await;
-    let path = engine(&site.group("rg").await, "e");
+    let rg = site.group("rg").await;
+    let path = engine(&rg, "e");
     assert_eq!(ended(&site, &put(&site, &path, "stays").await).await, "Succeeded");
     let wheel = format!("{path}/wheels/front");
-    site.get(OWNER, &wheel).await.is(200);
+    site.assign(OWNER, 1, NINA, "Reader", &rg).await.is(201);
+    site.get(NINA, &wheel).await.is(200);
+    site.delete(NINA, &wheel).await.is(403);
     site.delete(OWNER, &path).await.is(202);
     assert_eq!(site.delete(OWNER, &wheel).await.is(409).code(), "AnotherOperationInProgress");
     assert!(site.store.get(RESOURCES, &ArmId::parse(&wheel).unwrap()).await.unwrap().is_none());
