@@ -34,12 +34,14 @@ pub(super) async fn delete(
     loop {
         let mut batch = Batch::new();
         let Some(row) = arm.store.get(RESOURCES, &id).await? else {
-            let Some(found) = unrecorded(arm, &*kind, &id).await? else {
-                return Ok(Reply::empty(StatusCode::NO_CONTENT));
-            };
+            let found = unrecorded(arm, &*kind, &id).await;
+            // Also where it could not be looked for: what is being deleted itself may not answer any more.
+            if !matches!(found, Ok(None)) {
+                hold_parent(arm, &*kind, &id, &mut batch).await?;
+            }
+            let Some(found) = found? else { return Ok(Reply::empty(StatusCode::NO_CONTENT)) };
             preconditions.check(arm, Some(&found))?;
             // It gets a row for as long as its deletion takes.
-            hold_parent(arm, &*kind, &id, &mut batch).await?;
             batch.require_absent(RESOURCES, &id);
             batch.put(RESOURCES, &id, &found)?;
             let deletion = asynchronous::begin(arm, work, &found, Change::Delete, &mut batch).await?;

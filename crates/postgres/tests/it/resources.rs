@@ -6,8 +6,10 @@ use std::time::Duration;
 use arcadia_arm::{RESOURCES, Resource};
 use arcadia_kernel::{ArmId, Method, Reason};
 use arcadia_store::Batch;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::gateway::{lock_of, pid_of, signal};
 use crate::world::{
     NINA, OWNER, PASSWORD, TEAM, TENANT, World, flexible, flexible_body, group, names, single, single_body,
 };
@@ -304,10 +306,31 @@ async fn databases_made_in_sql_are_listed_read_and_dropped_like_others() {
         let left =
             "SELECT string_agg(datname, ',' ORDER BY datname) FROM pg_database WHERE datname ILIKE 'app'";
         assert_eq!(World::says(&world.psql(PASSWORD, &at, left).await), "App");
-        World::succeeded(&world.change(Method::DELETE, &server, Value::Null).await);
+        delete_slowly(&world, &server, async || {
+            let database = format!("{server}/databases/App");
+            let busy = world.arm(Method::DELETE, &database, Value::Null).await.is(409);
+            assert_eq!(busy.code(), "AnotherOperationInProgress");
+        })
+        .await;
         world.arm(Method::GET, &app, Value::Null).await.is(404);
     }
     world.postgres.stop().await;
+}
+
+/// Deletes the only server, and does something before that comes to its end.
+async fn delete_slowly(world: &World, server: &str, meanwhile: impl AsyncFnOnce()) {
+    let postmaster = pid_of(&lock_of(world));
+    signal(postmaster, Signal::STOP);
+    let meanwhile = async {
+        let view = async || world.arm(Method::GET, server, Value::Null).await.is(200).body.to_string();
+        while view().await.contains("\"Ready\"") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        meanwhile().await;
+        signal(postmaster, Signal::CONT);
+    };
+    let (deleted, ()) = tokio::join!(world.change(Method::DELETE, server, Value::Null), meanwhile);
+    World::succeeded(&deleted);
 }
 
 /// Writes a server's row as it is not written here.
