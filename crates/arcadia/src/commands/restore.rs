@@ -137,7 +137,7 @@ fn put_servers(from: &Path, draft: &Draft, ring: &KeyRing, servers: &[Archived])
         draft.folder(SERVERS)?;
     }
     for archive in servers {
-        let folder = draft.folder(&archive.folder)?;
+        let folder = draft.folder(archive.folder())?;
         unpack(from, archive, &SERVER_ENTRIES, ring, &folder)
             .with_context(|| format!("{} does not open", from.join(archive.kept_as()).display()))?;
         arcadia_postgres::give(&folder, account)?;
@@ -158,7 +158,7 @@ fn put_machines(
     }
     let (mut put, mut left_out) = (Vec::new(), Vec::new());
     for archive in machines.drain(..) {
-        let folder = draft.folder(&archive.folder)?;
+        let folder = draft.folder(archive.folder())?;
         let Err(error) = unpack(from, &archive, &MACHINE_ENTRIES, ring, &folder) else {
             put.push(archive);
             continue;
@@ -168,7 +168,7 @@ fn put_machines(
         let (file, cause) = (from.join(archive.kept_as()), error.root_cause().to_string());
         left_out.push(format!(
             "machine {}, as {} cannot be unpacked: {}",
-            archive.name,
+            archive.name(),
             file.display(),
             cause.escape_debug()
         ));
@@ -186,7 +186,7 @@ fn unpack(
     folder: &Path,
 ) -> anyhow::Result<()> {
     let sealed = ArchiveReader::open(from, &archive.kept_as(), ring)?;
-    let shown = progress(&archive.name);
+    let shown = progress(archive.name());
     let mut tree = tar::Archive::new(shown.wrap_read(sealed));
     tree.set_preserve_permissions(true);
     tree.set_preserve_ownerships(is_root());
@@ -236,6 +236,9 @@ fn manifest(from: &Path) -> anyhow::Result<(Manifest, Vec<u8>)> {
     if manifest.schema > SCHEMA {
         bail!("the backup was made by a newer Arcadia ({}); use that version", manifest.made_by);
     }
+    if let Err(wrong) = manifest.check_archives() {
+        bail!("{}: {wrong}; the backup is damaged", path.display());
+    }
     Ok((manifest, bytes))
 }
 
@@ -280,7 +283,7 @@ fn check_seal(from: &Path, ring: &KeyRing, manifest: &[u8]) -> anyhow::Result<()
 fn check_file(from: &Path, manifest: &Manifest, file: &Entry) -> anyhow::Result<()> {
     let known = [STORE, ROOT_KEY].contains(&file.name.as_str())
         || PARTS.iter().any(|part| part.kept_as == file.name)
-        || manifest.archives().any(|archive| archive.is_sound() && archive.kept_as() == file.name);
+        || manifest.archives().any(|archive| archive.kept_as() == file.name);
     if !known {
         bail!("the backup has a file {:?} that this version does not know; use a newer one", file.name);
     }
@@ -320,24 +323,59 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use arcadia_store::Store;
+    use serde_json::json;
 
     use super::*;
     use crate::host::SystemClock;
     use crate::site::ArchiveWriter;
 
-    fn manifest_of(schema: u32) -> Manifest {
-        Manifest {
-            schema,
-            made_by: String::new(),
-            made_at: jiff::Timestamp::UNIX_EPOCH,
-            tenant_id: uuid::Uuid::nil(),
-            audit_records: 0,
-            with_root_key: false,
-            files: Vec::new(),
-            blobs: Blobs::default(),
-            database_servers: Vec::new(),
-            machines: Vec::new(),
-            not_included: Vec::new(),
+    #[test]
+    fn an_archive_has_a_folder_of_its_own_where_its_kind_is_and_a_file() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let mut written = serde_json::to_value(Manifest::of_nothing(SCHEMA)).unwrap();
+        let kept = ["postgres/1", "machines/m1", "machines/m2", "machines/.."];
+        let file = |folder: &&str| json!({ "name": format!("{folder}.sealed"), "bytes": 0, "digest": "" });
+        written["files"] = kept.iter().map(file).collect();
+        let mut read = |servers: &[&str], machines: &[&str]| {
+            let archived = |folder: &&str| json!({ "name": "a", "folder": folder });
+            written["databaseServers"] = servers.iter().map(archived).collect();
+            written["machines"] = machines.iter().map(archived).collect();
+            fs::write(folder.path().join(MANIFEST), written.to_string()).unwrap();
+            manifest(folder.path()).map_err(|error| format!("{error:#}"))
+        };
+        read(&["postgres/1"], &["machines/m1", "machines/m2"]).unwrap();
+        for (servers, machines, wrong) in [
+            (&["machines/m1"][..], &[][..], "as if it were in postgres"),
+            (&[], &["postgres/1"], "as if it were in machines"),
+            (&[], &["machines/m1", "machines/m2", "machines/m1"], "machines/m1 is listed in it twice"),
+            (&[], &["machines/m3"], "machines/m3.sealed is not among the files"),
+            (&[], &["machines/../../x"], "is no folder of"),
+            (&[], &["machines/.."], "is no folder of"),
+            (&[], &["machines/m1/x"], "is no folder of"),
+            (&[], &["machines//m1"], "is no folder of"),
+            (&[], &["machines/"], "is no folder of"),
+            (&[], &["machines"], "is no folder of"),
+            (&[], &["blobs/m1"], "is no folder of"),
+            (&[], &["/machines/m1"], "is no folder of"),
+        ] {
+            let told = read(servers, machines).unwrap_err();
+            assert!(told.contains(wrong) && told.contains("damaged"), "{servers:?} {machines:?}: {told}");
+        }
+        written["machines"] = json!([{ "name": "a\u{1b}", "folder": "machines/m1" }]);
+        fs::write(folder.path().join(MANIFEST), written.to_string()).unwrap();
+        let told = format!("{:#}", manifest(folder.path()).unwrap_err());
+        assert!(told.contains("is no name of") && !told.contains('\u{1b}'), "{told}");
+    }
+
+    #[test]
+    fn a_backup_of_a_newer_version_is_left_to_that() {
+        let folder = tempfile::TempDir::new().unwrap();
+        for (schema, is_known) in [(SCHEMA, true), (SCHEMA + 1, false)] {
+            let written = Manifest { made_by: "9.9".into(), ..Manifest::of_nothing(schema) };
+            fs::write(folder.path().join(MANIFEST), serde_json::to_vec(&written).unwrap()).unwrap();
+            let told = manifest(folder.path()).map_err(|error| error.to_string());
+            assert_eq!(told.is_ok(), is_known);
+            assert!(is_known || told.is_err_and(|told| told.contains("a newer Arcadia (9.9)")));
         }
     }
 
@@ -350,7 +388,7 @@ mod tests {
         let ring = || KeyRing::from_wrapped(&root, &wrapped).unwrap();
         drop(Store::open(draft.path(), ring(), clock, Arc::new(SystemEntropy)).unwrap());
         let rows = StoreReader::open(draft.path(), ring(), Arc::new(SystemEntropy)).unwrap();
-        put_blobs(folder.path(), &draft, &rows, &manifest_of(FIRST_WITH_BLOBS - 1)).unwrap();
+        put_blobs(folder.path(), &draft, &rows, &Manifest::of_nothing(FIRST_WITH_BLOBS - 1)).unwrap();
         assert_eq!(fs::read_dir(draft.path().join(BLOBS).join("segments")).unwrap().count(), 0);
     }
 
@@ -360,7 +398,7 @@ mod tests {
         let from = folder.path().join("backup");
         fs::create_dir(&from).unwrap();
         let ring = KeyRing::generate(&SystemEntropy).unwrap();
-        let mut manifest = manifest_of(SCHEMA);
+        let mut manifest = Manifest::of_nothing(SCHEMA);
         for part in &PARTS {
             let sealed = ring.seal(&additional_data(part.name), b"as it was", &SystemEntropy).unwrap();
             let kept = if part.form == Form::Plain { b"as it was".to_vec() } else { sealed };
@@ -387,7 +425,7 @@ mod tests {
 
     /// Puts an archive into a backup, of a directory, a file in it, and one entry more.
     fn put_archive(backup: &Path, ring: &KeyRing, archive: &Archived, kind: EntryType, name: &str) {
-        fs::create_dir_all(backup.join(&archive.folder).parent().unwrap()).unwrap();
+        fs::create_dir_all(backup.join(archive.folder()).parent().unwrap()).unwrap();
         fs::remove_file(backup.join(archive.kept_as())).ok();
         let sealed = ArchiveWriter::create(backup, &archive.kept_as(), ring, &SystemEntropy).unwrap();
         let mut out = tar::Builder::new(sealed);
@@ -439,7 +477,7 @@ mod tests {
         let told = put_machines(&backup, &draft, &ring, &mut machines).unwrap();
         assert!(told.len() == 1 && told[0].starts_with("machine m2, as "), "{told:?}");
         assert!(told[0].contains("which no backup has there") && !told[0].contains('\x1b'), "{told:?}");
-        let names: Vec<&str> = machines.iter().map(|archive| archive.name.as_str()).collect();
+        let names: Vec<&str> = machines.iter().map(|archive| archive.name()).collect();
         assert_eq!(names, ["m1", "m3"]);
         let is_there = ["m1", "m2", "m3"].map(|name| draft.path().join(MACHINES).join(name).exists());
         assert_eq!(is_there, [true, false, true]);

@@ -8,6 +8,7 @@
 //! each is sealed under a key in its row, so that the rows say which there are and whether they are whole. Every
 //! other directory of a site is one sealed archive.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs::{self, File, OpenOptions};
@@ -107,6 +108,44 @@ impl Manifest {
         self.database_servers.iter().chain(&self.machines)
     }
 
+    /// What is wrong with a list of archives, in words: each is of the list's kind and the only one of its folder, and its
+    /// file is one of those that are checked.
+    pub fn check_archives(&self) -> Result<(), String> {
+        for (kind, archives) in [(SERVERS, &self.database_servers), (MACHINES, &self.machines)] {
+            let mut folders = BTreeSet::new();
+            for archive in archives {
+                let (folder, kept_as) = (&archive.folder, archive.kept_as());
+                if !folder.starts_with(&format!("{kind}/")) {
+                    return Err(format!("{folder} is listed in it as if it were in {kind}"));
+                }
+                if !folders.insert(folder) {
+                    return Err(format!("{folder} is listed in it twice"));
+                }
+                if !self.files.iter().any(|file| file.name == kept_as) {
+                    return Err(format!("{kept_as} is not among the files that it lists"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub fn of_nothing(schema: u32) -> Self {
+        Self {
+            schema,
+            made_by: String::new(),
+            made_at: Timestamp::UNIX_EPOCH,
+            tenant_id: Uuid::nil(),
+            audit_records: 0,
+            with_root_key: false,
+            files: Vec::new(),
+            blobs: Blobs::default(),
+            database_servers: Vec::new(),
+            machines: Vec::new(),
+            not_included: Vec::new(),
+        }
+    }
+
     /// For people.
     pub fn contents(&self) -> String {
         let named = |what: &str, all: &[Archived]| {
@@ -137,11 +176,39 @@ impl From<CopiedBytes> for Blobs {
 
 /// A directory of a site, kept as a sealed archive.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(try_from = "Written")]
 pub struct Archived {
     /// What people call it.
-    pub name: String,
-    /// In the data directory.
-    pub folder: String,
+    name: String,
+    /// In the data directory, and nowhere else.
+    folder: String,
+}
+
+/// An [`Archived`] as a manifest has it, whoever wrote that.
+#[derive(Deserialize)]
+struct Written {
+    name: String,
+    folder: String,
+}
+
+impl TryFrom<Written> for Archived {
+    type Error = String;
+
+    fn try_from(Written { name, folder }: Written) -> Result<Self, String> {
+        let is_plain = |text: &str| {
+            text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+                && !text.starts_with('.')
+                && !text.is_empty()
+        };
+        let is_sound = |(kind, directory)| [SERVERS, MACHINES].contains(&kind) && is_plain(directory);
+        if !folder.split_once('/').is_some_and(is_sound) {
+            return Err(format!("{folder:?} is no folder of a database server or a machine"));
+        }
+        if !is_plain(&name) {
+            return Err(format!("{name:?} is no name of a database server or a machine"));
+        }
+        Ok(Self { name, folder })
+    }
 }
 
 impl Archived {
@@ -149,21 +216,18 @@ impl Archived {
         Self { name: name.into(), folder: format!("{kind}/{directory}") }
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// In the data directory.
+    pub fn folder(&self) -> &str {
+        &self.folder
+    }
+
     /// In the backup.
     pub fn kept_as(&self) -> String {
         format!("{}.sealed", self.folder)
-    }
-
-    /// Whether the folder is one in a data directory, as this program writes it down.
-    pub fn is_sound(&self) -> bool {
-        let mut parts = self.folder.split('/');
-        let kind = parts.next().unwrap_or_default();
-        let directory = parts.next().unwrap_or_default();
-        [SERVERS, MACHINES].contains(&kind)
-            && parts.next().is_none()
-            && !directory.starts_with('.')
-            && directory.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-            && !directory.is_empty()
     }
 }
 
@@ -445,6 +509,10 @@ impl Drop for Draft {
 
 #[cfg(test)]
 mod tests {
+    use std::mem::MaybeUninit;
+
+    use rustix::fs::inotify;
+
     use super::*;
 
     #[test]
@@ -457,15 +525,28 @@ mod tests {
         assert!(contents(&target).unwrap().is_empty(), "what is not finished leaves nothing");
         let draft = Draft::of(&target).unwrap();
         assert!(matches!(Draft::of(&target), Err(SiteFault::NotEmpty(_))), "one at a time");
-        draft.write(MANIFEST, b"x", 0o600).unwrap();
-        draft.write(STORE, b"x", 0o600).unwrap();
-        draft.folder(BLOBS).unwrap();
+        for name in COMES_LAST.iter().rev() {
+            draft.write(name, b"x", 0o600).unwrap();
+        }
+        draft.folder("zoo").unwrap();
+        let seen = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+        inotify::add_watch(&seen, &target, inotify::WatchFlags::MOVED_TO).unwrap();
         draft.finish().unwrap();
-        let mut names = contents(&target).unwrap();
-        names.sort();
-        assert_eq!(names, [BLOBS, MANIFEST, STORE]);
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(&seen, &mut buffer);
+        let came = std::iter::from_fn(|| Some(events.next().ok()?.file_name()?.to_str().unwrap().to_owned()));
+        let came: Vec<String> = came.collect();
+        assert_eq!(came, [&["zoo"], &COMES_LAST[..]].concat(), "what makes it a site or a backup last");
         let found = fs::metadata(&target).unwrap();
         assert_eq!((found.ino(), found.mode() & 0o777), (before, 0o700));
+
+        let taken = folder.path().join("taken");
+        fs::create_dir_all(taken.join(OF_THE_SYSTEM)).unwrap();
+        let draft = Draft::of(&taken).unwrap();
+        draft.write(STORE, b"new", 0o600).unwrap();
+        fs::write(taken.join("other"), "of somebody who came meanwhile").unwrap();
+        assert!(draft.finish().is_err());
+        assert_eq!(contents(&taken).unwrap(), ["other"], "nothing is put beside it");
 
         for (name, stays) in [(".other.1.new", false), (".other.2.new", true), (".other.x.new", true)] {
             let path = folder.path().join(name);

@@ -166,7 +166,7 @@ impl Copier<'_> {
         let path = self.draft.path().join(archive.kept_as());
         let mut sealed =
             ArchiveWriter::create(self.draft.path(), &archive.kept_as(), self.ring, &SystemEntropy)?;
-        let mut told = Target { writer: progress(&archive.name).wrap_write(&mut sealed), failed: None };
+        let mut told = Target { writer: progress(archive.name()).wrap_write(&mut sealed), failed: None };
         let mut out: Out<'_> = Builder::new(&mut told);
         let filled = fill(&mut out).and_then(|filled| {
             out.finish()?;
