@@ -234,3 +234,47 @@ fn await_site(data: &DataDir, not: &str, done: impl Fn() -> anyhow::Result<bool>
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::site::{Lock, open_or_create_keys};
+
+    /// Where a running site was handed a root key that it has not taken over yet.
+    fn handed_over() -> (TempDir, DataDir) {
+        let folder = TempDir::new().unwrap();
+        let data = DataDir::at(folder.path().to_owned()).unlocked_by(None);
+        let now = SystemClock.now();
+        let keys = open_or_create_keys(&data, &SystemEntropy, now).unwrap();
+        let new = RootChange::new_file_root(&SystemEntropy, now);
+        RootChange { data: &data, keys, new, running: true, now, entropy: &SystemEntropy }.run().unwrap();
+        assert!(ring_file(&data).unwrap().handover.is_some());
+        (folder, data)
+    }
+
+    #[test]
+    fn a_new_data_key_takes_nothing_from_what_is_handed_over() {
+        let (_folder, data) = handed_over();
+        rotate(&data, false).unwrap();
+        let file = ring_file(&data).unwrap();
+        assert!(file.handover.is_some() && file.data_keys.len() == 2);
+    }
+
+    #[test]
+    fn a_root_key_that_is_not_taken_over_yet_is_not_replaced_under_a_running_site() {
+        let (_folder, data) = handed_over();
+        let before = std::fs::read(data.ring_file()).unwrap();
+        let lock = Lock::take(&data.lock_file()).unwrap();
+        let told = root(&data, true, None).unwrap_err().to_string();
+        assert!(told.contains("try again in a moment"), "{told}");
+        assert_eq!(std::fs::read(data.ring_file()).unwrap(), before);
+        drop(lock);
+        root(&data, true, None).unwrap();
+        assert!(
+            ring_file(&data).unwrap().handover.is_none(),
+            "a stopped one takes the new one when it starts"
+        );
+    }
+}

@@ -253,3 +253,14 @@ fn a_newer_record_is_refused() {
     record.save(&data).unwrap();
     assert!(matches!(SiteRecord::load(&data), Err(SiteFault::Newer { schema: 99, .. })));
 }
+
+#[test]
+fn a_newer_ring_is_refused() {
+    let (_folder, data) = data();
+    open_or_create_keys(&data, &SystemEntropy, jiff::Timestamp::UNIX_EPOCH).unwrap();
+    let text = fs::read_to_string(data.ring_file()).unwrap();
+    let newer = text.replacen("\"schema\": 2", "\"schema\": 3", 1);
+    assert_ne!(newer, text);
+    fs::write(data.ring_file(), newer).unwrap();
+    assert!(matches!(open_keys(&data), Err(SiteFault::Newer { schema: 3, .. })));
+}

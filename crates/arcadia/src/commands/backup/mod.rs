@@ -97,18 +97,22 @@ pub fn run(data: &DataDir, arguments: &Arguments) -> anyhow::Result<ExitCode> {
         machines,
         not_included: left_out.what,
     };
-    // Until the copy has its name: whoever keeps the root key of now can restore it.
-    let reading = KeysLock::shared(data)?;
-    check_root(&draft.path().join(RING), &data.ring_file())?;
-    seal(&draft, &ring, &manifest)?;
-    draft.finish()?;
-    drop(reading);
+    finish(data, draft, &ring, &manifest)?;
     tell(arguments, &manifest, &root.source);
     if left_out.is_missed {
         note("the backup has everything else; put right what is named above and make another one");
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Gives the copy its seal and its name.
+fn finish(data: &DataDir, draft: Draft, ring: &KeyRing, manifest: &Manifest) -> anyhow::Result<()> {
+    // Until it has its name: whoever keeps the root key of now can restore it.
+    let _reading = KeysLock::shared(data)?;
+    check_root(&draft.path().join(RING), &data.ring_file())?;
+    seal(&draft, ring, manifest)?;
+    Ok(draft.finish()?)
 }
 
 /// Refuses a copy of the ring that only a root key opens which the site no longer has.
@@ -210,18 +214,25 @@ mod tests {
 
     #[test]
     fn a_copy_that_only_a_former_root_key_opens_is_refused() {
-        let (folder, copy) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let (folder, copies) = (TempDir::new().unwrap(), TempDir::new().unwrap());
         let data = DataDir::at(folder.path().to_owned()).unlocked_by(None);
-        let keys = open_or_create_keys(&data, &SystemEntropy, Timestamp::UNIX_EPOCH).unwrap();
-        let copied = copy.path().join(RING);
-        std::fs::copy(data.ring_file(), &copied).unwrap();
-        check_root(&copied, &data.ring_file()).unwrap();
         let now = Timestamp::UNIX_EPOCH;
+        let keys = open_or_create_keys(&data, &SystemEntropy, now).unwrap();
+        let ring = keys.ring.clone();
+        let manifest = Manifest::of_nothing(SCHEMA);
+        let begun = |name: &str| {
+            let draft = Draft::of(&copies.path().join(name)).unwrap();
+            draft.copy(&data.ring_file(), RING).unwrap();
+            draft
+        };
+        let (before, meanwhile) = (begun("before"), begun("meanwhile"));
+        finish(&data, before, &ring, &manifest).unwrap();
         let new = RootChange::new_file_root(&SystemEntropy, now);
         RootChange { data: &data, keys, new, running: false, now, entropy: &SystemEntropy }.run().unwrap();
-        let refused = check_root(&copied, &data.ring_file()).unwrap_err();
+        let refused = finish(&data, meanwhile, &ring, &manifest).unwrap_err();
         assert!(refused.to_string().contains("make another backup"), "{refused}");
-        std::fs::copy(data.ring_file(), &copied).unwrap();
-        check_root(&copied, &data.ring_file()).unwrap();
+        finish(&data, begun("after"), &ring, &manifest).unwrap();
+        let is_made = ["before", "meanwhile", "after"].map(|name| copies.path().join(name).exists());
+        assert_eq!(is_made, [true, false, true]);
     }
 }
