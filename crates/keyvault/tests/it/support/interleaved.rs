@@ -1,6 +1,8 @@
 //! A backend that lets other requests run between any two of its answers, so that races happen every time and
 //! not once in a while. Tests of `storage` use this file too.
 
+#![allow(dead_code, reason = "each test binary uses its part")]
+
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,9 +20,10 @@ pub struct Interleaved {
     held: Mutex<Option<Held>>,
 }
 
-/// The next read of this table waits, with what it found.
+/// The next of these that is about a row of this table waits: a read with what it found.
 struct Held {
     table: &'static str,
+    is_write: bool,
     reached: oneshot::Sender<()>,
     go_on: oneshot::Receiver<()>,
 }
@@ -41,8 +44,7 @@ impl Interleaved {
         first: impl Future<Output = T>,
         other: impl Future<Output = U>,
     ) -> (T, U) {
-        let ((reached, is_there), (release, go_on)) = (oneshot::channel(), oneshot::channel());
-        *self.held.lock().unwrap() = Some(Held { table, reached, go_on });
+        let (is_there, release) = self.hold(table);
         let other = async {
             is_there.await.unwrap();
             let done = other.await;
@@ -52,9 +54,27 @@ impl Interleaved {
         join(first, other).await
     }
 
-    /// `key`: of a row that was read, or what those of a range begin with.
-    async fn wait_if_held(&self, key: &[u8]) {
-        let held = self.held.lock().unwrap().take_if(|held| key.starts_with(held.table.as_bytes()));
+    /// Holds up the next request that reads a row of `table`: tells when it is there, and lets it go when told so.
+    pub fn hold(&self, table: &'static str) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
+        self.hold_next(table, false)
+    }
+
+    /// The same for the next that writes one, with everything sealed already.
+    pub fn hold_write(&self, table: &'static str) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
+        self.hold_next(table, true)
+    }
+
+    fn hold_next(&self, table: &'static str, is_write: bool) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
+        let ((reached, is_there), (release, go_on)) = (oneshot::channel(), oneshot::channel());
+        *self.held.lock().unwrap() = Some(Held { table, is_write, reached, go_on });
+        (is_there, release)
+    }
+
+    /// `keys`: of rows, or what those of a range begin with.
+    async fn held_up(&self, is_write: bool, mut keys: impl Iterator<Item = &[u8]>) {
+        let held = self.held.lock().unwrap().take_if(|held| {
+            held.is_write == is_write && keys.any(|key| key.starts_with(held.table.as_bytes()))
+        });
         if let Some(held) = held {
             held.reached.send(()).unwrap();
             held.go_on.await.unwrap();
@@ -74,7 +94,7 @@ impl Interleaved {
 impl Backend for Interleaved {
     async fn get(&self, key: &[u8]) -> Result<Option<Arc<RawRow>>, StoreError> {
         let row = self.rows.get(key).await;
-        self.wait_if_held(key).await;
+        self.held_up(false, std::iter::once(key)).await;
         self.let_others_run().await;
         row
     }
@@ -87,7 +107,7 @@ impl Backend for Interleaved {
 
     async fn range(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<RawPage, StoreError> {
         let page = self.rows.range(prefix, after, limit).await;
-        self.wait_if_held(prefix).await;
+        self.held_up(false, std::iter::once(prefix)).await;
         self.let_others_run().await;
         page
     }
@@ -104,6 +124,7 @@ impl Backend for Interleaved {
     }
 
     async fn commit(&self, batch: RawBatch) -> Result<Revision, CommitError> {
+        self.held_up(true, batch.put.iter().map(|(key, _)| key.as_slice())).await;
         self.let_others_run().await;
         self.rows.commit(batch).await
     }
