@@ -295,6 +295,16 @@ mod tests {
         assert!(!resolver.resolve("localhost").await.unwrap().is_empty());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn an_upstream_proxy_that_does_not_answer_is_given_up() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let outside = outside(&["1.1.1.1"], Some(&address));
+        let given_up = tokio::time::timeout(2 * CONNECT_TIMEOUT, outside.connect("example.com")).await;
+        let Ok(Err(Refusal::Unreachable(error))) = given_up else { panic!("{given_up:?}") };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
     #[tokio::test]
     async fn an_upstream_proxy_takes_what_it_is_for() {
         let unresolved = outside(&[], Some("p.example:3128"));

@@ -150,16 +150,23 @@ async fn look(store: Store, data: DataDir, clock: Arc<dyn Clock>, standing: watc
 mod tests {
     use arcadia_crypto::{KeyRing, SystemEntropy};
     use arcadia_kernel::FixedClock;
-    use arcadia_store::{Backend as _, RawBatch, SqliteBackend, SqliteOptions};
+    use arcadia_store::{AuditDraft, Backend as _, RawBatch, SqliteBackend, SqliteOptions};
 
     use super::*;
 
-    /// Answers from memory.
-    struct Careless;
+    /// Answers from memory, and with a backend is what does the harm meanwhile.
+    struct Careless(Option<Arc<SqliteBackend>>);
 
     impl Endpoint for Careless {
         fn serve(self: Arc<Self>, _: Incoming) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
-            Box::pin(async { Response::new(full_body("here")) })
+            Box::pin(async move {
+                if let Some(backend) = &self.0 {
+                    let audit: AuditDraft = Box::new(|_, _| panic!("of this test"));
+                    let deadly = RawBatch { audit: vec![audit], ..RawBatch::default() };
+                    assert!(backend.commit(deadly).await.is_err());
+                }
+                Response::new(full_body("here"))
+            })
         }
 
         fn service_name(&self) -> &'static str {
@@ -182,21 +189,34 @@ mod tests {
         let store = Store::over(backend.clone(), ring, Arc::new(SystemEntropy)).await.unwrap();
         let (mut standings, watching) = watch(store.clone(), data.clone(), clock);
         tokio::spawn(watching);
-        let watched = Arc::new(Watched { inner: Arc::new(Careless), store });
-        let status = async || {
+        let status = async |careless| {
+            let watched = Arc::new(Watched { inner: Arc::new(careless), store: store.clone() });
             let (head, ()) = http::Request::new(()).into_parts();
             let (host, origin) = ("h".to_owned(), "https://h".to_owned());
             let incoming = Incoming { head, body: full_body(""), host, origin, remote: None };
-            watched.clone().serve(incoming).await.status().as_u16()
+            watched.serve(incoming).await.status().as_u16()
         };
-        assert_eq!(status().await, 200);
-        let deadly = RawBatch { audit: vec![Box::new(|_, _| panic!("of this test"))], ..RawBatch::default() };
-        assert!(backend.commit(deadly).await.is_err());
-        assert_eq!(status().await, 503);
+        assert_eq!(status(Careless(None)).await, 200);
+        assert_eq!(status(Careless(Some(backend))).await, 503, "found out before the answer leaves");
+        assert_eq!(status(Careless(None)).await, 503);
         standings.silent().await;
         let reason = standings.over().await;
         assert!(reason.contains("start the site again"), "{reason}");
         let told = Trouble::of(&data, std::process::id()).unwrap().unwrap();
         assert!(told.lasting && told.reason == reason);
+    }
+
+    #[test]
+    fn a_site_is_silent_while_its_rows_are_not_known_to_be_its_own() {
+        let [interfered, replaced] = [
+            StoreError::Interfered { path: "store.db".into(), what: "replaced" },
+            StoreError::RowsReplaced { written: 1, found: 2 },
+        ];
+        let unchecked = StoreError::RowsUnchecked { source: Arc::new(StoreError::WrongKey) };
+        for found in [interfered, replaced, unchecked] {
+            assert_eq!(Standing::of(&found), Standing::Silent, "{found}");
+        }
+        let full = StoreError::Unavailable { task: "write", source: Arc::new("full".into()) };
+        assert_eq!(Standing::of(&full), Standing::Good);
     }
 }
