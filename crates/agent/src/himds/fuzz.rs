@@ -78,6 +78,25 @@ arcadia_fuzz::target!(himds_answer, 1024 copies, |data: &[u8]| {
     BENCH.with_borrow_mut(|bench| bench.get_or_insert_with(Bench::new).check(data));
 });
 
+#[test]
+fn whoever_asks_without_end_makes_void_what_the_same_user_asked_for() {
+    let mut bench = Bench::new();
+    let query = "api-version=2020-06-01&resource=https://vault.azure.net";
+    let head =
+        head(format!("GET /metadata/identity/oauth2/token?{query}\nmetadata: true").as_bytes(), b"").unwrap();
+    let count = bench.core.options.limits.challenges_max;
+    let mut asks = |user, times| {
+        bench.caller = LocalCaller::known(user);
+        let paths = (0..times).map(|_| challenge_of(&bench.ask(&head).0));
+        paths.collect::<Vec<PathBuf>>()
+    };
+    let own = asks(0, 1);
+    let others = asks(1000, 2 * count);
+    let left = [own, others].concat().iter().map(|path| path.exists()).collect::<Vec<_>>();
+    assert!(left[0], "{left:?}");
+    assert_eq!(left.iter().filter(|is_there| **is_there).count(), count);
+}
+
 /// A connected machine and its site, which gives every token that it is asked for.
 struct Bench {
     runtime: Runtime,
@@ -154,8 +173,7 @@ impl Bench {
         assert!(is_proven || !is_given && !is_asked, "{:?}", String::from_utf8_lossy(data));
         if parts.status == StatusCode::UNAUTHORIZED {
             assert!(!is_proven);
-            let realm = parts.headers[header::WWW_AUTHENTICATE].to_str().unwrap();
-            assert!(PathBuf::from(realm.strip_prefix("Basic realm=").unwrap()).is_file());
+            assert!(challenge_of(&parts).is_file());
         } else {
             assert_eq!(file.exists(), !is_given);
         }
@@ -210,6 +228,12 @@ fn head(data: &[u8], secret: &[u8]) -> Option<Parts> {
         request = request.header(name, value.join(secret));
     }
     Some(request.body(()).ok()?.into_parts().0)
+}
+
+/// The file that an answer names.
+fn challenge_of(parts: &http::response::Parts) -> PathBuf {
+    let realm = parts.headers[header::WWW_AUTHENTICATE].to_str().unwrap();
+    realm.strip_prefix("Basic realm=").unwrap().into()
 }
 
 /// `Basic`, in letters of any case, and the secret, in the one such header.

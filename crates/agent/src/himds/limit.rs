@@ -130,6 +130,14 @@ mod tests {
     }
 
     #[test]
+    fn each_has_a_part_as_the_user_that_asks() {
+        let limiter = Limiter::new(&HimdsLimits { identity_per_second: 1, ..HimdsLimits::default() });
+        let asks = |user| limiter.check(Area::Identity, &LocalCaller::known(user)).is_ok();
+        while asks(1000) {}
+        assert!(asks(0));
+    }
+
+    #[test]
     fn users_are_kept_while_they_matter() {
         let rate = Rate::new(10);
         let start = Instant::now();

@@ -226,6 +226,26 @@ async fn what_goes_wrong_has_its_number() {
     failed(&away.connect().await, 26, "127.0.0.1:9");
 }
 
+/// The operator's token goes to the resource manager and nowhere else.
+#[tokio::test]
+async fn a_list_of_subscriptions_goes_on_where_it_began() {
+    let bench = Bench::new().await;
+    let far = [&CONNECT[..], &SECRET, &["-s", "Far"]].concat();
+    let goes_on_at = |host: &str| {
+        let next = format!("https://{host}/subscriptions?api-version=2022-12-01&$skiptoken=2");
+        bench.site.known().next_link = Some(next);
+    };
+    for elsewhere in ["site.example.net", "management.azure.com.example.net"] {
+        goes_on_at(elsewhere);
+        failed(&bench.run(&far).await, 68, "no subscription named 'Far'");
+    }
+    let is_elsewhere = |tunnel: &String| tunnel.contains("example");
+    assert!(!bench.site.site.tunnels.lock().unwrap().iter().any(is_elsewhere));
+    goes_on_at("management.azure.com");
+    let ran = bench.run(&far).await;
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+}
+
 #[tokio::test]
 async fn trying_again_is_the_same_machine() {
     let bench = Bench::new().await;
@@ -251,28 +271,22 @@ async fn a_name_that_is_another_machine_s_is_refused() {
 #[tokio::test]
 async fn only_who_may_write_the_agent_s_files_connects() {
     let bench = Bench::new().await;
-    if rustix::process::geteuid().is_root() {
-        // Root may write anywhere but where nobody can.
-        let args: Vec<OsString> = ["azcmagent"]
-            .iter()
-            .chain(&CONNECT)
-            .chain(&SECRET)
-            .chain(&["--root", "/proc/none"])
-            .map(OsString::from)
-            .collect();
-        let env = bench.env.clone();
-        let run =
-            move || azcmagent_to(args, &|name| env.get(name).cloned(), &mut Vec::new(), &mut Vec::new());
-        let code = tokio::task::spawn_blocking(run);
-        assert!([18, 69].contains(&code.await.unwrap()));
-        return;
-    }
     let args: Vec<OsString> =
         ["azcmagent"].iter().chain(&CONNECT).chain(&SECRET).map(OsString::from).collect();
     let env = bench.env.clone();
-    let run = move || azcmagent_to(args, &|name| env.get(name).cloned(), &mut Vec::new(), &mut Vec::new());
-    let code = tokio::task::spawn_blocking(run);
-    assert_eq!(code.await.unwrap(), 18);
+    let run = move || {
+        if rustix::process::geteuid().is_root() {
+            // Of this thread alone.
+            let nobody = rustix::process::Uid::from_raw(65534);
+            rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+        }
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let code = azcmagent_to(args, &|name| env.get(name).cloned(), &mut out, &mut err);
+        Ran { code, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
+    };
+    let ran = std::thread::spawn(run).join().unwrap();
+    failed(&ran, 18, "root");
+    assert!(bench.site.known().seen.is_empty(), "nobody signs in for nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]

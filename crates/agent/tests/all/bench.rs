@@ -43,6 +43,8 @@ pub struct Known {
     pub refuse_key: bool,
     /// Refuse reading resource groups, as the onboarding role does.
     pub groups_hidden: bool,
+    /// Where the list of subscriptions goes on.
+    pub next_link: Option<String>,
     pub tags: Option<Value>,
 }
 
@@ -150,7 +152,11 @@ fn arm(known: &mut Known, seen: &Seen) -> Answering {
     }
     assert!(seen.query.first("api-version").is_some());
     if seen.path == "/subscriptions" {
-        let all = json!({"value": [{"subscriptionId": SUBSCRIPTION, "displayName": "Lab"},
+        if seen.query.first("$skiptoken").is_some() {
+            let rest = [json!({"subscriptionId": SUBSCRIPTION, "displayName": "Far"})];
+            return site::json(200, json!({ "value": rest }));
+        }
+        let all = json!({"nextLink": known.next_link, "value": [{"subscriptionId": SUBSCRIPTION, "displayName": "Lab"},
             {"subscriptionId": PRINCIPAL_ID, "displayName": "Twin"}, {"subscriptionId": CLIENT_ID, "displayName": "Twin"}]});
         return site::json(200, all);
     }

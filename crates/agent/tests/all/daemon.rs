@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use arcadia_agent::onboard::{DisconnectRequest, disconnect};
 use arcadia_agent::{AgentOptions, HimdsLimits};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -137,6 +138,45 @@ async fn before_and_after_connect_and_disconnect() {
 }
 
 #[tokio::test]
+async fn connected_anew_it_knows_nothing_of_the_machine_that_it_was() {
+    let bench = Bench::new().await;
+    bench.connect().await;
+    let daemon = Daemon::start(bench.options()).await;
+    let token = async || {
+        let (status, _, body) = with_secret(&daemon, TOKEN, &secret(&daemon).await).await;
+        assert_eq!(status, 200, "{body}");
+        body["access_token"].clone()
+    };
+    let before = token().await;
+    assert_eq!(token().await, before);
+    // Nobody asks the daemon for anything between the two.
+    let local_only = DisconnectRequest { sign_in: None, tenant: None };
+    disconnect(&bench.options(), local_only, &mut |_| {}).await.unwrap();
+    bench.site.known().machines.clear();
+    bench.connect().await;
+    assert_ne!(token().await, before);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_challenge_that_nobody_uses_is_removed() {
+    let bench = Bench::new().await;
+    bench.connect().await;
+    let daemon = Daemon::start(bench.options()).await;
+    secret(&daemon).await;
+    assert_eq!(bench.challenge_files(), 1);
+    bench.clock.advance_seconds(bench.options().limits.challenge_lifetime_seconds);
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(60)).await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(bench.challenge_files(), 0);
+    tokio::time::resume();
+    daemon.stop().await;
+}
+
+#[tokio::test]
 async fn failing_heartbeats_are_tried_again_and_shown() {
     let bench = Bench::new().await;
     bench.connect().await;
@@ -226,9 +266,11 @@ async fn local_processes_have_limits() {
         let huge = format!("X-Filler: {}", "a".repeat(bytes));
         assert_eq!(curl(&daemon.url("/agentstatus"), &["-H", &huge]).await.0, status, "{bytes}");
     }
-    let many: Vec<String> = (0..100).flat_map(|n| ["-H".to_owned(), format!("X-{n}: y")]).collect();
-    let many: Vec<&str> = many.iter().map(String::as_str).collect();
-    assert_eq!(curl(&daemon.url("/agentstatus"), &many).await.0, 431);
+    for (count, status) in [(50, 200), (70, 431)] {
+        let many: Vec<String> = (0..count).flat_map(|n| ["-H".to_owned(), format!("X-{n}: y")]).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(curl(&daemon.url("/agentstatus"), &many).await.0, status, "{count}");
+    }
     daemon.stop().await;
 }
 
