@@ -1,6 +1,6 @@
 //! Heartbeats: from the machine itself, about itself, and from nobody else.
 
-use arcadia_kernel::Method;
+use arcadia_kernel::{CallerKind, Method};
 use arcadia_machines::HIS_AUDIENCE;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -38,7 +38,7 @@ async fn a_heartbeat_connects_and_silence_disconnects() {
 
 #[tokio::test]
 async fn an_expired_machine_comes_back_by_being_connected_anew() {
-    let world = World::new().await;
+    let mut world = World::new().await;
     let made = world.connect("ubuntu-01", VM, &key(0)).await.is(200);
     let token = world.machine_token(&made, &key(0)).await;
     world.heartbeat(Some(&token), &beat(VM)).await.is(200);
@@ -54,6 +54,10 @@ async fn an_expired_machine_comes_back_by_being_connected_anew() {
     world.heartbeat(Some(&token), &beat(VM)).await.is(409);
     let shown = world.arm(&owner, Method::GET, &machine("ubuntu-01"), Value::Null).await.is(200);
     assert_eq!(shown.body["properties"]["status"], "Expired");
+    // Nor does a restart of the site, once it has listened for a while.
+    world.restart().await;
+    world.clock.advance_seconds(16 * 60);
+    world.heartbeat(Some(&token), &beat(VM)).await.is(409);
 
     world.arm(&owner, Method::DELETE, &machine("ubuntu-01"), Value::Null).await;
     let made = world.connect("ubuntu-01", VM, &key(0)).await.is(200);
@@ -103,6 +107,46 @@ async fn strangers_do_not_beat() {
     let token = world.machine_token(&made, &key(0)).await;
     world.clock.advance_seconds(86_400 + 301);
     world.heartbeat(Some(&token), &beat(VM)).await.is(401);
+}
+
+/// Whatever else a directory came to write into its tokens.
+#[tokio::test]
+async fn a_machine_is_an_identity_and_no_name_in_a_token() {
+    let world = World::new().await;
+    let made = world.connect("ubuntu-01", VM, &key(0)).await.is(200);
+    let token = world.machine_token(&made, &key(0)).await;
+    let owner = world.owner_token(HIS_AUDIENCE).await;
+    world.amend_tokens(|caller| {
+        caller.kind = CallerKind::ManagedIdentity;
+        caller.resource_id = Some(machine("ubuntu-01"));
+    });
+    world.heartbeat(Some(&owner), &beat(VM)).await.is(403);
+    world.heartbeat(Some(&token), &beat(VM)).await.is(200);
+    world.amend_tokens(|caller| caller.kind = CallerKind::Application);
+    world.heartbeat(Some(&token), &beat(VM)).await.is(403);
+}
+
+#[tokio::test]
+async fn a_heartbeat_does_not_outlive_its_machine() {
+    let (world, rows) = World::held_up().await;
+    let made = world.connect("ubuntu-01", VM, &key(0)).await.is(200);
+    let token = world.machine_token(&made, &key(0)).await;
+    let owner = world.owner().await;
+    let (found, look_again) = rows.hold("arm/resources");
+    let deleting = async {
+        found.await.unwrap();
+        let (found_again, write) = rows.hold("arm/resources");
+        look_again.send(()).unwrap();
+        found_again.await.unwrap();
+        let gone = world.arm(&owner, Method::DELETE, &machine("ubuntu-01"), Value::Null).await;
+        write.send(()).unwrap();
+        gone
+    };
+    let body = beat(VM);
+    let (heard, gone) = tokio::join!(world.heartbeat(Some(&token), &body), deleting);
+    assert!(gone.status < 300 && heard.status >= 400, "{} {}", gone.body, heard.body);
+    let made = world.connect("ubuntu-01", VM, &key(0)).await.is(200);
+    assert_eq!(made.body["properties"]["status"], "AwaitingConnection");
 }
 
 #[tokio::test]

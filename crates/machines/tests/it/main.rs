@@ -4,6 +4,8 @@
 
 mod fuzz;
 mod heartbeats;
+#[path = "../../../keyvault/tests/it/support/interleaved.rs"]
+mod interleaved;
 mod races;
 mod resources;
 mod world;

@@ -8,7 +8,7 @@ use arcadia_arm::{
 use arcadia_crypto::{KeyRing, KeySet, RsaBits, RsaKeyPair, SystemEntropy, TokenVerifier, b64, b64url};
 use arcadia_directory::{Directory, DirectoryNames, Founded, Founding, Login, login_ops};
 use arcadia_kernel::{
-    Authenticator, CallerKind, Decider, Decision, DenyReason, Dispatcher, Endpoint, Entropy, EntropyExt as _,
+    Authenticator, Caller, CallerKind, Decider, Decision, DenyReason, Dispatcher, Endpoint, Entropy, EntropyExt as _,
     FixedClock, Gate, Incoming, Limits, Method, Plane, Question, Reason, TokenFault, VerifiedToken,
     full_body,
 };
@@ -18,6 +18,8 @@ use arcadia_store::Store;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use uuid::Uuid;
+
+use crate::interleaved::Interleaved;
 
 pub const NOW: i64 = 1_800_000_000;
 pub const SUBSCRIPTION: Uuid = Uuid::from_u128(0x5001);
@@ -63,13 +65,23 @@ impl Decider for Decides {
     }
 }
 
+type Amend = Box<dyn Fn(&mut Caller) + Send + Sync>;
+
 /// The published keys, once there are any.
 #[derive(Default)]
-struct Published(RwLock<Option<TokenVerifier>>);
+struct Published {
+    verifier: OnceLock<TokenVerifier>,
+    /// What a token is taken to say, where it is to be more than a directory puts into one.
+    amend: RwLock<Option<Amend>>,
+}
 
 impl Authenticator for Published {
     fn verify(&self, token: &str, now: i64) -> Result<VerifiedToken, TokenFault> {
-        self.0.read().unwrap().as_ref().ok_or(TokenFault::UnknownKey)?.verify(token, now)
+        let mut verified = self.verifier.get().ok_or(TokenFault::UnknownKey)?.verify(token, now)?;
+        if let Some(amend) = &*self.amend.read().unwrap() {
+            amend(Arc::make_mut(&mut verified.caller));
+        }
+        Ok(verified)
     }
 }
 
@@ -77,11 +89,62 @@ pub struct World {
     pub clock: Arc<FixedClock>,
     pub directory: Arc<Directory>,
     pub founded: Founded,
+    store: Store,
+    services: Services,
+    /// What the store is in, where races want it on disk.
+    _folder: Option<TempDir>,
+}
+
+/// What a start of the site opens.
+struct Services {
+    directory: Arc<Directory>,
+    arm: Arc<Arm>,
+    gate: Arc<Gate>,
+    published: Arc<Published>,
     login: Arc<dyn Endpoint>,
     management: Arc<dyn Endpoint>,
     his: Arc<dyn Endpoint>,
-    /// What the store is in, where races want it on disk.
-    _folder: Option<TempDir>,
+}
+
+impl Services {
+    async fn open(store: &Store, clock: &Arc<FixedClock>) -> Self {
+        let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+        let names = DirectoryNames::azure();
+        let directory = Directory::open(store.clone(), clock.clone(), entropy.clone(), names).await.unwrap();
+        let people = Arc::new(People(directory.clone()));
+        let machines = Machines::open(store.clone(), directory.clone(), clock.clone()).await.unwrap();
+        let kinds = vec![registered(machines.clone())];
+        let names = ArmNames::azure();
+        let arm =
+            Arm::open(store.clone(), names, people, kinds, clock.clone(), entropy.clone()).await.unwrap();
+        let published = Arc::new(Published::default());
+        let gate = Arc::new(Gate {
+            authenticator: published.clone(),
+            decider: Arc::new(Decides(directory.clone(), arm.decider())),
+            audit: store.audit_sink(),
+            clock: clock.clone(),
+            entropy,
+            limits: Limits::default(),
+        });
+        let his = His::new(machines, "https://login.microsoftonline.com/common".into(), HIS_AUDIENCE.into());
+        let login = Arc::new(Login::new(directory.clone()));
+        Self {
+            login: Arc::new(Dispatcher::new(login, login_ops(), gate.clone())),
+            management: Arc::new(Dispatcher::new(arm.clone(), arm_ops(&arm), gate.clone())),
+            his: Arc::new(Dispatcher::new(his, his_ops(), gate.clone())),
+            directory,
+            arm,
+            gate,
+            published,
+        }
+    }
+
+    /// Once the directory is founded.
+    fn trust_published_keys(&self) {
+        let keys = KeySet::from_jwks(&self.directory.jwks()).unwrap();
+        let verifier = TokenVerifier::new(keys, self.directory.issuers()).unwrap();
+        assert!(self.published.verifier.set(verifier).is_ok());
+    }
 }
 
 #[derive(Debug)]
@@ -139,33 +202,30 @@ impl World {
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
         let folder = arcadia_races::folder();
         let store = match &folder {
-            None => Store::in_memory(clock.clone(), entropy.clone()),
+            None => Store::in_memory(clock.clone(), entropy),
             Some(folder) => {
                 let ring = KeyRing::generate(&*entropy).unwrap();
-                Store::open(folder.path(), ring, clock.clone(), entropy.clone()).unwrap()
+                Store::open(folder.path(), ring, clock.clone(), entropy).unwrap()
             }
         };
-        let names = DirectoryNames::azure();
-        let directory = Directory::open(store.clone(), clock.clone(), entropy.clone(), names).await.unwrap();
-        let people = Arc::new(People(directory.clone()));
-        let machines = Machines::open(store.clone(), directory.clone(), clock.clone()).await.unwrap();
-        let kinds = vec![registered(machines.clone())];
-        let names = ArmNames::azure();
-        let arm =
-            Arm::open(store.clone(), names, people, kinds, clock.clone(), entropy.clone()).await.unwrap();
-        let published = Arc::new(Published::default());
-        let gate = Arc::new(Gate {
-            authenticator: published.clone(),
-            decider: Arc::new(Decides(directory.clone(), arm.decider())),
-            audit: store.audit_sink(),
-            clock: clock.clone(),
-            entropy,
-            limits: Limits::default(),
-        });
+        Self::over(store, clock, folder).await
+    }
+
+    /// With a hand on when its rows are read.
+    pub async fn held_up() -> (Self, Arc<Interleaved>) {
+        let backend = Arc::new(Interleaved::new(NOW));
+        let ring = KeyRing::generate(&SystemEntropy).unwrap();
+        let store = Store::over(backend.clone(), ring, Arc::new(SystemEntropy)).await.unwrap();
+        let clock = Arc::new(FixedClock::at_epoch_seconds(NOW));
+        (Self::over(store, clock, None).await, backend)
+    }
+
+    async fn over(store: Store, clock: Arc<FixedClock>, folder: Option<TempDir>) -> Self {
+        let services = Services::open(&store, &clock).await;
+        let Services { directory, arm, gate, .. } = &services;
         let founded =
             directory.found(gate.as_system(Reason::Founding), Founding::default()).await.unwrap().unwrap();
-        let keys = KeySet::from_jwks(&directory.jwks()).unwrap();
-        *published.0.write().unwrap() = Some(TokenVerifier::new(keys, directory.issuers()).unwrap());
+        services.trust_published_keys();
         let first = arcadia_arm::Founding {
             tenant_id: founded.tenant_id,
             subscription_id: SUBSCRIPTION,
@@ -173,24 +233,24 @@ impl World {
             owners: vec![(founded.service_principal_object_id, PrincipalType::ServicePrincipal)],
         };
         arm.found(gate.as_system(Reason::Founding), first).await.unwrap();
-        let his = His::new(machines, "https://login.microsoftonline.com/common".into(), HIS_AUDIENCE.into());
-        let world = Self {
-            login: Arc::new(Dispatcher::new(
-                Arc::new(Login::new(directory.clone())),
-                login_ops(),
-                gate.clone(),
-            )),
-            management: Arc::new(Dispatcher::new(arm.clone(), arm_ops(&arm), gate.clone())),
-            his: Arc::new(Dispatcher::new(his, his_ops(), gate)),
-            clock,
-            directory,
-            founded,
-            _folder: folder,
-        };
+        let directory = directory.clone();
+        let world = Self { clock, directory, founded, store, services, _folder: folder };
         let group = format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/rg");
         let owner = world.owner().await;
         world.arm(&owner, Method::PUT, &group, json!({ "location": "uksouth" })).await.is(201);
         world
+    }
+
+    /// Everything but its rows is new.
+    pub async fn restart(&mut self) {
+        self.services = Services::open(&self.store, &self.clock).await;
+        self.services.trust_published_keys();
+        self.directory = self.services.directory.clone();
+    }
+
+    /// From now on tokens are taken to say something else than they do.
+    pub fn amend_tokens(&self, amend: impl Fn(&mut Caller) + Send + Sync + 'static) {
+        *self.services.published.amend.write().unwrap() = Some(Box::new(amend));
     }
 
     async fn send(&self, endpoint: &Arc<dyn Endpoint>, host: &str, request: http::Request<String>) -> Answer {
@@ -212,7 +272,7 @@ impl World {
         let request = http::Request::post(format!("/{}/oauth2/token", self.founded.tenant_id))
             .body(form.join("&"))
             .unwrap();
-        self.send(&self.login, "login.microsoftonline.com", request).await
+        self.send(&self.services.login, "login.microsoftonline.com", request).await
     }
 
     pub async fn owner_token(&self, resource: &str) -> String {
@@ -262,7 +322,7 @@ impl World {
             .header("authorization", format!("Bearer {token}"))
             .body(if body.is_null() { String::new() } else { body.to_string() })
             .unwrap();
-        self.send(&self.management, "management.azure.com", request).await
+        self.send(&self.services.management, "management.azure.com", request).await
     }
 
     pub async fn connect(&self, name: &str, vm_id: Uuid, key: &RsaKeyPair) -> Answer {
@@ -279,7 +339,7 @@ impl World {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         let request = request.body(body.to_owned()).unwrap();
-        self.send(&self.his, "gbl.his.arc.azure.com", request).await
+        self.send(&self.services.his, "gbl.his.arc.azure.com", request).await
     }
 
     /// A token of a connected machine, and its client id.
