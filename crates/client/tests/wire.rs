@@ -174,12 +174,23 @@ async fn exceptions_go_straight() {
 
 #[tokio::test]
 async fn bodies_are_bounded() {
-    let site = Site::start(NOW, |_| Response::new(Full::new(Bytes::from(vec![b'x'; 2000])))).await;
-    let small = ClientOptions { body_bytes_max: 1999, ..options(&site) };
-    let fault = Client::new(small).unwrap().send(Call::get("https://site.example.net/")).await.unwrap_err();
-    assert!(matches!(fault, ClientFault::TooLong { bytes_max: 1999, .. }), "{fault}");
-    let exact = ClientOptions { body_bytes_max: 2000, ..options(&site) };
-    Client::new(exact).unwrap().accepted(Call::get("https://site.example.net/")).await.unwrap();
+    let site = Site::start(NOW, |seen| {
+        let mut answer = Response::new(Full::new(Bytes::from(vec![b'x'; 2000])));
+        if seen.path == "/chunked" {
+            answer.headers_mut().insert("transfer-encoding", "chunked".parse().unwrap());
+        }
+        answer
+    })
+    .await;
+    for (path, is_told) in [("/", true), ("/chunked", false)] {
+        let call = || Call::get(format!("https://site.example.net{path}"));
+        let small = ClientOptions { body_bytes_max: 1999, ..options(&site) };
+        let fault = Client::new(small).unwrap().send(call()).await.unwrap_err();
+        assert!(matches!(fault, ClientFault::TooLong { bytes_max: 1999, .. }), "{path}: {fault}");
+        let exact = ClientOptions { body_bytes_max: 2000, ..options(&site) };
+        let answer = Client::new(exact).unwrap().accepted(call()).await.unwrap();
+        assert_eq!(answer.headers.contains_key("content-length"), is_told, "{path}");
+    }
 }
 
 #[tokio::test]

@@ -240,6 +240,24 @@ fn no_backup_without_room(site: &Site, folder: &Path) {
     assert!(status.success() && stdout.is_empty(), "{}", String::from_utf8_lossy(&stdout));
 }
 
+/// Sessions have no request to refuse.
+#[tokio::test]
+async fn a_site_that_falls_silent_ends_its_sessions() {
+    let site = Site::start();
+    server(&site).await;
+    let mut session = Session::open(&site, &site.env(false)["PGHOSTADDR"]);
+    session.backend();
+    std::fs::remove_file(site.data.join("store.db")).unwrap();
+    // Longer than it takes to be noticed, by far: who is still there then is answered.
+    let mut statements = session.child.stdin.take().unwrap();
+    statements.write_all(b"SELECT pg_sleep(20);\nSELECT 7;\n").unwrap();
+    drop(statements);
+    let mut answered = String::new();
+    session.answers.read_to_string(&mut answered).unwrap();
+    assert_eq!(answered, "");
+    assert_eq!(session.child.wait().unwrap().code(), Some(2), "psql's for a connection that was lost");
+}
+
 #[tokio::test]
 async fn a_thousand_who_do_not_sign_in_keep_nobody_from_a_database() {
     raise_file_limit(CROWD);

@@ -72,19 +72,28 @@ fn what_is_not_tls_ends_and_harms_nobody() {
         assert!(ended_after(door.connect().unwrap(), &garbage), "{garbage:.20x?} to the proxy");
     }
     // Names in the hello: one that is not served, another than the proxy was asked for, none without the proxy.
-    let names = |arguments: &[&str]| {
+    let openssl = |arguments: &[&str]| {
         let output = std::process::Command::new("openssl")
             .arg("s_client")
             .args(arguments)
             .stdin(std::process::Stdio::null())
             .output()
             .unwrap();
-        String::from_utf8_lossy(&output.stdout).contains("BEGIN CERTIFICATE")
+        String::from_utf8_lossy(&output.stdout).into_owned()
     };
+    let names = |arguments: &[&str]| openssl(arguments).contains("BEGIN CERTIFICATE");
     assert!(names(&["-connect", &listen, "-servername", ARM_HOST]));
     assert!(!names(&["-connect", &listen, "-servername", "example.com"]));
     assert!(!names(&["-connect", &listen, "-noservername"]));
-    assert!(!names(&["-connect", &listen, "-servername", ARM_HOST, "-tls1_1"]));
+    // Versions of TLS, of which openssl offers old ones only when it is told to.
+    let versions = |version: &str| {
+        let weak = ["-connect", &listen, "-servername", ARM_HOST, "-cipher", "DEFAULT@SECLEVEL=0", "-msg"];
+        let output = openssl(&[&weak[..], &[version]].concat());
+        assert!(output.contains("ClientHello"), "it is sent: {output}");
+        output.contains("BEGIN CERTIFICATE")
+    };
+    let offered = ["-tls1", "-tls1_1", "-tls1_2", "-tls1_3"].map(versions);
+    assert_eq!(offered, [false, false, true, true]);
     // Plain HTTP to the listener of TLS is no way around it.
     let plain =
         site.curl(&["--noproxy", "*", &format!("http://{listen}/subscriptions?api-version=2022-12-01")]);

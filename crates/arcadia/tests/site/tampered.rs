@@ -113,5 +113,5 @@ async fn a_store_in_which_nothing_is_left_is_not_a_new_one() {
     let (code, _, notes) = told(&site, &["backup", backup.to_str().unwrap()]);
     assert!(code == Some(1) && notes.contains("record 1 is missing") && !backup.exists(), "{notes}");
     let (code, _, notes) = told(&site, &["up", "--detach"]);
-    assert!(code == Some(1), "{notes}");
+    assert!(code == Some(1) && notes.contains("is missing or empty although the site has been"), "{notes}");
 }
