@@ -73,7 +73,7 @@ async fn sweep(
 ) {
     let mut was_over = true;
     loop {
-        let is_over = held(&retention).is_over(gate.clock.now());
+        let is_over = sweep_once(&gate, &directory, &keyvault, &retention).await;
         if was_over && !is_over {
             let hours = held(&retention).hours_left();
             tracing::warn!(
@@ -82,21 +82,32 @@ async fn sweep(
             );
         }
         was_over = is_over;
-        let permit = || gate.as_system(Reason::Sweep);
-        let swept = if is_over { directory.sweep(permit()).await } else { directory.tidy(permit()).await };
-        match swept {
-            Ok(removed) if removed > 0 => tracing::info!(removed, "directory swept"),
-            Ok(_) => {}
-            Err(fault) => tracing::error!(?fault, "the directory could not be swept"),
-        }
-        let swept = if is_over { keyvault.sweep(permit()).await } else { keyvault.tidy(permit()).await };
-        match swept {
-            Ok(swept) if swept != Default::default() => tracing::info!(?swept, "vaults swept"),
-            Ok(_) => {}
-            Err(fault) => tracing::error!(?fault, "the vaults could not be swept"),
-        }
         tokio::time::sleep(SWEEP_PERIOD).await;
     }
+}
+
+/// Returns whether it might remove what could be recovered.
+async fn sweep_once(
+    gate: &Arc<Gate>,
+    directory: &Directory,
+    keyvault: &KeyVault,
+    retention: &Mutex<Retention>,
+) -> bool {
+    let is_over = held(retention).is_over(gate.clock.now());
+    let permit = || gate.as_system(Reason::Sweep);
+    let swept = if is_over { directory.sweep(permit()).await } else { directory.tidy(permit()).await };
+    match swept {
+        Ok(removed) if removed > 0 => tracing::info!(removed, "directory swept"),
+        Ok(_) => {}
+        Err(fault) => tracing::error!(?fault, "the directory could not be swept"),
+    }
+    let swept = if is_over { keyvault.sweep(permit()).await } else { keyvault.tidy(permit()).await };
+    match swept {
+        Ok(swept) if swept != Default::default() => tracing::info!(?swept, "vaults swept"),
+        Ok(_) => {}
+        Err(fault) => tracing::error!(?fault, "the vaults could not be swept"),
+    }
+    is_over
 }
 
 fn held(retention: &Mutex<Retention>) -> MutexGuard<'_, Retention> {
@@ -114,14 +125,21 @@ async fn tell_of_strangers(gate: Arc<Gate>, log: Arc<StrangersBounded>) {
 
 async fn sweep_storage(gate: Arc<Gate>, storage: Arc<Storage>, retention: Arc<Mutex<Retention>>) {
     loop {
-        let permit = gate.as_system(Reason::Sweep);
-        let is_over = held(&retention).is_over(gate.clock.now());
-        let swept = if is_over { storage.sweep(permit).await } else { storage.tidy(permit).await };
-        match swept {
-            Ok(swept) if swept != Default::default() => tracing::info!(?swept, "storage swept"),
-            Ok(_) => {}
-            Err(fault) => tracing::error!(?fault, "storage could not be swept"),
-        }
+        sweep_storage_once(&gate, &storage, &retention).await;
         tokio::time::sleep(SWEEP_PERIOD).await;
     }
 }
+
+async fn sweep_storage_once(gate: &Arc<Gate>, storage: &Storage, retention: &Mutex<Retention>) {
+    let permit = gate.as_system(Reason::Sweep);
+    let is_over = held(retention).is_over(gate.clock.now());
+    let swept = if is_over { storage.sweep(permit).await } else { storage.tidy(permit).await };
+    match swept {
+        Ok(swept) if swept != Default::default() => tracing::info!(?swept, "storage swept"),
+        Ok(_) => {}
+        Err(fault) => tracing::error!(?fault, "storage could not be swept"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
