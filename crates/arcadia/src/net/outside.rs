@@ -54,21 +54,30 @@ pub trait Resolve: Send + Sync {
 }
 
 /// The system's resolver: DNS, /etc/hosts and whatever else it is configured for.
-#[derive(Default)]
 pub struct SystemResolver {
     lookups: Arc<Lookups>,
+    look_up: fn(&str) -> io::Result<Vec<IpAddr>>,
+}
+
+impl Default for SystemResolver {
+    fn default() -> Self {
+        Self { lookups: Arc::default(), look_up: by_the_system }
+    }
+}
+
+fn by_the_system(name: &str) -> io::Result<Vec<IpAddr>> {
+    Ok((name, TUNNEL_PORT).to_socket_addrs()?.map(|address| address.ip()).collect())
 }
 
 #[async_trait::async_trait]
 impl Resolve for SystemResolver {
     async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
         let turn = tokio::time::timeout(TURN_TIMEOUT, self.lookups.begin(host)).await?;
-        let (lookups, host) = (self.lookups.clone(), host.to_owned());
+        let (lookups, look_up, host) = (self.lookups.clone(), self.look_up, host.to_owned());
         let name = host.clone();
         let lookup = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            let found = (name.as_str(), TUNNEL_PORT).to_socket_addrs()?;
-            Ok(found.map(|address| address.ip()).collect())
+            look_up(&name)
         });
         // A task of its own: one that hangs is noted also when its client is gone by then.
         let timed = tokio::spawn(async move {
@@ -199,6 +208,7 @@ pub async fn tunnel(client: BoxStream, server: TcpStream, peer: Peer, idle: Dura
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
@@ -293,6 +303,40 @@ mod tests {
         tokio::time::resume();
         drop(all);
         assert!(!resolver.resolve("localhost").await.unwrap().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_up_that_hangs_is_noted_also_when_its_client_is_gone() {
+        static HANGING: Barrier = Barrier::new(2);
+        fn hang(_: &str) -> io::Result<Vec<IpAddr>> {
+            HANGING.wait();
+            HANGING.wait();
+            Ok(Vec::new())
+        }
+        let resolver = SystemResolver { look_up: hang, ..SystemResolver::default() };
+        let lookups = resolver.lookups.clone();
+        let others_run = async || {
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let is_free = async || {
+            tokio::select! {
+                biased;
+                _turn = lookups.begin("n2.silent.example") => true,
+                () = others_run() => false,
+            }
+        };
+        let client = tokio::spawn(async move { resolver.resolve("n1.silent.example").await });
+        others_run().await;
+        HANGING.wait();
+        let while_it_may = is_free().await;
+        client.abort();
+        tokio::time::advance(RESOLVE_TIMEOUT).await;
+        others_run().await;
+        let after_that = is_free().await;
+        HANGING.wait();
+        assert_eq!((while_it_may, after_that), (true, false));
     }
 
     #[tokio::test(start_paused = true)]
