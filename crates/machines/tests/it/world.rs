@@ -8,9 +8,9 @@ use arcadia_arm::{
 use arcadia_crypto::{KeyRing, KeySet, RsaBits, RsaKeyPair, SystemEntropy, TokenVerifier, b64, b64url};
 use arcadia_directory::{Directory, DirectoryNames, Founded, Founding, Login, login_ops};
 use arcadia_kernel::{
-    Authenticator, Caller, CallerKind, Decider, Decision, DenyReason, Dispatcher, Endpoint, Entropy, EntropyExt as _,
-    FixedClock, Gate, Incoming, Limits, Method, Plane, Question, Reason, TokenFault, VerifiedToken,
-    full_body,
+    Authenticator, Caller, CallerKind, Decider, Decision, DenyReason, Dispatcher, Endpoint, Entropy,
+    EntropyExt as _, FixedClock, Gate, Incoming, Limits, Method, Plane, Question, Reason, TokenFault,
+    VerifiedToken, full_body,
 };
 use arcadia_machines::{HIS_AUDIENCE, His, Machines, his_ops};
 use arcadia_races::TempDir;

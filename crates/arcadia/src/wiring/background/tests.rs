@@ -33,8 +33,9 @@ impl World {
         let (clock, entropy) = (Arc::new(FixedClock::at_epoch_seconds(NOW)), Arc::new(SystemEntropy));
         let store = Store::in_memory(clock.clone(), entropy.clone());
         let (place, blobs) = (databases::place(&data), data.blobs_folder());
-        let assembly =
-            assemble(store, SiteNames::of(None), place, &blobs, clock.clone(), entropy.clone()).await.unwrap();
+        let assembly = assemble(store, SiteNames::of(None), place, &blobs, clock.clone(), entropy.clone())
+            .await
+            .unwrap();
         let names = FirstNames { user_name: "admin".into(), user_domain: "a.example".into() };
         found(&data, &names, &assembly, &*clock, &*entropy).await.unwrap();
         trust_published_keys(&assembly).await.unwrap();
@@ -44,7 +45,8 @@ impl World {
 
     async fn send(&self, endpoint: &Arc<dyn Endpoint>, request: Request<String>) -> Value {
         let (mut head, body) = request.into_parts();
-        let (host, target) = (head.uri.host().unwrap().to_owned(), head.uri.path_and_query().unwrap().clone());
+        let (host, target) =
+            (head.uri.host().unwrap().to_owned(), head.uri.path_and_query().unwrap().clone());
         let what = format!("{} {}", head.method, head.uri);
         head.uri = target.into();
         let origin = format!("https://{host}");
