@@ -9,9 +9,10 @@ use serde_json::Value;
 use super::output::{capture, cargo};
 
 /// Every crate of the workspace and what it may use of the others, for building and for testing alike.
-const ALLOWED: [(&str, &[&str]); 16] = [
+const ALLOWED: [(&str, &[&str]); 17] = [
     ("arcadia-fuzz", &[]),
     ("arcadia-races", &[]),
+    ("arcadia-interleaved", &["arcadia-store"]),
     ("arcadia-kernel", &[]),
     ("arcadia-crypto", &["arcadia-kernel"]),
     ("arcadia-store", BELOW_STORE),
@@ -28,8 +29,8 @@ const ALLOWED: [(&str, &[&str]); 16] = [
     ("xtask", &[]),
 ];
 
-/// What tests of every crate may use; these use none of them.
-const TEST_SUPPORT: [&str; 2] = ["arcadia-fuzz", "arcadia-races"];
+/// What tests of every crate may use.
+const TEST_SUPPORT: [&str; 3] = ["arcadia-fuzz", "arcadia-races", "arcadia-interleaved"];
 
 const BELOW_STORE: &[&str] = &["arcadia-kernel", "arcadia-crypto"];
 const BELOW_SERVICES: &[&str] = &["arcadia-kernel", "arcadia-crypto", "arcadia-store"];

@@ -4,8 +4,6 @@
 
 mod fuzz;
 mod heartbeats;
-#[path = "../../../keyvault/tests/it/support/interleaved.rs"]
-mod interleaved;
 mod races;
 mod resources;
 mod world;

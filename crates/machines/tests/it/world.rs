@@ -19,7 +19,7 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::interleaved::Interleaved;
+use arcadia_interleaved::Interleaved;
 
 pub const NOW: i64 = 1_800_000_000;
 pub const SUBSCRIPTION: Uuid = Uuid::from_u128(0x5001);

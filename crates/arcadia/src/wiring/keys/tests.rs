@@ -1,11 +1,8 @@
-#[path = "../../../../keyvault/tests/it/support/interleaved.rs"]
-mod interleaved;
-
 use std::fs;
 
 use arcadia_crypto::SystemEntropy;
+use arcadia_interleaved::Interleaved;
 use arcadia_kernel::{Clock as _, Decider, Decision, DenyReason, FixedClock, Limits, Question};
-use interleaved::Interleaved;
 use tempfile::TempDir;
 
 use super::super::tokens::PublishedKeys;

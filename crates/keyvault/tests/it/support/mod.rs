@@ -8,7 +8,6 @@
 //! ```
 
 mod callers;
-mod interleaved;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,8 +25,8 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+pub use arcadia_interleaved::Interleaved;
 pub use callers::{Caller, Directory, Tokens};
-pub use interleaved::Interleaved;
 
 pub const SECRETS_USER: &str = "4633458b-17de-408a-b874-0445c86b69e6";
 pub const SECRETS_OFFICER: &str = "b86a8fe4-44ce-4948-aee5-eccb2c155cd7";

@@ -1,9 +1,6 @@
 //! A small site: one tenant, one subscription with an owner and a resource group, accounts, callers, roles.
 
 mod callers;
-#[path = "../../../../keyvault/tests/it/support/interleaved.rs"]
-mod interleaved;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,8 +21,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use uuid::Uuid;
 
+pub use arcadia_interleaved::Interleaved;
 pub use callers::{Caller, Directory, Tokens};
-pub use interleaved::Interleaved;
 
 pub const BLOB_CONTRIBUTOR: &str = "ba92f5b4-2d11-453d-a403-e96b0029c9fe";
 pub const BLOB_READER: &str = "2a2b9908-6ea1-4ae2-8e65-a410df84e7d1";

@@ -1,7 +1,7 @@
-//! A backend that lets other requests run between any two of its answers, so that races happen every time and
-//! not once in a while. Tests of `storage` use this file too.
+//! For tests: a backend that lets other requests run between any two of its answers, so that races happen every time and
+//! not once in a while.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "only tests use it, and they end with what goes wrong")]
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
