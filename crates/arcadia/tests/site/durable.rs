@@ -15,7 +15,7 @@ use crate::broken_disk::blobs;
 use crate::databases::{made, server_body};
 use crate::machines::Machine;
 use crate::raw::PATIENCE;
-use crate::support::{ARM, ARM_SCOPE, SECRETS_OFFICER, Site, SystemClock, VAULT_SCOPE, arcadia, succeeds};
+use crate::support::{ARM_SCOPE, SECRETS_OFFICER, Site, SystemClock, VAULT_SCOPE, arcadia, succeeds};
 
 /// More than what is packed with others into one file.
 const LARGE_BYTES: usize = 100_000;
