@@ -71,6 +71,19 @@ def database(world):
     equal(flexible(world, "db", "show", *at, "--name", "arc_hack", "--query", "name", "-o", "tsv").text(), "arc_hack")
 
 
+@check("az postgres flexible-server db list, show, delete: a database that was made in SQL")
+def database_made_in_sql(world):
+    at = ["-g", "arc-hack", "--server-name", SERVER]
+    psql(world, "CREATE DATABASE by_sql", password=PASSWORD).ok()
+    names = flexible(world, "db", "list", *at, "--query", "[].name").json()
+    contains(names, "arc_hack", "by_sql")
+    equal(flexible(world, "db", "show", *at, "--name", "by_sql", "--query", "charset", "-o", "tsv").text(), "UTF8")
+    flexible(world, "db", "delete", *at, "--name", "by_sql", "--yes").ok()
+    psql(world, "SELECT 1", password=PASSWORD, database="by_sql").fails('database "by_sql" does not exist')
+    names.remove("by_sql")
+    equal(flexible(world, "db", "list", *at, "--query", "[].name").json(), names)
+
+
 @check("az postgres flexible-server firewall-rule create, list, delete")
 def firewall(world):
     at = ["-g", "arc-hack", "--server-name", OTHER]
