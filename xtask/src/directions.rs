@@ -12,7 +12,7 @@ use super::output::{capture, cargo};
 const ALLOWED: [(&str, &[&str]); 17] = [
     ("arcadia-fuzz", &[]),
     ("arcadia-races", &[]),
-    ("arcadia-interleaved", &["arcadia-store"]),
+    ("arcadia-interleaved", &["arcadia-crypto", "arcadia-store"]),
     ("arcadia-kernel", &[]),
     ("arcadia-crypto", &["arcadia-kernel"]),
     ("arcadia-store", BELOW_STORE),

@@ -7,9 +7,10 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use arcadia_crypto::{KeyRing, SystemEntropy};
 use arcadia_store::{
     AuditRow, Backend, CommitError, Health, MemoryBackend, RawBatch, RawPage, RawRow, Revision, RowMark,
-    StoreError,
+    Store, StoreError,
 };
 use futures_util::future::join;
 use tokio::sync::oneshot;
@@ -35,6 +36,14 @@ impl Interleaved {
             turn: AtomicU64::new(1),
             held: Mutex::default(),
         }
+    }
+
+    /// A new store over such a backend, under keys of its own.
+    pub async fn store(created_epoch_seconds: i64) -> (Store, Arc<Self>) {
+        let entropy = Arc::new(SystemEntropy);
+        let ring = KeyRing::generate(&*entropy).unwrap();
+        let backend = Arc::new(Self::new(created_epoch_seconds));
+        (Store::over(backend.clone(), ring, entropy).await.unwrap(), backend)
     }
 
     /// What comes of both when `other` is done from its beginning to its end right after `first` has first read `table`.

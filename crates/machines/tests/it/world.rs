@@ -213,9 +213,7 @@ impl World {
 
     /// With a hand on when its rows are read.
     pub async fn held_up() -> (Self, Arc<Interleaved>) {
-        let backend = Arc::new(Interleaved::new(NOW));
-        let ring = KeyRing::generate(&SystemEntropy).unwrap();
-        let store = Store::over(backend.clone(), ring, Arc::new(SystemEntropy)).await.unwrap();
+        let (store, backend) = Interleaved::store(NOW).await;
         let clock = Arc::new(FixedClock::at_epoch_seconds(NOW));
         (Self::over(store, clock, None).await, backend)
     }

@@ -153,6 +153,14 @@ async fn an_account_that_goes_has_no_key_to_renew() {
     assert_eq!((renewed.status, deleted.status), (404, 200), "{}", renewed.text());
 }
 
+/// With a container `cc1` in an account `acct1`, and a contributor of its blobs.
+async fn held_up_with_container() -> (World, Arc<Interleaved>, Caller) {
+    let (world, backend) = World::held_up().await;
+    let member = world.make_account_and_member("acct1").await;
+    world.make_container(&member, "acct1", "cc1").await;
+    (world, backend, member)
+}
+
 async fn put_to_b(world: &World, member: &Caller, query: &str, body: &'static str) -> String {
     let ask = Ask::new(Method::PUT, "acct1", &format!("/cc1/b?{query}")).by(member);
     world.ask(ask.body(body)).await.outcome()
@@ -161,9 +169,7 @@ async fn put_to_b(world: &World, member: &Caller, query: &str, body: &'static st
 /// A block may come for a draft at the moment when its time is over.
 #[tokio::test]
 async fn a_sweep_ends_no_draft_that_a_block_comes_for() {
-    let (world, backend) = World::held_up().await;
-    let member = world.make_account_and_member("acct1").await;
-    world.make_container(&member, "acct1", "cc1").await;
+    let (world, backend, member) = held_up_with_container().await;
     let put = async |query: &str, body: &'static str| put_to_b(&world, &member, query, body).await;
     assert_eq!(put("comp=block&blockid=MQ%3D%3D", "one").await, "201");
     world.clock.advance_seconds(8 * DAY);
@@ -178,9 +184,7 @@ async fn a_sweep_ends_no_draft_that_a_block_comes_for() {
 /// A block that comes when the sweep has ended the draft begins another: what was in the ended one goes.
 #[tokio::test]
 async fn a_block_is_of_a_draft_that_is_there() {
-    let (world, backend) = World::held_up().await;
-    let member = world.make_account_and_member("acct1").await;
-    world.make_container(&member, "acct1", "cc1").await;
+    let (world, backend, member) = held_up_with_container().await;
     let put = async |query: &str, body: &'static str| put_to_b(&world, &member, query, body).await;
     assert_eq!(put("comp=block&blockid=MQ%3D%3D", "one").await, "201");
     world.clock.advance_seconds(8 * DAY);
@@ -207,9 +211,7 @@ async fn a_block_is_of_a_draft_that_is_there() {
 /// Nothing is written into what is deleted at that moment.
 #[tokio::test]
 async fn a_change_is_in_a_container_and_an_account_that_are_there() {
-    let (world, backend) = World::held_up().await;
-    let member = world.make_account_and_member("acct1").await;
-    world.make_container(&member, "acct1", "cc1").await;
+    let (world, backend, member) = held_up_with_container().await;
     world.make_container(&member, "acct1", "cc2").await;
     for path in ["/cc1/b", "/cc2/b"] {
         assert_eq!(world.put(&member, "acct1", path, "x").await.outcome(), "201");
@@ -230,9 +232,7 @@ async fn a_change_is_in_a_container_and_an_account_that_are_there() {
 /// A change of a blob that is put anew at that moment is one of the new blob, and does not bring the old one back.
 #[tokio::test]
 async fn a_change_is_of_the_blob_that_is_there() {
-    let (world, backend) = World::held_up().await;
-    let member = world.make_account_and_member("acct1").await;
-    world.make_container(&member, "acct1", "cc1").await;
+    let (world, backend, member) = held_up_with_container().await;
     world.put(&member, "acct1", "/cc1/b", "old").await;
     let change = Ask::new(Method::PUT, "acct1", "/cc1/b?comp=metadata").by(&member);
     let change = world.ask(change.with("x-ms-meta-a", "b"));

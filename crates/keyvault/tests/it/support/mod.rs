@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use arcadia_arm::{Arm, ArmNames, Founding, PrincipalType, arm_ops, registered};
-use arcadia_crypto::{KeyRing, SystemEntropy};
+use arcadia_crypto::SystemEntropy;
 use arcadia_kernel::{
     Body, Dispatcher, Endpoint, EntropyExt as _, FixedClock, Gate, HeaderMap, Incoming, Limits, Method,
     OpInfo, Reason, full_body,
@@ -120,10 +120,7 @@ impl World {
     /// The same, with what can hold up one of its requests.
     pub async fn held_up() -> (Self, Arc<Interleaved>) {
         let clock = Arc::new(FixedClock::at_epoch_seconds(START));
-        let entropy = Arc::new(SystemEntropy);
-        let ring = KeyRing::generate(&*entropy).unwrap();
-        let backend = Arc::new(Interleaved::new(START));
-        let store = Store::over(backend.clone(), ring, entropy).await.unwrap();
+        let (store, backend) = Interleaved::store(START).await;
         (Self::over(store, clock, Arc::new(Directory::new(TENANT))).await, backend)
     }
 

@@ -190,10 +190,7 @@ impl World {
     /// A site with what can hold up one of its requests, so that another comes in between.
     pub async fn held_up() -> (Self, Arc<Interleaved>) {
         let clock = Arc::new(FixedClock::at_epoch_seconds(START));
-        let entropy = Arc::new(SystemEntropy);
-        let ring = KeyRing::generate(&*entropy).unwrap();
-        let backend = Arc::new(Interleaved::new(START));
-        let store = Store::over(backend.clone(), ring, entropy).await.unwrap();
+        let (store, backend) = Interleaved::store(START).await;
         let folder = Arc::new(tempfile::tempdir().unwrap());
         (Self::over(store, folder, clock, Arc::new(Directory::new(TENANT))).await, backend)
     }
